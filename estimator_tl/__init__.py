@@ -1,0 +1,41 @@
+"""Transfer learning on the Estimator API, from TensorFlow 2.15 to the newest.
+
+Names are resolved on first use, so that importing the package is quick:
+``etl.estimator``, ``etl.keras``, ``etl.backbone``, ``etl.tuning``, ``etl.heads``,
+``etl.optimizers``, ``etl.schedules``, ``etl.make_model_fn``, ``etl.inputs``,
+``etl.export_saved_model``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> (module, attribute); no attribute means the module itself.
+_PUBLIC = {
+    "backbone": ("estimator_tl.backbones", "backbone"),
+    "estimator": ("estimator_tl.compat", "estimator"),
+    "export_saved_model": ("estimator_tl.export", "export_saved_model"),
+    "heads": ("estimator_tl.heads", None),
+    "inputs": ("estimator_tl.inputs", None),
+    "keras": ("estimator_tl.compat", "keras"),
+    "make_model_fn": ("estimator_tl.model_fn", "make_model_fn"),
+    "optimizers": ("estimator_tl.optimization.optimizers", None),
+    "schedules": ("estimator_tl.optimization.schedules", None),
+    "tuning": ("estimator_tl.tuning", None),
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'estimator_tl' has no attribute {name!r}")
+    module_name, attribute = _PUBLIC[name]
+    module = importlib.import_module(module_name)
+    return getattr(module, attribute) if attribute else module
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

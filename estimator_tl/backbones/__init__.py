@@ -1,0 +1,119 @@
+"""Pretrained sources: `backbone(handle)` finds out what a handle is and opens it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from estimator_tl.backbones.base import Backbone, BuiltBackbone
+from estimator_tl.errors import UserError, nearest
+from estimator_tl.registry import Call, Registry, parse_call
+
+registry = Registry("backbone")
+
+__all__ = ["Backbone", "BuiltBackbone", "backbone", "registry"]
+
+
+@registry.register("keras_model")
+def _keras_model(path: str, **kwargs: Any) -> Backbone:
+    from estimator_tl.backbones.keras_files import keras_file
+
+    return keras_file(path, **kwargs)
+
+
+@registry.register("saved_model")
+def _saved_model(path: str, **kwargs: Any) -> Backbone:
+    from estimator_tl.backbones.saved_model import SavedModelBackbone
+
+    return SavedModelBackbone(_resolve(path), handle=path, **kwargs)
+
+
+def backbone(handle: str, **kwargs: Any) -> Backbone:
+    """Opens a pretrained source.
+
+    Args:
+      handle: a Keras application (``keras.MobileNetV2(alpha=0.35)``), a Keras 2
+        file (``.h5``, ``.hdf5``, ``.keras``), a SavedModel folder, a Hub URL, or a
+        spec such as ``saved_model('PATH', pooling='max')``.
+      **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),
+        `input_range` ((low, high) that the model takes), where the source allows them.
+
+    Returns:
+      A Backbone with its structure and input contract read.
+
+    Raises:
+      UserError: the handle names nothing that can be used; the message says why.
+    """
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    call = _as_call(handle)
+    if call is not None and call.name.startswith("keras."):
+        from estimator_tl.backbones.keras_applications import keras_application
+
+        return keras_application(call, handle, **kwargs)
+    if call is not None:
+        opened: Backbone = registry.make(Call(call.name, call.args, {**kwargs, **call.kwargs}))
+        return opened
+    return _open_path(handle, kwargs)
+
+
+def _as_call(handle: str) -> Call | None:
+    """Parses a handle that is a spec; None for paths and URLs."""
+    head = handle.strip().partition("(")[0]
+    if os.path.exists(handle) or not head.replace(".", "").replace("_", "").isalnum():
+        return None
+    if "(" not in handle and not head.startswith("keras."):
+        return None
+    return parse_call(handle)
+
+
+def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
+    from estimator_tl.backbones import keras_files
+
+    if handle.lower().endswith(keras_files.FILE_SUFFIXES) or os.path.isfile(handle):
+        return keras_files.keras_file(handle, **kwargs)
+    folder = _resolve(handle)
+    if os.path.exists(os.path.join(folder, "keras_metadata.pb")):
+        try:
+            return keras_files.keras_file(folder, **kwargs)
+        except UserError:
+            # A subclassed Keras model: it has no layer list, but is a SavedModel like any other.
+            return _saved_model(handle, **kwargs)
+    return _saved_model(handle, **kwargs)
+
+
+def _resolve(handle: str) -> str:
+    """Returns the local folder of a SavedModel handle, downloading it into Hub's cache if need be."""
+    if handle.startswith("http:"):
+        raise UserError(f"{handle} is not encrypted; use https.")
+    if "://" in handle:
+        folder = _download(handle)
+    else:
+        folder = os.path.abspath(os.path.expanduser(handle))
+        if not os.path.exists(folder):
+            raise UserError(f"unknown backbone {handle!r}: no such file or folder; {_suggestion(handle)}")
+    if os.path.exists(os.path.join(folder, "tfhub_module.pb")):
+        raise UserError(f"{handle} is in the TF1 Hub format, which is not supported yet; use its TF2 SavedModel.")
+    if not any(os.path.exists(os.path.join(folder, f"saved_model.{suffix}")) for suffix in ("pb", "pbtxt")):
+        raise UserError(f"{handle} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
+    return folder
+
+
+def _suggestion(handle: str) -> str:
+    if "/" in handle or "." in handle:
+        return "check the path."
+    from estimator_tl.backbones.keras_applications import names
+
+    return f"a path, a URL or a name is expected; {nearest(f'keras.{handle}', [f'keras.{n}' for n in names()])}"
+
+
+def _download(handle: str) -> str:
+    from estimator_tl.compat import hub, tf
+
+    try:
+        return str(hub.resolve(handle))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        cache = os.environ.get("TFHUB_CACHE_DIR", "a temporary folder (set TFHUB_CACHE_DIR to keep it)")
+        raise UserError(
+            f"{handle} cannot be fetched ({str(error).splitlines()[0]}); Hub's cache is {cache}: "
+            "fill it on a machine with a network, or give the folder of an unpacked copy."
+        ) from error

@@ -1,0 +1,149 @@
+"""What every pretrained source offers: a structure, an input contract, and a graph."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError, nearest
+from estimator_tl.specs import ImageSpec
+from estimator_tl.structure import CallMode, SourceStructure
+
+POOLINGS = ("avg", "max", "flatten", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltBackbone:
+    """A source built into the current graph.
+
+    Attributes:
+      features: float tensor, [batch, depth] unless pooling is ``none``.
+      variables: the graph's variable for each name of the structure.
+      updates: ops that move batch-norm statistics; empty where the call itself does.
+      regularization_losses: pairs of a variable's name and its scalar loss; the
+        name is None where the source does not tell.
+      initial_values: pretrained values by variable name, read when called; None
+        where the variables' initializers already give them.
+    """
+
+    features: Any
+    variables: Mapping[str, Any]
+    updates: Sequence[Any]
+    regularization_losses: Sequence[tuple[str | None, Any]]
+    initial_values: Callable[[], Mapping[str, Any]] | None
+
+
+class Backbone(abc.ABC):
+    """A pretrained source.
+
+    Call order: `structure` and `image_spec` at any time, eagerly and once;
+    `build` in each graph that needs it.
+    """
+
+    handle: str
+    pooling: str
+
+    @property
+    @abc.abstractmethod
+    def structure(self) -> SourceStructure:
+        """The variables and layers of the source."""
+
+    @property
+    @abc.abstractmethod
+    def image_spec(self) -> ImageSpec:
+        """Size, channels and value range that the source takes."""
+
+    @property
+    @abc.abstractmethod
+    def kind(self) -> str:
+        """The sort of source in words, for people."""
+
+    @property
+    @abc.abstractmethod
+    def output_text(self) -> str:
+        """Shape of the output before pooling, in words."""
+
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """``sha256:...`` of the source's content."""
+
+    @abc.abstractmethod
+    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+        """Builds the source into the current graph.
+
+        Args:
+          inputs: float32 [batch, height, width, channels] in the source's range.
+          mode: see `CallMode`.
+        """
+
+    def pool(self, features: Any) -> Any:
+        """Pools a 4-D output to [batch, depth], as `pooling` says; other ranks pass."""
+        rank = features.shape.rank
+        if self.pooling == "flatten" and rank is not None and rank > 2:
+            return tf.reshape(features, [-1, _static_size(features, self.handle)])
+        if rank != 4 or self.pooling == "none":
+            return features
+        reduce = tf.reduce_max if self.pooling == "max" else tf.reduce_mean
+        return reduce(features, axis=[1, 2])
+
+
+def check_pooling(pooling: str) -> str:
+    """Returns `pooling` if it is known.
+
+    Raises:
+      UserError: it is not.
+    """
+    if pooling not in POOLINGS:
+        raise UserError(f"unknown pooling {pooling!r}; {nearest(pooling, POOLINGS)}")
+    return pooling
+
+
+def _static_size(features: Any, handle: str) -> int:
+    dims = features.shape.as_list()[1:]
+    if None in dims:
+        raise UserError(
+            f"pooling=flatten needs a known output size, but {handle} gives {features.shape}; set --image_size."
+        )
+    size = 1
+    for dim in dims:
+        size *= dim
+    return size
+
+
+def resolve_size(handle: str, fixed: tuple[int | None, int | None], asked: int | tuple[int, int] | None) -> Any:
+    """Returns (height, width): the source's own where it fixes them, else what the user asked for.
+
+    Raises:
+      UserError: they contradict each other, or neither says.
+    """
+    wanted = (asked, asked) if isinstance(asked, int) else asked
+    result = []
+    for index, side in enumerate(("height", "width")):
+        own = fixed[index]
+        want = None if wanted is None else wanted[index]
+        if own is None and want is None:
+            raise UserError(f"{handle} takes images of any size; say which with --image_size (e.g. 224).")
+        if own is not None and want is not None and own != want:
+            raise UserError(
+                f"{handle} takes images of {side} {own} only, but --image_size asks for {want}; "
+                "leave --image_size out, or choose another backbone."
+            )
+        result.append(own if own is not None else want)
+    return tuple(result)
+
+
+def check_input(handle: str, inputs: Any, spec: ImageSpec) -> None:
+    """Checks a picture tensor against the contract.
+
+    Raises:
+      UserError: wrong rank, size or channels.
+    """
+    expected = tf.TensorShape([None, *spec.shape])
+    if not expected.is_compatible_with(inputs.shape):
+        raise UserError(
+            f"{handle} takes images of shape {expected}, but the input_fn gives {inputs.shape}; "
+            "resize in the input_fn, or use one of etl.inputs with this backbone's image_spec."
+        )

@@ -1,0 +1,145 @@
+"""Personal Keras models: ``.h5``, ``.keras`` and Keras SavedModel folders."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from estimator_tl.backbones.digest import file_digest, folder_digest
+from estimator_tl.backbones.keras_model import KerasBackbone
+from estimator_tl.compat import keras
+from estimator_tl.errors import UserError
+from estimator_tl.specs import linear_range
+
+FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
+_KERAS3_REMEDY = (
+    "Keras 2 cannot read it. With Keras 3, rebuild the model, call model.export('FOLDER') and use that SavedModel "
+    "folder, or save it again from tf_keras (Keras 2) and use that file"
+)
+
+
+def keras_file(
+    path: str,
+    image_size: int | tuple[int, int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    pooling: str = "avg",
+    features: str | None = None,
+) -> KerasBackbone:
+    """Returns a personal Keras 2 model as a backbone.
+
+    Args:
+      path: an ``.h5``, ``.hdf5`` or ``.keras`` file, or a Keras SavedModel folder.
+      image_size: pixels, where the model does not fix them.
+      input_range: the values that the model was trained on; [0, 1] by default.
+      pooling: avg, max, flatten or none.
+      features: name of the layer whose output is used; the model's output by default.
+
+    Raises:
+      UserError: the file is missing, damaged, of Keras 3, or holds weights only.
+    """
+    low, high = input_range or (0.0, 1.0)
+    is_folder = os.path.isdir(path)
+    if not is_folder:
+        check_file(path)
+    return KerasBackbone(
+        handle=path,
+        kind="Keras model",
+        load=functools.partial(_load, path, features),
+        digest=functools.partial(folder_digest if is_folder else file_digest, path),
+        preprocess=linear_range(low, high),
+        range_text=f"[{low:g}, {high:g}]",
+        image_size=image_size,
+        pooling=pooling,
+    )
+
+
+def check_file(path: str) -> None:
+    """Checks that a file holds a whole Keras 2 model, without building it.
+
+    Raises:
+      UserError: it does not; the message says what it is instead.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"backbone file {path!r} does not exist; check the path.")
+    if zipfile.is_zipfile(path):
+        _check_keras_zip(path)
+    else:
+        _check_hdf5(path)
+
+
+def _check_keras_zip(path: str) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a Keras model file ({error}); save the model again.") from error
+    if version.startswith("3."):
+        raise UserError(f"{path} was saved by Keras {version}; {_KERAS3_REMEDY}.")
+
+
+def _check_hdf5(path: str) -> None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            version = _text(file.attrs.get("keras_version", ""))
+            has_config = "model_config" in file.attrs
+    except OSError as error:
+        raise UserError(f"{path} is not a readable HDF5 file ({error}); it may be truncated, copy it again.") from error
+    if version.startswith("3."):
+        raise UserError(f"{path} was saved by Keras {version}; {_KERAS3_REMEDY}.")
+    if not has_config:
+        raise UserError(
+            f"{path} holds weights only, no model; give it to the network that it belongs to, "
+            f"e.g. --backbone=\"keras.MobileNet(weights='{path}')\"."
+        )
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _load(path: str, features: str | None) -> Any:
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever its parts raise
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path} cannot be loaded as a Keras 2 model: {first_line}; save it again with Keras 2."
+        ) from error
+    if features is None:
+        return model
+    known = [layer.name for layer in model.layers]
+    if features not in known:
+        from estimator_tl.errors import nearest
+
+        raise UserError(f"{path} has no layer {features!r}; {nearest(features, known)}")
+    return keras.Model(model.inputs, model.get_layer(features).output, name=model.name)
+
+
+def load_weights(model: Any, path: str, handle: str) -> None:
+    """Loads a weights file into a model, whichever of Keras's two HDF5 layouts it has.
+
+    Keras chooses the layout by the file's name: ``*.weights.h5`` is read as the
+    new one even where it holds the old one, as files from before Keras 2.12 do.
+
+    Raises:
+      UserError: the file does not fit the model.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            old_layout = "layer_names" in file.attrs or "model_weights" in file
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / ("w.h5" if old_layout else "w.weights.h5")
+            link.symlink_to(Path(path).resolve())
+            model.load_weights(str(link))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"weights {path} do not fit {handle}: {first_line}; check the network's arguments.") from error

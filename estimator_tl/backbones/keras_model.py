@@ -1,0 +1,195 @@
+"""Keras 2 models as backbones: personal files and Keras Applications share this.
+
+The model is read once, eagerly. Each graph rebuilds it from its configuration;
+the pretrained values reach the Estimator's session through the Scaffold,
+because values that Keras assigns inside a model_fn stay in Keras's own session
+and are lost.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_input, check_pooling, resolve_size
+from estimator_tl.compat import keras, tf
+from estimator_tl.compat.eager import eager_scope
+from estimator_tl.errors import UserError
+from estimator_tl.specs import ImageSpec
+from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
+
+_BATCH_NORM = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
+# Attributes by which Keras layers are random in training; 0 turns each off.
+_RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
+
+
+class KerasBackbone(Backbone):
+    """A Functional or Sequential Keras 2 model that maps images to features."""
+
+    def __init__(
+        self,
+        handle: str,
+        kind: str,
+        load: Callable[[], Any],
+        digest: Callable[[], str],
+        preprocess: Callable[[Any], Any],
+        range_text: str,
+        image_size: int | tuple[int, int] | None = None,
+        pooling: str = "avg",
+        custom_objects: Mapping[str, Any] | None = None,
+    ):
+        """Loads the model and takes its description.
+
+        Args:
+          handle: what the user called it.
+          kind: the sort of source in words.
+          load: returns the Keras model with its pretrained weights; called once, eagerly.
+          digest: returns ``sha256:...`` of the source.
+          preprocess: from [0, 255] to the range of the model.
+          range_text: that range in words.
+          image_size: pixels, where the model does not fix them.
+          pooling: for outputs with height and width: avg, max, flatten or none.
+          custom_objects: classes and functions that the model's configuration names.
+        """
+        self.handle = handle
+        self._kind = kind
+        self._digest = digest
+        self.pooling = check_pooling(pooling)
+        self._custom_objects = dict(custom_objects or {})
+        with eager_scope():
+            model = load()
+            shape = _image_shape(model, handle)
+            self._structure = _structure(handle, model)
+            names = [variable.name for variable in self._structure.variables]
+            self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
+            self._output_text = str(model.output_shape)
+            # Built with every layer off, so that building the graph makes no batch-norm updates;
+            # `build` turns on those of the call.
+            model.trainable = False
+            self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
+            self._config = model.get_config()
+        height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
+        self._image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
+
+    @property
+    def kind(self) -> str:
+        return self._kind
+
+    @property
+    def structure(self) -> SourceStructure:
+        return self._structure
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        return self._image_spec
+
+    @property
+    def output_text(self) -> str:
+        return self._output_text
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - a backbone lives as long as its program
+    def digest(self) -> str:
+        return self._digest()
+
+    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+        check_input(self.handle, inputs, self.image_spec)
+        with keras.utils.custom_object_scope(self._custom_objects):
+            model = getattr(keras, self._model_class).from_config(self._config)
+        for layer in _leaf_layers(model):
+            if _is_batch_norm(layer):
+                layer.trainable = layer.name in mode.train_batch_norm
+            if not mode.dropout:
+                _turn_off_randomness(layer)
+        features = model(inputs, training=bool(mode.train_batch_norm) or mode.dropout)
+        names = [variable.name for variable in self._structure.variables]
+        variables = dict(zip(names, _weights(model)))
+        return BuiltBackbone(
+            features=self.pool(features),
+            variables=variables,
+            updates=[update for layer in _leaf_layers(model) if _is_batch_norm(layer) for update in layer.updates],
+            regularization_losses=list(_regularization_losses(model, variables)),
+            initial_values=lambda: self._values,
+        )
+
+
+def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
+    if not hasattr(model, "input_shape") or not hasattr(model, "get_config"):
+        raise UserError(f"{handle} is not a Functional or Sequential Keras model; save it as a SavedModel instead.")
+    shape = model.input_shape
+    if isinstance(shape, (list, dict)) or len(shape) != 4:
+        raise UserError(f"{handle} takes input of shape {shape}, not a batch of images; use an image model here.")
+    if isinstance(model.output_shape, (list, dict)):
+        raise UserError(f"{handle} has several outputs {model.output_shape}; name one layer with features='LAYER'.")
+    return tuple(shape)
+
+
+def _leaf_layers(model: Any) -> Iterator[Any]:
+    """Yields the layers that are not models themselves, nested ones included, in graph order."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _leaf_layers(layer)
+        else:
+            yield layer
+
+
+def _weights(model: Any) -> list[Any]:
+    """Returns all variables of a model in layer order, each once."""
+    found = {id(weight): weight for layer in model.layers for weight in layer.weights}
+    return list(found.values())
+
+
+def _is_batch_norm(layer: Any) -> bool:
+    return type(layer).__name__ in _BATCH_NORM
+
+
+def _turn_off_randomness(layer: Any) -> None:
+    for attribute in _RANDOM_RATES:
+        if isinstance(getattr(layer, attribute, None), (int, float)):
+            setattr(layer, attribute, 0.0)
+
+
+def _structure(handle: str, model: Any) -> SourceStructure:
+    batch_norm = {id(w): layer.name for layer in _leaf_layers(model) if _is_batch_norm(layer) for w in layer.weights}
+    owner: dict[int, str] = {}
+    for layer in model.layers:
+        for weight in layer.weights:
+            owner.setdefault(id(weight), layer.name)
+    trainable = _source_trainable(model)
+    variables = []
+    taken: set[str] = set()
+    for weight in _weights(model):
+        name = weight.name.removesuffix(":0")
+        if name in taken:  # two nested models may use one layer name
+            name = next(f"{name}_{i}" for i in range(1, len(taken) + 2) if f"{name}_{i}" not in taken)
+        taken.add(name)
+        variables.append(
+            SourceVariable(
+                name=name,
+                shape=tuple(weight.shape.as_list()),
+                dtype=tf.as_dtype(weight.dtype).name,
+                trainable=id(weight) in trainable,
+                layer=owner[id(weight)],
+                batch_norm=batch_norm.get(id(weight)),
+            )
+        )
+    if not variables:
+        raise UserError(f"{handle} holds no variables, so there is nothing to transfer; choose a trained model.")
+    return SourceStructure(handle, tuple(variables), layers=tuple(layer.name for layer in model.layers))
+
+
+def _source_trainable(model: Any) -> set[int]:
+    """Ids of the variables that gradients may move, though the file may have been saved frozen."""
+    model.trainable = True
+    return {id(weight) for weight in model.trainable_weights}
+
+
+def _regularization_losses(model: Any, variables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    names = {id(variable): name for name, variable in variables.items()}
+    for layer in _leaf_layers(model):
+        for attribute, regularizer in vars(layer).items():
+            if not attribute.endswith("_regularizer") or not callable(regularizer):
+                continue
+            weight = getattr(layer, attribute.removesuffix("_regularizer"), None)
+            if id(weight) in names:
+                yield names[id(weight)], regularizer(weight)

@@ -1,0 +1,40 @@
+"""``estimator-tl export``."""
+
+from __future__ import annotations
+
+import os
+
+from estimator_tl.cli.command import Command, CommandFlags
+from estimator_tl.cli.train import refuse_arguments
+from estimator_tl.errors import UserError
+
+
+def define(command: CommandFlags) -> None:
+    """Adds the flags of export."""
+    command.string("Run", "model_dir", None, "the run.")
+    command.string("Output", "export_dir", None, "where versions are kept (default: MODEL_DIR/export/serving).")
+
+
+def run(command: CommandFlags, arguments: list[str]) -> int:
+    """Exports; the last line of standard output is the folder of the new version."""
+    values = command.values
+    refuse_arguments("export", arguments)
+    if not values.model_dir:
+        raise UserError("no --model_dir given; name the run to export.")
+    print(export(values.model_dir, values.export_dir or os.path.join(values.model_dir, "export", "serving")))
+    return 0
+
+
+def export(model_dir: str, export_dir: str) -> str:
+    """Exports a run and returns the folder of the new version."""
+    from estimator_tl.export import export_saved_model
+    from estimator_tl.launch import run_dir, session
+
+    run_dir.check_writable(export_dir)
+    opened = session.open_run(model_dir)
+    return export_saved_model(opened.estimator, export_dir, opened.backbone.image_spec, opened.saved.labels)
+
+
+COMMAND = Command(
+    "write a SavedModel for TF Serving", "estimator-tl export --model_dir=FOLDER [--export_dir=FOLDER]", define, run
+)

@@ -1,0 +1,103 @@
+"""``estimator-tl inspect``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator_tl.cli.command import Command, CommandFlags
+from estimator_tl.cli.train import define_model, model_settings, refuse_arguments
+from estimator_tl.errors import UserError
+
+
+def define(command: CommandFlags) -> None:
+    """Adds the flags of inspect."""
+    command.string("Run", "model_dir", None, "show this run instead of a backbone.")
+    define_model(command)
+    command.boolean("Output", "variables", False, "list every variable.")
+
+
+def run(command: CommandFlags, arguments: list[str]) -> int:
+    """Shows a backbone and the plan of --tuning for it, or a run."""
+    values = command.values
+    refuse_arguments("inspect", arguments)
+    if bool(values.model_dir) == bool(values.backbone):
+        raise UserError("inspect needs one of --backbone and --model_dir.")
+    from estimator_tl import tuning
+    from estimator_tl.config import ModelSpec
+    from estimator_tl.launch import run_dir, session
+    from estimator_tl.tuning.table import plan_table
+
+    if values.model_dir:
+        saved = run_dir.read(values.model_dir)
+        model = saved.spec.model
+        print(_run_text(saved, values.model_dir))
+    else:
+        model = ModelSpec(**model_settings(values))
+    source = session.open_backbone(model)
+    plan = tuning.make_plan(
+        source.structure, tuning.registry.make(model.tuning), model.batch_norm, model.backbone_dropout
+    )
+    print(_source_text(source))
+    if values.variables:
+        print(_variables_text(source.structure, plan))
+    print(plan_table(plan))
+    return 0
+
+
+def _run_text(saved: Any, model_dir: str) -> str:
+    from estimator_tl.compat import tf
+
+    checkpoint = tf.train.latest_checkpoint(model_dir)
+    step = int(tf.train.load_variable(checkpoint, "global_step")) if checkpoint else 0
+    spec, record = saved.spec, saved.record
+    lines = [
+        f"run            {model_dir}, at step {step} of {record['total_steps']}",
+        f"data           {spec.data.train_data}, {record['pictures']} pictures, {record['data_digest']}",
+        f"classes        {len(saved.labels)}: {', '.join(saved.labels[:20])}{', ...' * (len(saved.labels) > 20)}",
+        f"head           {spec.model.head}",
+        f"optimizer      {spec.model.optimizer}, learning rate {spec.training.learning_rate}, "
+        f"batch {spec.training.batch_size}",
+        f"made with      estimator_tl {record['estimator_tl']}, "
+        + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    ]
+    if record.get("result", {}).get("metrics"):
+        from estimator_tl.launch.progress import metrics_text
+
+        lines.append(f"evaluation     {metrics_text(record['result']['metrics'])}")
+    return "\n".join(lines)
+
+
+def _source_text(source: Any) -> str:
+    spec, structure = source.image_spec, source.structure
+    sizes = [v.size for v in structure.variables]
+    trainable = sum(v.size for v in structure.variables if v.trainable)
+    layers = "none of its own" if structure.layers is None else str(len(structure.layers))
+    return "\n".join(
+        [
+            f"backbone       {source.handle}",
+            f"kind           {source.kind}",
+            f"input          {spec.height}x{spec.width}x{spec.channels}, values {spec.range_text}",
+            f"output         {source.output_text}, pooling {source.pooling}",
+            f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
+            f"layers         {layers}; groups {len(structure.groups())}",
+            f"digest         {source.digest()}",
+        ]
+    )
+
+
+def _variables_text(structure: Any, plan: Any) -> str:
+    width = max(len(v.name) for v in structure.variables)
+    lines = []
+    for v in structure.variables:
+        state = "train" if v.name in plan.trainable else "statistics" if plan.may_change(v) else "frozen"
+        layer = f"  layer {v.layer}" if v.layer else ""
+        lines.append(f"  {v.name.ljust(width)}  {state.ljust(10)}  {'x'.join(map(str, v.shape)) or 'scalar'}{layer}")
+    return "\n".join(lines)
+
+
+COMMAND = Command(
+    "show a backbone, what a tuning policy would train, or a run",
+    "estimator-tl inspect --backbone=PATH [--tuning='last_groups(4)'], or --model_dir=FOLDER",
+    define,
+    run,
+)

@@ -1,0 +1,91 @@
+"""Entry point: finds the command, reads its flags, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from absl import flags
+
+from estimator_tl.cli.command import Command, CommandFlags, define_common
+from estimator_tl.errors import UserError, nearest
+
+# Command -> one line about it; the module of the same name is imported when it is called.
+COMMANDS = {
+    "train": "train and evaluate a model on a pretrained backbone",
+    "evaluate": "print the metrics of a run as JSON",
+    "predict": "classify pictures with a run",
+    "export": "write a SavedModel for TF Serving",
+    "inspect": "show a backbone, what a tuning policy would train, or a run",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code (see DESIGN: 0 done, 2 for the user to fix, 1 a bug)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if args[0] == "--version":
+        import estimator_tl
+
+        print(estimator_tl.__version__)
+        return 0
+    name, rest = args[0], args[1:]
+    debug = "--debug" in rest
+    try:
+        return _dispatch(name, rest)
+    except (UserError, flags.Error, ImportError) as error:
+        if debug or (isinstance(error, ImportError) and not str(error)):
+            traceback.print_exc()
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; the last checkpoint is kept, run the same command to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _dispatch(name: str, rest: list[str]) -> int:
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    command: Command = importlib.import_module(f"estimator_tl.cli.{name}").COMMAND
+    known = CommandFlags()
+    command.define(known)
+    define_common(known)
+    remaining = known.values([name, *rest])[1:]
+    if known.values.help:
+        print(f"{command.summary}\n\n  {command.usage}\n{known.help()}")
+        return 0
+    _prepare(known)
+    return command.run(known, remaining)
+
+
+def _prepare(known: CommandFlags) -> None:
+    from estimator_tl.compat import quiet
+
+    level = known.values.verbosity
+    if level != "debug":
+        quiet.import_tensorflow_quietly()
+    quiet.set_log_level(level)
+    for module in known.values.import_modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"--import_modules: {module} cannot be imported ({error}); check PYTHONPATH.") from error
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items())
+    return (
+        "Transfer learning on the TensorFlow Estimator API.\n\nusage: estimator-tl COMMAND [flags]\n\n"
+        f"{commands}\n\nestimator-tl COMMAND --help lists the flags of a command."
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,74 @@
+"""Keras 2 on every TensorFlow.
+
+Up to TensorFlow 2.15 `tf.keras` is Keras 2. From 2.16 on `tf.keras` is Keras 3
+unless TF_USE_LEGACY_KERAS was set before its first use, and Keras 2 lives in
+the package `tf_keras`. On 2.15 the classes of `tf_keras` are not those of
+`tf.keras`, so `tf.keras` is the right one there even if `tf_keras` is present.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
+
+
+@functools.cache
+def load_keras2() -> Any:
+    """Returns the Keras 2 API, whatever `tf.keras` is by now.
+
+    Raises:
+      ImportError: tf_keras is needed and absent.
+    """
+    tf = load_tensorflow()
+    if has_native_estimator():
+        return tf.keras
+    return _import_tf_keras("tf_keras.api._v2.keras")
+
+
+def _import_tf_keras(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"Keras 2 is not importable on this TensorFlow ({error}); pip install a tf_keras of the same "
+            f"minor version as TensorFlow, e.g. pip install 'tf_keras~={load_tensorflow().__version__}'."
+        ) from error
+
+
+class _Overlay(ModuleType):
+    """A module seen through a few replaced attributes; the module itself is untouched."""
+
+    def __init__(self, wrapped: ModuleType, replaced: dict[str, Any]):
+        super().__init__(wrapped.__name__, wrapped.__doc__)
+        self.__dict__["_wrapped"] = wrapped
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_wrapped"], name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(self.__dict__["_wrapped"]), *self.__dict__})
+
+
+@functools.cache
+def tensorflow_with_keras2() -> Any:
+    """Returns `tensorflow` as the Estimator package must see it: with Keras 2 inside.
+
+    Estimator's canned models, heads and metrics are Keras 2 code. Giving them
+    this view, and only them, leaves the program's own `tf.keras` what it was.
+    """
+    tf = load_tensorflow()
+    if has_native_estimator():
+        return tf
+    v1_keras = _import_tf_keras("tf_keras.api._v1.keras")
+    v1 = _Overlay(
+        tf.compat.v1,
+        {"keras": v1_keras, "layers": _import_tf_keras("tf_keras.api._v1.keras.__internal__.legacy.layers")},
+    )
+    v2 = _Overlay(tf.compat.v2, {"keras": load_keras2()})
+    compat = _Overlay(tf.compat, {"v1": v1, "v2": v2})
+    return _Overlay(tf, {"keras": load_keras2(), "compat": compat})

@@ -1,0 +1,67 @@
+"""Keeps TensorFlow's start-up messages and deprecation notices out of people's terminals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+
+class _NoDeprecations(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "is deprecated and will be removed" not in str(record.msg)
+
+
+def silence_deprecations() -> None:
+    """Drops the deprecation notices from TensorFlow's own logger, and nothing else from it."""
+    import tensorflow
+
+    logger = tensorflow.get_logger()
+    if not any(isinstance(present, _NoDeprecations) for present in logger.filters):
+        logger.addFilter(_NoDeprecations())
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its C++ start-up messages and Python's warnings about its insides."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"tf_keras|keras|tensorflow.*")
+    with _native_stderr_held_back():
+        import tensorflow  # noqa: F401
+    silence_deprecations()
+
+
+@contextlib.contextmanager
+def _native_stderr_held_back() -> Iterator[None]:
+    """Holds back what C++ writes to standard error; shows it if the body fails.
+
+    TensorFlow from 2.17 on writes messages before its log level is read, so the
+    file descriptor is the only place to stop them.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def set_log_level(level: str) -> None:
+    """Sets TensorFlow's Python loggers to `level` (debug, info, warning or error)."""
+    import tensorflow
+
+    tensorflow.get_logger().setLevel(level.upper())

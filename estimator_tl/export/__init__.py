@@ -1,0 +1,5 @@
+"""Exports for TF Serving."""
+
+from estimator_tl.export.serving import export_saved_model, image_receiver_fn
+
+__all__ = ["export_saved_model", "image_receiver_fn"]

@@ -1,0 +1,6 @@
+"""Heads: logits on top of features, joined to the Estimator API's heads."""
+
+from estimator_tl.heads.classifier import Classifier, classifier
+from estimator_tl.heads.registry import registry
+
+__all__ = ["Classifier", "classifier", "registry"]

@@ -1,0 +1,55 @@
+"""Dense layers on `tf.compat.v1` variables, with names that do not depend on Keras's counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError, nearest
+
+ACTIVATIONS = ("relu", "elu", "selu", "gelu", "swish", "tanh", "sigmoid", "linear")
+
+
+def dense(inputs: Any, units: int, name: str) -> Any:
+    """Returns inputs @ kernel + bias for inputs [batch, depth]; kernel Glorot uniform, bias zero."""
+    depth = inputs.shape[-1]
+    if depth is None:
+        raise UserError(f"the features have unknown depth {inputs.shape}; set --image_size or another pooling.")
+    with tf.compat.v1.variable_scope(name):
+        kernel = tf.compat.v1.get_variable(
+            "kernel", [depth, units], initializer=tf.compat.v1.glorot_uniform_initializer(), use_resource=True
+        )
+        bias = tf.compat.v1.get_variable(
+            "bias", [units], initializer=tf.compat.v1.zeros_initializer(), use_resource=True
+        )
+        return tf.linalg.matmul(inputs, kernel) + bias
+
+
+def hidden_stack(inputs: Any, hidden_units: Sequence[int], activation: str, dropout: float, training: bool) -> Any:
+    """Returns the features after dense layers with activation, each followed by dropout in training.
+
+    With no hidden units the dropout applies to the features themselves.
+    """
+    function = None if activation == "linear" else getattr(tf.nn, activation)
+    outputs = inputs
+    for index, units in enumerate(hidden_units):
+        outputs = dense(outputs, units, f"hidden_{index}")
+        outputs = outputs if function is None else function(outputs)
+        outputs = _drop(outputs, dropout, training)
+    return outputs if hidden_units else _drop(outputs, dropout, training)
+
+
+def _drop(inputs: Any, rate: float, training: bool) -> Any:
+    return tf.nn.dropout(inputs, rate=rate) if training and rate else inputs
+
+
+def check_activation(activation: str) -> str:
+    """Returns `activation` if it is known.
+
+    Raises:
+      UserError: it is not.
+    """
+    if activation not in ACTIVATIONS:
+        raise UserError(f"unknown activation {activation!r}; {nearest(activation, ACTIVATIONS)}")
+    return activation

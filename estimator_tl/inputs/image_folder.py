@@ -1,0 +1,190 @@
+"""Image folders: ``root/class/*.{jpg,jpeg,png,bmp,gif}``."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from estimator_tl.errors import UserError, nearest
+from estimator_tl.inputs import pipeline
+from estimator_tl.inputs.images import SUFFIXES, is_decodable, looks_like_image
+from estimator_tl.inputs.splits import check_fractions, check_part, part_of
+from estimator_tl.registry import Registry
+from estimator_tl.specs import ImageSpec
+
+registry = Registry("data source")
+BAD_EXAMPLE_POLICIES = ("error", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """A labelled folder of pictures, listed and checked.
+
+    Attributes:
+      root: the folder.
+      labels: class names in the order of their numbers.
+      files: (``class/file``, class number) for each picture, sorted.
+      validation: share of the validation part.
+      test: share of the test part.
+      skipped: unreadable files that were left out.
+    """
+
+    root: str
+    labels: tuple[str, ...]
+    files: tuple[tuple[str, int], ...]
+    validation: float = 0.0
+    test: float = 0.0
+    skipped: tuple[str, ...] = ()
+
+    def examples(self, split: str = "all") -> pipeline.Examples:
+        """Returns the pictures of one part: train, validation, test or all.
+
+        Raises:
+          UserError: the part is unknown or empty.
+        """
+        check_part(split)
+        chosen = [
+            (name, label)
+            for name, label in self.files
+            if split == "all" or part_of(name, self.validation, self.test) == split
+        ]
+        if not chosen:
+            raise UserError(
+                f"the {split} part of {self.root} is empty ({len(self.files)} pictures in all); "
+                f"raise --{split}_fraction, or add pictures."
+            )
+        return pipeline.Examples(
+            tuple(os.path.join(self.root, name) for name, _ in chosen), tuple(label for _, label in chosen)
+        )
+
+    def input_fn(
+        self,
+        spec: ImageSpec,
+        batch_size: int,
+        split: str = "all",
+        training: bool = False,
+        seed: int = 0,
+        epochs: int | None = None,
+    ) -> Callable[[], Any]:
+        """Returns an input_fn that gives ({'image': float32 [batch, h, w, c]}, int64 [batch]).
+
+        Args:
+          spec: `backbone.image_spec`.
+          batch_size: examples in a batch.
+          split: train, validation, test or all.
+          training: shuffle and repeat; otherwise once, in order.
+          seed: of the shuffle.
+          epochs: how often to repeat in training; None for ever.
+        """
+        examples = self.examples(split)
+        if training:
+            return functools.partial(pipeline.training_dataset, examples, spec, batch_size, seed, epochs)
+        return functools.partial(pipeline.evaluation_dataset, examples, spec, batch_size)
+
+    def digest(self) -> str:
+        """Returns ``sha256:...`` of the listing: names and sizes of all files."""
+        listing = hashlib.sha256()
+        for name, _ in self.files:
+            listing.update(f"{name}\0{os.path.getsize(os.path.join(self.root, name))}\n".encode())
+        return f"sha256:{listing.hexdigest()}"
+
+    def unreadable(self, channels: int = 3) -> list[str]:
+        """Decodes every picture and returns the names of those that cannot be."""
+        return _undecodable(self.root, [name for name, _ in self.files], channels)
+
+
+@registry.register()
+def image_folder(
+    root: str,
+    validation: float = 0.0,
+    test: float = 0.0,
+    labels: Sequence[str] | None = None,
+    on_bad_example: str = "error",
+) -> ImageFolder:
+    """Lists a folder of pictures with one subfolder a class.
+
+    Args:
+      root: the folder.
+      validation: share of the pictures, chosen by hash of their names, in the validation part.
+      test: the same for the test part.
+      labels: the classes in order, where they are already known (evaluating a
+        trained run); the names of the subfolders, sorted, by default.
+      on_bad_example: ``error`` looks at the first bytes of each file now and
+        names a file that is no picture; ``skip`` decodes every file now and
+        leaves the unreadable ones out.
+
+    Raises:
+      UserError: no such folder, fewer than two classes, an empty class, an unreadable picture.
+    """
+    check_fractions(validation, test)
+    if on_bad_example not in BAD_EXAMPLE_POLICIES:
+        raise UserError(f"unknown on_bad_example {on_bad_example!r}; {nearest(on_bad_example, BAD_EXAMPLE_POLICIES)}")
+    root = os.path.abspath(os.path.expanduser(root))
+    classes = _classes(root)
+    if labels is None:
+        if len(classes) < 2:
+            found = f"one class ({classes[0]})" if classes else "no class folders"
+            raise UserError(f"{root} holds {found}; a classifier needs at least two: {root}/CLASS/PICTURE.jpg.")
+        labels = classes
+    for name in classes:
+        if name not in labels:
+            raise UserError(f"{root} holds the class {name!r}, which the run does not know; {nearest(name, labels)}")
+    files = []
+    for name in classes:
+        pictures = _pictures(root, name)
+        if not pictures:
+            raise UserError(f"class {name!r} in {root} is empty; add pictures ({', '.join(SUFFIXES)}) or remove it.")
+        files += [(picture, list(labels).index(name)) for picture in pictures]
+    skipped = _bad_files(root, [name for name, _ in files], on_bad_example)
+    kept = [file for file in files if file[0] not in set(skipped)]
+    for name in classes:
+        if all(label != list(labels).index(name) for _, label in kept):
+            raise UserError(f"class {name!r} in {root} has no readable picture; replace its files or remove it.")
+    return ImageFolder(root, tuple(labels), tuple(kept), validation, test, tuple(skipped))
+
+
+def _classes(root: str) -> list[str]:
+    if not os.path.isdir(root):
+        raise UserError(f"data folder {root} does not exist; check the path.")
+    try:
+        return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith((".", "__")))
+    except OSError as error:
+        raise UserError(f"data folder {root} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _pictures(root: str, name: str) -> list[str]:
+    entries = os.scandir(os.path.join(root, name))
+    return sorted(
+        f"{name}/{entry.name}"
+        for entry in entries
+        if entry.is_file() and entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
+    )
+
+
+def _bad_files(root: str, names: Sequence[str], policy: str) -> list[str]:
+    if policy == "skip":
+        return _undecodable(root, names, channels=3)
+    bad = [name for name in names if not looks_like_image(os.path.join(root, name))]
+    if bad:
+        raise bad_example_error(root, bad)
+    return []
+
+
+def bad_example_error(root: str, bad: Sequence[str]) -> UserError:
+    """Returns the error that names pictures which are none."""
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    return UserError(
+        f"{os.path.join(root, bad[0])} is not a readable JPEG, PNG, BMP or GIF{more}; "
+        "replace it, or use --on_bad_example=skip."
+    )
+
+
+def _undecodable(root: str, names: Sequence[str], channels: int) -> list[str]:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        readable = pool.map(lambda name: is_decodable(os.path.join(root, name), channels), names)
+        return [name for name, good in zip(names, readable) if not good]

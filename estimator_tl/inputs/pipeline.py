@@ -1,0 +1,73 @@
+"""The tf.data pipelines: names first, shuffled before anything is read; then decode, batch, prefetch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.inputs.images import decode_image
+from estimator_tl.specs import ImageSpec
+
+IMAGE_KEY = "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Files and their class numbers.
+
+    Attributes:
+      paths: one file for each example.
+      labels: the class number of each; empty where they are not known.
+    """
+
+    paths: tuple[str, ...]
+    labels: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def training_dataset(
+    examples: Examples, spec: ImageSpec, batch_size: int, seed: int, epochs: int | None = None, first_batch: int = 0
+) -> Any:
+    """Returns shuffled batches (features, labels) for training.
+
+    The order is stateless: which example stands at which place follows from the
+    seed and the place alone, each epoch being a permutation of its own, so that
+    a pipeline can begin at any batch. Batches run across the ends of epochs.
+
+    Args:
+      examples: at least one.
+      spec: the form that the source takes.
+      batch_size: examples in a batch.
+      seed: of the order.
+      epochs: how often each example is given; None for ever.
+      first_batch: where to begin.
+    """
+    count = len(examples)
+    end = count * epochs if epochs is not None else tf.int64.max
+    places = tf.data.Dataset.range(first_batch * batch_size, end)
+
+    def shuffled(place: Any) -> Any:
+        epoch, offset = place // count, place % count
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        return tf.random.experimental.index_shuffle(offset, key, tf.constant(count - 1, tf.int64))
+
+    return _decoded(places.map(shuffled), examples, spec, batch_size)
+
+
+def evaluation_dataset(examples: Examples, spec: ImageSpec, batch_size: int) -> Any:
+    """Returns batches of all examples, once and in order; (features, labels), or features where labels are unknown."""
+    return _decoded(tf.data.Dataset.range(len(examples)), examples, spec, batch_size)
+
+
+def _decoded(indices: Any, examples: Examples, spec: ImageSpec, batch_size: int) -> Any:
+    paths = tf.constant(examples.paths)
+    labels = tf.constant(examples.labels, tf.int64) if examples.labels else None
+
+    def load(index: Any) -> Any:
+        features = {IMAGE_KEY: decode_image(tf.io.read_file(paths[index]), spec)}
+        return features if labels is None else (features, labels[index])
+
+    return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,47 @@
+"""Splits by hash of the file name: adding files never moves the old ones to another part."""
+
+from __future__ import annotations
+
+import hashlib
+
+from estimator_tl.errors import UserError, nearest
+
+PARTS = ("train", "validation", "test", "all")
+
+
+def part_of(name: str, validation: float, test: float) -> str:
+    """Returns the part that a file belongs to, from its name alone.
+
+    Args:
+      name: ``class/file.jpg``; the class is part of it, so that files of equal
+        name in different classes do not all land in one part.
+      validation: share of the validation part.
+      test: share of the test part.
+    """
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    if place < test:
+        return "test"
+    return "validation" if place < test + validation else "train"
+
+
+def check_fractions(validation: float, test: float) -> None:
+    """Checks the shares of a split.
+
+    Raises:
+      UserError: they are not shares, or leave nothing to train on.
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise UserError(
+            f"validation_fraction {validation:g} and test_fraction {test:g} must be at least 0 and sum to below 1."
+        )
+
+
+def check_part(part: str) -> str:
+    """Returns `part` if it is known.
+
+    Raises:
+      UserError: it is not.
+    """
+    if part not in PARTS:
+        raise UserError(f"unknown split {part!r}; {nearest(part, PARTS)}")
+    return part

@@ -1,0 +1,1 @@
+"""From settings to a trained run: RunConfig, Estimator, train_and_evaluate, and the run directory."""

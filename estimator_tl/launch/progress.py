@@ -1,0 +1,114 @@
+"""Progress of training: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from estimator_tl.compat import estimator, tf
+
+_BAR = 24
+
+
+class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Shows steps, examples per second, loss and time left.
+
+    The loss is fetched only when a line is due, so other steps cost nothing.
+    """
+
+    def __init__(self, total_steps: int, batch_size: int, stream: TextIO | None = None):
+        """Args: total_steps: where training ends. batch_size: global. stream: standard error by default."""
+        self._total = total_steps
+        self._batch = batch_size
+        self._stream = stream or sys.stderr
+        self._bar = self._stream.isatty()
+        self._every = 0.25 if self._bar else 10.0
+        self._width = 0
+
+    def begin(self) -> None:
+        self._step = tf.compat.v1.train.get_global_step()
+        self._loss = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.LOSSES)
+        self._first: tuple[int, float] | None = None
+        self._shown = 0.0
+
+    def before_run(self, run_context: Any) -> Any:
+        now = time.monotonic()
+        self._due = self._first is None or now - self._shown >= self._every
+        if not self._due:
+            return None
+        losses = run_context.session.graph.get_collection(tf.compat.v1.GraphKeys.LOSSES)
+        return tf.compat.v1.train.SessionRunArgs({"step": self._step, "losses": losses})
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        if not self._due:
+            return
+        now = time.monotonic()
+        step = int(run_values.results["step"])
+        if self._first is None:  # the first step holds the graph's start-up
+            self._first = (step, now)
+            self._shown = now if not self._bar else 0.0
+            return
+        self._shown = now
+        self._show(step, now, run_values.results["losses"])
+
+    def end(self, session: Any) -> None:
+        if self._bar and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+        if self._first is not None:
+            step = int(session.run(self._step))
+            steps, seconds = step - self._first[0], time.monotonic() - self._first[1]
+            if steps > 0:
+                rate = steps * self._batch / seconds
+                self._stream.write(f"step {step}/{self._total}, {rate:.1f} examples/s on average\n")
+                self._stream.flush()
+
+    def _show(self, step: int, now: float, losses: Any) -> None:
+        assert self._first is not None
+        done, seconds = step - self._first[0], now - self._first[1]
+        if done <= 0:
+            return
+        left = (self._total - step) * seconds / done
+        text = f"step {step}/{self._total}  {done * self._batch / seconds:.1f} examples/s"
+        if losses:
+            text += f"  loss {float(losses[-1]):.4f}"
+        text += f"  {clock(left)} left"
+        if not self._bar:
+            self._stream.write(text + "\n")
+        else:
+            filled = int(_BAR * step / max(self._total, 1))
+            line = f"[{'=' * filled}{' ' * (_BAR - filled)}] {text}"
+            self._stream.write("\r" + line.ljust(self._width))
+            self._width = max(self._width, len(line))
+        self._stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """Returns seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class EvaluationReport(estimator.Exporter):  # type: ignore[misc,name-defined]
+    """Prints a line for each evaluation of train_and_evaluate; exports nothing."""
+
+    name = "report"
+
+    def __init__(self, stream: TextIO | None = None):
+        """Args: stream: standard error by default."""
+        self._stream = stream or sys.stderr
+
+    def export(
+        self, estimator: Any, export_path: str, checkpoint_path: str, eval_result: Any, is_the_final_export: bool
+    ) -> None:
+        metrics = metrics_text(eval_result)
+        self._stream.write(f"evaluation at step {int(eval_result['global_step'])}: {metrics}\n")
+        self._stream.flush()
+
+
+def metrics_text(metrics: Any) -> str:
+    """Returns ``accuracy 0.9312, loss 0.2210`` without the global step."""
+    names = sorted(set(metrics) - {"global_step"})
+    return ", ".join(f"{name} {float(metrics[name]):.4f}" for name in names)

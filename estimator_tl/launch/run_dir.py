@@ -1,0 +1,118 @@
+"""The run directory: run.json, flags.txt and labels.txt beside the checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from estimator_tl.config import ModelSpec, RunSpec
+from estimator_tl.errors import UserError
+
+_RUN, _FLAGS, _LABELS = "run.json", "flags.txt", "labels.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """A run read back from its directory.
+
+    Attributes:
+      spec: its settings.
+      labels: class names in order.
+      record: all of run.json.
+    """
+
+    spec: RunSpec
+    labels: tuple[str, ...]
+    record: Mapping[str, Any]
+
+
+def read(model_dir: str) -> SavedRun:
+    """Reads a run that ``train`` made.
+
+    Raises:
+      UserError: the folder holds no such run.
+    """
+    path = Path(model_dir, _RUN)
+    if not path.is_file():
+        raise UserError(f"{model_dir} holds no run (no {_RUN}); give the --model_dir of a finished `train`.")
+    try:
+        record = json.loads(path.read_text())
+        return SavedRun(RunSpec.from_json(record["settings"]), tuple(record["labels"]), record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not readable as a run ({error}); train again into another folder.") from error
+
+
+def latest_checkpoint(model_dir: str) -> str:
+    """Returns the newest checkpoint of a run.
+
+    Raises:
+      UserError: there is none.
+    """
+    from estimator_tl.compat import tf
+
+    found = tf.train.latest_checkpoint(model_dir)
+    if found is None:
+        raise UserError(f"{model_dir} holds no checkpoint yet; run `train` to its first one.")
+    return str(found)
+
+
+def check_continuable(model_dir: str, model: ModelSpec, labels: Sequence[str], backbone_digest: str) -> None:
+    """Checks that a model_dir is new or holds a run of the same model.
+
+    Raises:
+      UserError: it holds something else; the message names the first difference.
+    """
+    folder = Path(model_dir)
+    if not (folder / _RUN).exists():
+        if folder.is_dir() and (folder / "checkpoint").exists():
+            raise UserError(f"{model_dir} holds checkpoints of another program (no {_RUN}); use another --model_dir.")
+        return
+    saved = read(model_dir)
+    old, new = dataclasses.asdict(saved.spec.model), dataclasses.asdict(model)
+    old["classes"], new["classes"] = list(saved.labels), list(labels)
+    old["backbone content"], new["backbone content"] = saved.record.get("backbone_digest"), backbone_digest
+    for name, value in new.items():
+        if old[name] != value:
+            raise UserError(
+                f"{model_dir} holds another run: {name} is {old[name]!r} there and {value!r} here; "
+                "use another --model_dir, or the old setting."
+            )
+
+
+def check_writable(model_dir: str) -> None:
+    """Checks that a run can be written, leaving nothing behind.
+
+    Raises:
+      UserError: it cannot.
+    """
+    folder = Path(model_dir).absolute()
+    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {model_dir} ({error.strerror}); choose a folder that you may write."
+        ) from error
+
+
+def write(model_dir: str, record: Mapping[str, Any], labels: Sequence[str], flags_text: str) -> None:
+    """Writes run.json, labels.txt and flags.txt, each whole or not at all."""
+    folder = Path(model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / _LABELS, "".join(f"{label}\n" for label in labels))
+    write_whole(folder / _FLAGS, flags_text)
+    write_whole(folder / _RUN, json.dumps(record, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader, or a crash, never sees a part of it."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+        stream.write(text)
+    os.chmod(stream.name, 0o644)
+    os.replace(stream.name, path)

@@ -1,0 +1,112 @@
+"""Optimizers: what the flags name, built as `tf.compat.v1.train` optimizers in each graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
+from estimator_tl.optimization.schedules import Schedule, as_schedule
+from estimator_tl.registry import Registry
+
+registry = Registry("optimizer")
+_DEFAULT_RATE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """An optimizer and its learning rate, before there is a graph.
+
+    Attributes:
+      name: sgd, adam or rmsprop.
+      schedule: the learning rate.
+      settings: the optimizer's own arguments, by the names of `tf.compat.v1.train`.
+    """
+
+    name: str
+    schedule: Schedule
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def with_learning_rate(self, learning_rate: float | str | Schedule) -> Optimizer:
+        """Returns this optimizer with another rate or schedule."""
+        return dataclasses.replace(self, schedule=as_schedule(learning_rate))
+
+    def build(self, learning_rate: Any) -> Any:
+        """Returns the `tf.compat.v1.train.Optimizer` with a scalar tensor as its rate."""
+        train = tf.compat.v1.train
+        settings = dict(self.settings)
+        if self.name == "sgd":
+            if not settings["momentum"]:
+                return train.GradientDescentOptimizer(learning_rate)
+            return train.MomentumOptimizer(learning_rate, **settings)
+        kinds = {"adam": train.AdamOptimizer, "rmsprop": train.RMSPropOptimizer}
+        return kinds[self.name](learning_rate, **settings)
+
+
+def _optimizer(name: str, learning_rate: Any, **settings: Any) -> Optimizer:
+    for key, value in settings.items():
+        if isinstance(value, bool):
+            continue
+        below_one = key != "epsilon"
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0 or (below_one and value >= 1):
+            raise UserError(f"{name}: {key}={value!r} must be {'in [0, 1)' if below_one else 'at least 0'}.")
+    return Optimizer(name, as_schedule(learning_rate), tuple(settings.items()))
+
+
+@registry.register()
+def sgd(
+    learning_rate: float | str | Schedule = _DEFAULT_RATE, momentum: float = 0.0, nesterov: bool = False
+) -> Optimizer:
+    """Stochastic gradient descent, with momentum where it is above 0."""
+    if nesterov and not momentum:
+        raise UserError("sgd: nesterov=True needs a momentum above 0, e.g. momentum=0.9.")
+    return _optimizer("sgd", learning_rate, momentum=momentum, use_nesterov=nesterov)
+
+
+@registry.register()
+def adam(
+    learning_rate: float | str | Schedule = _DEFAULT_RATE,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015)."""
+    return _optimizer("adam", learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
+
+
+@registry.register()
+def rmsprop(
+    learning_rate: float | str | Schedule = _DEFAULT_RATE,
+    decay: float = 0.9,
+    momentum: float = 0.0,
+    epsilon: float = 1e-10,
+    centered: bool = False,
+) -> Optimizer:
+    """RMSProp (Tieleman and Hinton 2012)."""
+    return _optimizer("rmsprop", learning_rate, decay=decay, momentum=momentum, epsilon=epsilon, centered=centered)
+
+
+def train_op(
+    optimizer: Optimizer, loss: Any, variables: Sequence[Any], updates: Sequence[Any], total_steps: int | None
+) -> Any:
+    """Returns the op of one training step: gradients of `variables` applied, updates run, global step advanced.
+
+    Raises:
+      UserError: the loss does not depend on one of the variables, so it would silently not train.
+    """
+    step = tf.compat.v1.train.get_or_create_global_step()
+    rate = optimizer.schedule(step, total_steps)
+    tf.compat.v1.summary.scalar("learning_rate", rate)
+    built = optimizer.build(rate)
+    gradients = built.compute_gradients(loss, var_list=list(variables))
+    unreached = [variable.op.name for gradient, variable in gradients if gradient is None]
+    if unreached:
+        raise UserError(
+            f"the loss does not depend on {len(unreached)} planned variables ({', '.join(unreached[:3])}); "
+            "freeze them, e.g. with scopes(...)."
+        )
+    with tf.control_dependencies(list(updates)):
+        return built.apply_gradients(gradients, global_step=step)

@@ -1,0 +1,128 @@
+"""Learning-rate schedules: pure functions of the global step."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
+from estimator_tl.registry import Registry
+
+registry = Registry("learning-rate schedule")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A learning rate, with a linear warm-up from 0 over the first steps.
+
+    Attributes:
+      learning_rate: the peak.
+      warmup_steps: the rate is learning_rate * (step + 1) / warmup_steps below that step.
+    """
+
+    learning_rate: float
+    warmup_steps: int = 0
+
+    def __call__(self, step: Any, total_steps: int | None) -> Any:
+        """Returns the rate at a step.
+
+        Args:
+          step: the global step, an int64 scalar tensor.
+          total_steps: the step at which the run ends, where it is known.
+
+        Returns:
+          A float32 scalar tensor.
+        """
+        step = tf.cast(step, tf.float32)
+        rate = self.after_warmup(tf.maximum(step - self.warmup_steps, 0.0), total_steps)
+        if not self.warmup_steps:
+            return rate
+        warming = self.learning_rate * (step + 1.0) / self.warmup_steps
+        return tf.where(step < self.warmup_steps, warming, rate)
+
+    def after_warmup(self, step: Any, total_steps: int | None) -> Any:
+        """Returns the rate at a step counted from the end of the warm-up (float32 scalar tensors)."""
+        return tf.constant(self.learning_rate, tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential(Schedule):
+    """learning_rate * decay_rate ** (step / decay_steps); whole powers only where staircase."""
+
+    decay_steps: int = 1000
+    decay_rate: float = 0.9
+    staircase: bool = False
+
+    def after_warmup(self, step: Any, total_steps: int | None) -> Any:
+        power = step / self.decay_steps
+        return self.learning_rate * tf.pow(self.decay_rate, tf.floor(power) if self.staircase else power)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine from learning_rate to final * learning_rate (Loshchilov and Hutter 2017)."""
+
+    steps: int | None = None
+    final: float = 0.0
+
+    def after_warmup(self, step: Any, total_steps: int | None) -> Any:
+        end = self.steps or total_steps
+        if end is None:
+            raise UserError("cosine needs to know where it ends; give steps=, or train_steps to the model_fn.")
+        length = max(end - self.warmup_steps, 1)
+        done = tf.minimum(step / length, 1.0)
+        share = 0.5 * (1.0 + tf.cos(math.pi * done))
+        return self.learning_rate * (self.final + (1.0 - self.final) * share)
+
+
+def _checked(schedule: Schedule) -> Schedule:
+    for field in dataclasses.fields(schedule):
+        value = getattr(schedule, field.name)
+        if value is None or isinstance(value, bool):
+            continue
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise UserError(f"{type(schedule).__name__.lower()}: {field.name}={value!r} must be a number of 0 or more.")
+    if not schedule.learning_rate > 0:
+        raise UserError(f"learning rate {schedule.learning_rate!r} must be above 0; use e.g. 1e-3.")
+    if getattr(schedule, "decay_steps", 1) < 1:
+        raise UserError("exponential: decay_steps must be at least 1.")
+    return schedule
+
+
+@registry.register()
+def constant(learning_rate: float, warmup_steps: int = 0) -> Schedule:
+    """The same rate at every step after the warm-up."""
+    return _checked(Schedule(learning_rate, warmup_steps))
+
+
+@registry.register()
+def exponential(
+    learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False, warmup_steps: int = 0
+) -> Schedule:
+    """See `Exponential`; recipe 14 is ``exponential(1e-3, 1000, 0.9)``."""
+    return _checked(Exponential(learning_rate, warmup_steps, decay_steps, decay_rate, staircase))
+
+
+@registry.register()
+def cosine(learning_rate: float, steps: int | None = None, warmup_steps: int = 0, final: float = 0.0) -> Schedule:
+    """See `Cosine`; `steps` is the step where it ends, the end of the run by default."""
+    return _checked(Cosine(learning_rate, warmup_steps, steps, final))
+
+
+def as_schedule(value: float | str | Schedule) -> Schedule:
+    """Returns a schedule from a number, a spec such as ``cosine(1e-3)``, or a schedule.
+
+    Raises:
+      UserError: it is none of them.
+    """
+    if isinstance(value, Schedule):
+        return value
+    try:
+        return constant(float(value))
+    except UserError:
+        raise
+    except (TypeError, ValueError):
+        made: Schedule = registry.make(str(value))
+        return made

@@ -1,0 +1,160 @@
+"""The spec grammar: Python calls with literal arguments, and registries of the names they may use.
+
+``last_layers(20)``, ``sgd(momentum=0.9)``, ``keras.MobileNet(alpha=0.25)``: parsed
+with `ast`, never evaluated. A bare name is a call without arguments.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from estimator_tl.errors import UserError, nearest
+
+_Maker = TypeVar("_Maker", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A parsed spec: a dotted name with literal (or nested) arguments."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        values = [*map(_text, self.args), *(f"{key}={_text(value)}" for key, value in self.kwargs.items())]
+        return f"{self.name}({', '.join(values)})" if values else self.name
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, Call) else repr(value)
+
+
+def absolute_paths(text: str) -> str:
+    """Returns a path or a spec with the existing paths in it made absolute.
+
+    What a run saves must mean the same from any working directory.
+    """
+    if os.path.exists(os.path.expanduser(text)):
+        return os.path.abspath(os.path.expanduser(text))
+    if "(" not in text or "://" in text:
+        return text
+    call = parse_call(text)
+
+    def absolute(value: Any) -> Any:
+        return os.path.abspath(value) if isinstance(value, str) and os.path.exists(value) else value
+
+    return str(Call(call.name, tuple(map(absolute, call.args)), {k: absolute(v) for k, v in call.kwargs.items()}))
+
+
+def parse_call(text: str) -> Call:
+    """Parses a spec such as ``cosine(1e-3, warmup_steps=100)``.
+
+    Raises:
+      UserError: the text is not a name or a call with literal arguments.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise UserError(
+            f"cannot read the spec {text!r}: {error.msg}; write a call with literal arguments, e.g. last_layers(20)."
+        ) from error
+    value = _value(node, text)
+    if not isinstance(value, Call):
+        raise UserError(f"the spec {text!r} is not a name or a call; write e.g. last_layers(20).")
+    return value
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call):
+        keywords = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise UserError(f"the spec {text!r} uses **, which has no meaning here; name each argument.")
+            keywords[keyword.arg] = _value(keyword.value, text)
+        return Call(_dotted(node.func, text), tuple(_value(arg, text) for arg in node.args), keywords)
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return Call(_dotted(node, text))
+    if isinstance(node, (ast.Tuple, ast.List)):
+        items = [_value(item, text) for item in node.elts]
+        return tuple(items) if isinstance(node, ast.Tuple) else items
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise UserError(
+            f"the spec {text!r} holds {ast.unparse(node)!r}, which is not a literal; "
+            "use numbers, quoted strings, lists, True, False or None."
+        ) from error
+
+
+def _dotted(node: ast.expr, text: str) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value, text)}.{node.attr}"
+    raise UserError(f"the spec {text!r} does not begin with a name; write e.g. last_layers(20).")
+
+
+class Registry:
+    """Names of one kind (tuning policy, head, optimizer, ...) and what makes each.
+
+    A program adds its own with ``@registry.register("name")``; the flag
+    ``--import_modules`` imports such a program's module before specs are read.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._makers: dict[str, Callable[..., Any]] = {}
+
+    def register(self, name: str | None = None) -> Callable[[_Maker], _Maker]:
+        """Returns a decorator that files a function or class under `name` (its own name by default)."""
+
+        def decorate(maker: _Maker) -> _Maker:
+            self._makers[name or maker.__name__] = maker
+            return maker
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Returns the registered names, sorted."""
+        return sorted(self._makers)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._makers
+
+    def make(self, spec: str | Call) -> Any:
+        """Builds what a spec names.
+
+        Raises:
+          UserError: an unknown name, an unknown argument, or a wrong number of them.
+        """
+        call = parse_call(spec) if isinstance(spec, str) else spec
+        if call.name not in self._makers:
+            raise UserError(f"unknown {self.kind} {call.name!r}; {nearest(call.name, self.names())}")
+        maker = self._makers[call.name]
+        args = [self._nested(arg) for arg in call.args]
+        kwargs = {key: self._nested(value) for key, value in call.kwargs.items()}
+        signature = inspect.signature(maker)
+        accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        for key in kwargs:
+            if not accepts_any and key not in signature.parameters:
+                raise UserError(
+                    f"{self.kind} {call.name} has no argument {key!r}; {nearest(key, signature.parameters)}"
+                )
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UserError(f"{self.kind} {call.name}{signature}: {error}; correct the arguments.") from error
+        return maker(*args, **kwargs)
+
+    def _nested(self, value: Any) -> Any:
+        if isinstance(value, Call):
+            return self.make(value)
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._nested(item) for item in value)
+        return value

@@ -1,0 +1,42 @@
+"""What a model takes in; decoding, serving receivers and random test data derive from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """The contract of the feature ``image``: float32 [batch, height, width, channels].
+
+    Attributes:
+      height: pixels.
+      width: pixels.
+      channels: 1 (grey) or 3 (RGB).
+      preprocess: maps a float32 tensor with values in [0, 255] to the range that
+        the source was trained on; keeps the shape.
+      range_text: that range or function in words, for people.
+    """
+
+    height: int
+    width: int
+    channels: int
+    preprocess: Callable[[Any], Any]
+    range_text: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one picture."""
+        return (self.height, self.width, self.channels)
+
+
+def linear_range(low: float, high: float) -> Callable[[Any], Any]:
+    """Returns a preprocessing function that maps [0, 255] to [low, high]."""
+    scale = (high - low) / 255.0
+
+    def preprocess(pixels: Any) -> Any:
+        return pixels * scale + low
+
+    return preprocess

@@ -1,0 +1,54 @@
+"""Session hooks that hold a run to its plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from estimator_tl.compat import tf
+
+
+class FrozenVariablesChangedError(RuntimeError):
+    """A variable that the plan freezes is not what it was when the call began."""
+
+
+class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Checks at the end of training that frozen variables are bit-identical to the start of the call."""
+
+    def __init__(self, frozen: Mapping[str, Any]):
+        """Args: frozen: the graph's frozen variables by name."""
+        self._frozen = dict(frozen)
+        self._before: dict[str, str] = {}
+
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        if not self._before:  # a recovered session must still equal the first one
+            self._before = self._digests(session)
+
+    def end(self, session: Any) -> None:
+        after = self._digests(session)
+        moved = [name for name, digest in self._before.items() if after[name] != digest]
+        if moved:
+            listed = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
+            raise FrozenVariablesChangedError(
+                f"{len(moved)} frozen variables changed during training: {listed}; "
+                "something outside the plan (an optimizer, a hook, an op of the model) writes to them."
+            )
+
+    def _digests(self, session: Any) -> dict[str, str]:
+        digests = {}
+        for name, variable in self._frozen.items():  # one at a time: a copy of one variable in memory, not of all
+            digests[name] = hashlib.blake2b(session.run(variable).tobytes(), digest_size=16).hexdigest()
+        return digests
+
+
+class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Shows the plan when training begins."""
+
+    def __init__(self, text: str, show: Callable[[str], None]):
+        """Args: text: the plan's table. show: takes the text, e.g. `print`."""
+        self._text = text
+        self._show = show
+
+    def begin(self) -> None:
+        self._show(self._text)

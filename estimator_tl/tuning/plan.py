@@ -1,0 +1,130 @@
+"""The VariablePlan: the single truth about which variables of a source move."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from estimator_tl.errors import UserError
+from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
+from estimator_tl.tuning.policies import Policy
+
+BATCH_NORM_MODES = ("inference", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class VariablePlan:
+    """What happens to every variable of one source in one run.
+
+    Attributes:
+      structure: the source.
+      policy: the tuning policy as text.
+      trainable: names of the variables that the optimizer moves.
+      batch_norm: ``inference`` or ``train``, for the unfrozen part.
+      train_batch_norm: names of the batch-norm layers in training mode.
+      dropout: whether dropout inside the source drops while training.
+      training_switch: the ``training`` argument while training, for sources with one switch.
+    """
+
+    structure: SourceStructure
+    policy: str
+    trainable: frozenset[str]
+    batch_norm: str
+    train_batch_norm: frozenset[str]
+    dropout: bool
+    training_switch: bool
+
+    def call_mode(self, training: bool) -> CallMode:
+        """Returns how the source is called in a graph for training, or for anything else."""
+        if not training:
+            return CallMode()
+        return CallMode(self.train_batch_norm, self.dropout, self.training_switch)
+
+    def may_change(self, variable: SourceVariable) -> bool:
+        """True for variables that training moves, by gradients or as batch-norm statistics."""
+        if variable.name in self.trainable:
+            return True
+        if self.structure.one_training_switch:
+            return self.training_switch and not variable.trainable
+        return variable.batch_norm in self.train_batch_norm and not variable.trainable
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Names of the variables that must stay bit-identical."""
+        return tuple(v.name for v in self.structure.variables if not self.may_change(v))
+
+    @property
+    def frozen_whole(self) -> bool:
+        """True where no variable of the source is trained."""
+        return not self.trainable
+
+
+def make_plan(
+    structure: SourceStructure,
+    policy: Policy,
+    batch_norm: str = "inference",
+    backbone_dropout: bool | None = None,
+) -> VariablePlan:
+    """Applies a tuning policy to a source.
+
+    Args:
+      structure: the source.
+      policy: see `estimator_tl.tuning`.
+      batch_norm: ``inference`` (statistics never move) or ``train`` (unfrozen
+        batch-norm layers use and update batch statistics).
+      backbone_dropout: None means: on for an unfrozen source as far as its
+        batch norm allows, off for a frozen one.
+
+    Raises:
+      UserError: the policy selects nothing or everything where it should be
+        partial, or the source cannot do what is asked.
+    """
+    if batch_norm not in BATCH_NORM_MODES:
+        raise UserError(f"unknown batch_norm mode {batch_norm!r}; use one of {', '.join(BATCH_NORM_MODES)}.")
+    trainable = frozenset(policy.select(structure))
+    movable = [v for v in structure.variables if v.trainable]
+    if policy.expects_some:
+        _check_selection(structure, policy, trainable, movable)
+    trains = bool(trainable)
+    whole = trains and len(trainable) == len(movable)
+    train_batch_norm: frozenset[str] = frozenset()
+    switch = False
+    dropout = trains if backbone_dropout is None else backbone_dropout
+    if structure.one_training_switch:
+        switch, dropout = _one_switch(structure, trains, whole, batch_norm, backbone_dropout)
+    elif batch_norm == "train":
+        train_batch_norm = frozenset(v.batch_norm for v in movable if v.batch_norm and v.name in trainable)
+    return VariablePlan(structure, str(policy), trainable, batch_norm, train_batch_norm, dropout, switch)
+
+
+def _check_selection(
+    structure: SourceStructure, policy: Policy, trainable: frozenset[str], movable: Sequence[SourceVariable]
+) -> None:
+    if not movable:
+        raise UserError(f"{structure.handle} has no trainable variables; use --tuning=frozen.")
+    if not trainable:
+        raise UserError(f"{policy} selects nothing to train in {structure.handle}; {policy.hint(structure)}")
+    if policy.partial and len(trainable) == len(movable):
+        raise UserError(
+            f"{policy} selects every trainable variable of {structure.handle}; use --tuning=full, or select less."
+        )
+
+
+def _one_switch(
+    structure: SourceStructure, trains: bool, whole: bool, batch_norm: str, backbone_dropout: bool | None
+) -> tuple[bool, bool]:
+    """Returns (training switch, dropout) for a source whose batch norm and dropout share one switch."""
+    statistics = structure.has_statistics
+    if batch_norm == "train" and statistics and trains and not whole:
+        raise UserError(
+            f"{structure.handle} has one training switch: batch norm in training mode would move the statistics of "
+            "its frozen part too; use --batch_norm=inference, or --tuning=full."
+        )
+    moves_statistics = batch_norm == "train" and whole
+    if backbone_dropout and statistics and not moves_statistics:
+        raise UserError(
+            f"{structure.handle} has one training switch: dropout cannot be on while its batch norm is in inference "
+            "mode; leave --backbone_dropout out, or use --tuning=full --batch_norm=train."
+        )
+    switch = moves_statistics or (not statistics and (trains if backbone_dropout is None else backbone_dropout))
+    return switch, switch

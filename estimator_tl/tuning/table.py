@@ -1,0 +1,88 @@
+"""The plan for people: a table by group and the one-line summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from estimator_tl.structure import SourceVariable
+from estimator_tl.tuning.plan import VariablePlan
+
+_MOST_ROWS = 40
+
+
+def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) -> str:
+    """Returns the plan as text: a row a group, and the summary below.
+
+    Runs of neighbouring groups in the same state share a row where the table
+    would be long.
+
+    Args:
+      plan: the plan.
+      head_sizes: number of parameters by head variable, where they are known.
+    """
+    groups: dict[str, list[SourceVariable]] = {}
+    for variable in plan.structure.variables:
+        groups.setdefault(variable.group, []).append(variable)
+    rows = [_row(plan, name, variables) for name, variables in groups.items()]
+    if len(rows) > _MOST_ROWS:
+        rows = _merge_runs(rows)
+    for name, size in (head_sizes or {}).items():
+        rows.append((name, "train", 1, size, size, ""))
+    header = ("group", "state", "variables", "trained", "parameters", "batch norm")
+    cells = [header, *((n, s, str(c), f"{t:,}", f"{p:,}", b) for n, s, c, t, p, b in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        f"tuning {plan.policy}, batch norm {plan.batch_norm}, backbone dropout {'on' if plan.dropout else 'off'}",
+        *(_line(row, widths) for row in cells),
+    ]
+    return "\n".join([*lines, summary(plan, head_sizes)])
+
+
+def summary(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) -> str:
+    """Returns ``trainable params: 6,405 || all params: 2,264,389 || trainable%: 0.2829``."""
+    head = sum((head_sizes or {}).values())
+    trained = sum(v.size for v in plan.structure.variables if v.name in plan.trainable) + head
+    total = sum(v.size for v in plan.structure.variables) + head
+    return f"trainable params: {trained:,} || all params: {total:,} || trainable%: {100 * trained / total:.4f}"
+
+
+_Row = tuple[str, str, int, int, int, str]
+
+
+def _row(plan: VariablePlan, name: str, variables: Sequence[SourceVariable]) -> _Row:
+    trained = [v for v in variables if v.name in plan.trainable]
+    statistics = [v for v in variables if v.name not in plan.trainable and plan.may_change(v)]
+    can_train = sum(v.trainable for v in variables)
+    state = "frozen" if not trained else "train" if len(trained) == can_train else "partly"
+    batch_norm = "train" if statistics else "inference" if any(v.batch_norm for v in variables) else ""
+    return name, state, len(variables), sum(v.size for v in trained), sum(v.size for v in variables), batch_norm
+
+
+def _merge_runs(rows: Sequence[_Row]) -> list[_Row]:
+    merged: list[list[_Row]] = []
+    for row in rows:
+        if merged and merged[-1][-1][1] == row[1]:
+            merged[-1].append(row)
+        else:
+            merged.append([row])
+    return [_merge(run) for run in merged]
+
+
+def _merge(run: Sequence[_Row]) -> _Row:
+    if len(run) == 1:
+        return run[0]
+    modes = sorted({row[5] for row in run if row[5]})
+    return (
+        f"{run[0][0]} ... {run[-1][0]} ({len(run)} groups)",
+        run[0][1],
+        sum(row[2] for row in run),
+        sum(row[3] for row in run),
+        sum(row[4] for row in run),
+        "/".join(modes),
+    )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    left = (0, 1, 5)
+    cells = [cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+    return "  ".join(cells).rstrip()

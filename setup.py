@@ -1,0 +1,50 @@
+"""Packaging of estimator_tl."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "estimator_tl" / "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+DEMO = ["scikit-learn>=1.3", "pillow>=9"]
+TEST = ["pytest>=7.4", "pytest-xdist>=3.3", "ruff>=0.6", "mypy>=1.8", *DEMO]
+
+setup(
+    name="estimator_tl",
+    version=VERSION,
+    description="Transfer learning on the TensorFlow Estimator API, from TensorFlow 2.15 to the newest",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["estimator_tl", "estimator_tl.*"]),
+    package_data={"estimator_tl": ["py.typed"]},
+    python_requires=">=3.9",
+    install_requires=[
+        "tensorflow>=2.15,<2.22",
+        "tensorflow-estimator==2.15.0",
+        "tensorflow-hub>=0.16.1",
+        "tf_keras>=2.15,<2.22",
+        "absl-py>=1.4",
+        "h5py>=3.8",
+        "numpy>=1.23",
+        "setuptools<81",  # tensorflow-hub imports pkg_resources, which setuptools 81 removed
+    ],
+    extras_require={
+        "demo": DEMO,
+        "plots": ["matplotlib>=3.7"],
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["estimator-tl = estimator_tl.cli.main:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
