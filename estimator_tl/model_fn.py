@@ -57,7 +57,7 @@ def make_model_fn(
     chosen = optimizer or optimizers.adam()
     if learning_rate is not None:
         chosen = chosen.with_learning_rate(learning_rate)
-    head.class_count  # noqa: B018 - raises now rather than inside the first graph
+    head.check(backbone.feature_rank)  # now rather than inside the first graph
     show = show_plan or (lambda text: logging.info("%s", text))
 
     def model_fn(features: Any, labels: Any, mode: str, params: Any = None, config: Any = None) -> Any:

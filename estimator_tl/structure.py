@@ -22,7 +22,7 @@ class SourceVariable:
       trainable: whether the source itself lets gradients move it. False for
         batch-norm statistics, counters, and what no output depends on.
       layer: name of the top-level Keras layer that owns it; None for sources without layers.
-      batch_norm: name of the batch-norm layer that owns it, or None.
+      batch_norm: which batch-norm layer owns it (the name of that layer's first variable), or None.
     """
 
     name: str
@@ -75,8 +75,8 @@ class CallMode:
     """How a source is called in one graph.
 
     Attributes:
-      train_batch_norm: names of the batch-norm layers that use and update batch
-        statistics (sources with layers).
+      train_batch_norm: the batch-norm layers (as in `SourceVariable.batch_norm`)
+        that use and update batch statistics.
       dropout: whether dropout layers of the source drop.
       training: the ``training`` argument for sources with one switch.
     """

@@ -63,8 +63,8 @@ class Backbone(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def output_text(self) -> str:
-        """Shape of the output before pooling, in words."""
+    def output_shape(self) -> tuple[int | None, ...] | None:
+        """Static shape of the output before pooling, batch first; None where even the rank is unknown."""
 
     @abc.abstractmethod
     def digest(self) -> str:
@@ -78,6 +78,13 @@ class Backbone(abc.ABC):
           inputs: float32 [batch, height, width, channels] in the source's range.
           mode: see `CallMode`.
         """
+
+    @property
+    def feature_rank(self) -> int | None:
+        """Rank of the features after pooling, batch included."""
+        if self.output_shape is None or self.pooling == "none":
+            return None if self.output_shape is None else len(self.output_shape)
+        return 2 if len(self.output_shape) == 4 or self.pooling == "flatten" else len(self.output_shape)
 
     def pool(self, features: Any) -> Any:
         """Pools a 4-D output to [batch, depth], as `pooling` says; other ranks pass."""

@@ -93,7 +93,6 @@ def _build(function: Callable[..., Any], handle: str, weights: str | None, argum
     from_file = weights is not None and weights != "imagenet"
     if from_file and not os.path.isfile(str(weights)):
         raise UserError(f"weights file {weights!r} of {handle} does not exist; give a path, 'imagenet' or None.")
-    keras.backend.clear_session()  # layer names without counters, the same in every process
     try:
         model = function(include_top=False, weights=None if from_file else weights, **arguments)
     except (ValueError, TypeError) as error:

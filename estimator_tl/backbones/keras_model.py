@@ -9,12 +9,13 @@ and are lost.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_input, check_pooling, resolve_size
 from estimator_tl.compat import keras, tf
-from estimator_tl.compat.eager import eager_scope
+from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -57,20 +58,26 @@ class KerasBackbone(Backbone):
         self._digest = digest
         self.pooling = check_pooling(pooling)
         self._custom_objects = dict(custom_objects or {})
-        with eager_scope():
-            model = load()
-            shape = _image_shape(model, handle)
-            self._structure = _structure(handle, model)
-            names = [variable.name for variable in self._structure.variables]
-            self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
-            self._output_text = str(model.output_shape)
-            # Built with every layer off, so that building the graph makes no batch-norm updates;
-            # `build` turns on those of the call.
-            model.trainable = False
-            self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
-            self._config = model.get_config()
+        run_eagerly_apart(functools.partial(self._describe, load))
+        shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
         self._image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
+
+    def _describe(self, load: Callable[[], Any]) -> None:
+        model = load()
+        self._input_shape = _image_shape(model, self.handle)
+        # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
+        # A file may have been saved frozen, too.
+        model.trainable = True
+        self._structure = _structure(self.handle, model)
+        names = [variable.name for variable in self._structure.variables]
+        self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
+        self._output_shape = tuple(model.output_shape)
+        # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
+        # `build` turns on those of the call.
+        model.trainable = False
+        self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
+        self._config = model.get_config()
 
     @property
     def kind(self) -> str:
@@ -85,8 +92,8 @@ class KerasBackbone(Backbone):
         return self._image_spec
 
     @property
-    def output_text(self) -> str:
-        return self._output_text
+    def output_shape(self) -> tuple[int | None, ...] | None:
+        return self._output_shape
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 - a backbone lives as long as its program
     def digest(self) -> str:
@@ -96,21 +103,31 @@ class KerasBackbone(Backbone):
         check_input(self.handle, inputs, self.image_spec)
         with keras.utils.custom_object_scope(self._custom_objects):
             model = getattr(keras, self._model_class).from_config(self._config)
-        for layer in _leaf_layers(model):
-            if _is_batch_norm(layer):
-                layer.trainable = layer.name in mode.train_batch_norm
-            if not mode.dropout:
+        model.trainable = True
+        variables = self._match(_weights(model))
+        names = {id(variable): name for name, variable in variables.items()}
+        batch_norms = [layer for layer in _layers(model) if _is_batch_norm(layer)]
+        for layer in batch_norms:
+            layer.trainable = names[id(layer.weights[0])] in mode.train_batch_norm
+        if not mode.dropout:
+            for layer in _layers(model):
                 _turn_off_randomness(layer)
         features = model(inputs, training=bool(mode.train_batch_norm) or mode.dropout)
-        names = [variable.name for variable in self._structure.variables]
-        variables = dict(zip(names, _weights(model)))
         return BuiltBackbone(
             features=self.pool(features),
             variables=variables,
-            updates=[update for layer in _leaf_layers(model) if _is_batch_norm(layer) for update in layer.updates],
-            regularization_losses=list(_regularization_losses(model, variables)),
+            updates=[update for layer in batch_norms for update in layer.updates],
+            regularization_losses=list(_regularization_losses(model, names)),
             initial_values=lambda: self._values,
         )
+
+    def _match(self, weights: list[Any]) -> dict[str, Any]:
+        """Returns the graph's variables by name of the structure."""
+        described = self._structure.variables
+        shapes = [tuple(weight.shape.as_list()) for weight in weights]
+        if shapes != [variable.shape for variable in described]:
+            raise RuntimeError(f"{self.handle} was rebuilt with other variables than it was read with: {shapes}.")
+        return {variable.name: weight for variable, weight in zip(described, weights)}
 
 
 def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
@@ -124,13 +141,9 @@ def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
     return tuple(shape)
 
 
-def _leaf_layers(model: Any) -> Iterator[Any]:
-    """Yields the layers that are not models themselves, nested ones included, in graph order."""
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            yield from _leaf_layers(layer)
-        else:
-            yield layer
+def _layers(model: Any) -> list[Any]:
+    """Returns the layers at any depth, those inside nested models and wrappers included."""
+    return [module for module in model.submodules if hasattr(module, "weights") and hasattr(module, "updates")]
 
 
 def _weights(model: Any) -> list[Any]:
@@ -150,46 +163,41 @@ def _turn_off_randomness(layer: Any) -> None:
 
 
 def _structure(handle: str, model: Any) -> SourceStructure:
-    batch_norm = {id(w): layer.name for layer in _leaf_layers(model) if _is_batch_norm(layer) for w in layer.weights}
+    batch_norm = {
+        id(w): id(layer.weights[0]) for layer in _layers(model) if _is_batch_norm(layer) for w in layer.weights
+    }
     owner: dict[int, str] = {}
     for layer in model.layers:
         for weight in layer.weights:
             owner.setdefault(id(weight), layer.name)
-    trainable = _source_trainable(model)
-    variables = []
-    taken: set[str] = set()
+    trainable = {id(weight) for weight in model.trainable_weights}
+    names: dict[int, str] = {}
     for weight in _weights(model):
-        name = weight.name.removesuffix(":0")
-        if name in taken:  # two nested models may use one layer name
-            name = next(f"{name}_{i}" for i in range(1, len(taken) + 2) if f"{name}_{i}" not in taken)
-        taken.add(name)
-        variables.append(
-            SourceVariable(
-                name=name,
-                shape=tuple(weight.shape.as_list()),
-                dtype=tf.as_dtype(weight.dtype).name,
-                trainable=id(weight) in trainable,
-                layer=owner[id(weight)],
-                batch_norm=batch_norm.get(id(weight)),
-            )
+        names[id(weight)] = _unused(weight.name.removesuffix(":0"), set(names.values()))
+    variables = [
+        SourceVariable(
+            name=names[id(weight)],
+            shape=tuple(weight.shape.as_list()),
+            dtype=tf.as_dtype(weight.dtype).name,
+            trainable=id(weight) in trainable,
+            layer=owner[id(weight)],
+            batch_norm=names.get(batch_norm.get(id(weight), 0)),
         )
+        for weight in _weights(model)
+    ]
     if not variables:
         raise UserError(f"{handle} holds no variables, so there is nothing to transfer; choose a trained model.")
     return SourceStructure(handle, tuple(variables), layers=tuple(layer.name for layer in model.layers))
 
 
-def _source_trainable(model: Any) -> set[int]:
-    """Ids of the variables that gradients may move, though the file may have been saved frozen."""
-    model.trainable = True
-    return {id(weight) for weight in model.trainable_weights}
+def _unused(name: str, taken: set[str]) -> str:
+    """Returns `name`, with a number where two nested models use it."""
+    return next(n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if n not in taken)
 
 
-def _regularization_losses(model: Any, variables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    names = {id(variable): name for name, variable in variables.items()}
-    for layer in _leaf_layers(model):
+def _regularization_losses(model: Any, names: Mapping[int, str]) -> Iterator[tuple[str, Any]]:
+    for layer in _layers(model):
         for attribute, regularizer in vars(layer).items():
-            if not attribute.endswith("_regularizer") or not callable(regularizer):
-                continue
             weight = getattr(layer, attribute.removesuffix("_regularizer"), None)
-            if id(weight) in names:
+            if attribute.endswith("_regularizer") and callable(regularizer) and id(weight) in names:
                 yield names[id(weight)], regularizer(weight)

@@ -16,7 +16,7 @@ from typing import Any
 from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_input, check_pooling, resolve_size
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.compat import tf
-from estimator_tl.compat.eager import eager_scope
+from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec, linear_range
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -50,16 +50,20 @@ class SavedModelBackbone(Backbone):
         self.path = path
         self.handle = handle or path
         self.pooling = check_pooling(pooling)
-        with eager_scope():
-            model = _load(path, self.handle)
-            functions = _inference_first(_functions(model, self.handle))
-            self._takes_training = any(_training_argument(f) is not None for f in functions)
-            self._structure = _structure(self.handle, model, functions)
-            shape = _image_shape(functions[0]) or [None] * 4
+        run_eagerly_apart(self._describe)
+        shape = self._input_shape
         height, width = resolve_size(self.handle, (shape[1], shape[2]), image_size)
         low, high = input_range or (0.0, 1.0)
         self._image_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
-        self._output_text = str(getattr(functions[0].structured_outputs, "shape", functions[0].structured_outputs))
+
+    def _describe(self) -> None:
+        model = _load(self.path, self.handle)
+        functions = _inference_first(_functions(model, self.handle))
+        self._takes_training = any(_training_argument(f) is not None for f in functions)
+        self._structure = _structure(self.handle, model, functions)
+        self._input_shape = _image_shape(functions[0]) or [None] * 4
+        output = _single_output(functions[0].structured_outputs, self.handle)
+        self._output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
 
     @property
     def structure(self) -> SourceStructure:
@@ -70,8 +74,8 @@ class SavedModelBackbone(Backbone):
         return self._image_spec
 
     @property
-    def output_text(self) -> str:
-        return self._output_text
+    def output_shape(self) -> tuple[int | None, ...] | None:
+        return self._output_shape
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 - a backbone lives as long as its program
     def digest(self) -> str:
@@ -169,6 +173,6 @@ def _single_output(outputs: Any, handle: str) -> Any:
         return outputs["default"]
     if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
         return outputs[0]
-    if not tf.is_tensor(outputs):
+    if not hasattr(outputs, "shape"):
         raise UserError(f"{handle} gives several outputs ({outputs}); use a model with one feature output.")
     return outputs

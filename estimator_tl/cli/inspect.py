@@ -77,7 +77,7 @@ def _source_text(source: Any) -> str:
             f"backbone       {source.handle}",
             f"kind           {source.kind}",
             f"input          {spec.height}x{spec.width}x{spec.channels}, values {spec.range_text}",
-            f"output         {source.output_text}, pooling {source.pooling}",
+            f"output         {source.output_shape}, pooling {source.pooling}",
             f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
             f"layers         {layers}; groups {len(structure.groups())}",
             f"digest         {source.digest()}",

@@ -1,19 +1,28 @@
-"""Eager execution on request, for programs that turned it off."""
+"""Eager execution on request, apart from what the program does."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import concurrent.futures
+from collections.abc import Callable
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 
-@contextlib.contextmanager
-def eager_scope() -> Iterator[None]:
-    """Runs its body eagerly and outside any graph, wherever the caller is.
+def run_eagerly_apart(function: Callable[[], _Result]) -> _Result:
+    """Calls a function eagerly, in a thread of its own, and returns its result.
 
     `tf.init_scope` does not leave a v1 graph, and `disable_v2_behavior` has no
-    public counterpart for a part of a program, hence the private context.
+    public counterpart for a part of a program, hence the private context. The
+    thread keeps Keras's global state out of it: its counters of layer names are
+    per thread, so that names do not depend on what the program built before.
     """
-    from tensorflow.python.eager import context
 
-    with context.eager_mode():
-        yield
+    def eagerly() -> _Result:
+        from tensorflow.python.eager import context
+
+        with context.eager_mode():
+            return function()
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as apart:
+        return apart.submit(eagerly).result()

@@ -50,6 +50,22 @@ class Classifier:
             raise UserError("the classifier does not know its number of classes; give n_classes= or labels=.")
         return self.n_classes
 
+    def check(self, feature_rank: int | None) -> None:
+        """Checks that the head fits its backbone.
+
+        Args:
+          feature_rank: rank of the features with the batch; None where unknown.
+
+        Raises:
+          UserError: it does not, or the number of classes is not known.
+        """
+        self.class_count  # noqa: B018 - raises
+        if feature_rank not in (None, 2):
+            raise UserError(
+                f"the classifier takes features [batch, depth], but the backbone gives rank {feature_rank}; "
+                "use --pooling=avg, max or flatten."
+            )
+
     def logits(self, features: Any, training: bool) -> Any:
         """Returns float32 logits [batch, n_classes], or [batch, 1] for two classes.
 
@@ -57,8 +73,7 @@ class Classifier:
           features: float32 [batch, depth].
           training: whether dropout drops.
         """
-        if features.shape.rank != 2:
-            raise UserError(f"the classifier takes features [batch, depth], not {features.shape}; use pooling='avg'.")
+        self.check(features.shape.rank)
         with tf.compat.v1.variable_scope("head"):
             hidden = hidden_stack(features, self.hidden_units, self.activation, self.dropout, training)
             units = 1 if self.class_count == 2 else self.class_count

@@ -28,7 +28,6 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def begin(self) -> None:
         self._step = tf.compat.v1.train.get_global_step()
-        self._loss = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.LOSSES)
         self._first: tuple[int, float] | None = None
         self._shown = 0.0
 
