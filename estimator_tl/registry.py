@@ -18,21 +18,17 @@ from estimator_tl.errors import UserError, nearest
 _Maker = TypeVar("_Maker", bound=Callable[..., Any])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Call:
-    """A parsed spec: a dotted name with literal (or nested) arguments."""
+    """A parsed spec: a dotted name with literal (or nested) arguments; its repr is the spec."""
 
     name: str
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __str__(self) -> str:
-        values = [*map(_text, self.args), *(f"{key}={_text(value)}" for key, value in self.kwargs.items())]
+    def __repr__(self) -> str:
+        values = [*map(repr, self.args), *(f"{key}={value!r}" for key, value in self.kwargs.items())]
         return f"{self.name}({', '.join(values)})" if values else self.name
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, Call) else repr(value)
 
 
 def absolute_paths(text: str) -> str:

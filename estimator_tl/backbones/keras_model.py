@@ -143,7 +143,7 @@ def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
 
 def _layers(model: Any) -> list[Any]:
     """Returns the layers at any depth, those inside nested models and wrappers included."""
-    return [module for module in model.submodules if hasattr(module, "weights") and hasattr(module, "updates")]
+    return [module for module in model.submodules if isinstance(module, keras.layers.Layer)]
 
 
 def _weights(model: Any) -> list[Any]:

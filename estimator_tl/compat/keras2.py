@@ -25,6 +25,7 @@ def load_keras2() -> Any:
     """
     tf = load_tensorflow()
     if has_native_estimator():
+        _ = tf.keras.layers  # `tf.keras` is a lazy loader until its first use, and another object after it
         return tf.keras
     return _import_tf_keras("tf_keras.api._v2.keras")
 

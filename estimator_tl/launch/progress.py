@@ -37,19 +37,20 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if not self._due:
             return None
         losses = run_context.session.graph.get_collection(tf.compat.v1.GraphKeys.LOSSES)
-        return tf.compat.v1.train.SessionRunArgs({"step": self._step, "losses": losses})
+        return tf.compat.v1.train.SessionRunArgs(losses)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         if not self._due:
             return
         now = time.monotonic()
-        step = int(run_values.results["step"])
+        # Not fetched beside the train op: whether such a read comes before or after the update is chance.
+        step = int(run_context.session.run(self._step))
         if self._first is None:  # the first step holds the graph's start-up
             self._first = (step, now)
             self._shown = now if not self._bar else 0.0
             return
         self._shown = now
-        self._show(step, now, run_values.results["losses"])
+        self._show(step, now, run_values.results)
 
     def end(self, session: Any) -> None:
         if self._bar and self._width:

@@ -99,7 +99,8 @@ def train_op(
     """
     step = tf.compat.v1.train.get_or_create_global_step()
     rate = optimizer.schedule(step, total_steps)
-    tf.compat.v1.summary.scalar("learning_rate", rate)
+    with tf.compat.v1.name_scope("/"):  # the tag is the same whatever scope the head calls from
+        tf.compat.v1.summary.scalar("learning_rate", rate)
     built = optimizer.build(rate)
     gradients = built.compute_gradients(loss, var_list=list(variables))
     unreached = [variable.op.name for gradient, variable in gradients if gradient is None]

@@ -1,0 +1,294 @@
+"""What sources say of themselves, and how bad ones are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import estimator_tl as etl
+from estimator_tl.compat import keras, tf
+from estimator_tl.errors import UserError
+from tests import tiny
+
+ALL = ["hub_module", "keras_h5", "keras_zip", "keras_folder", "application"]
+
+
+@pytest.mark.parametrize("source", ALL, indirect=True)
+def test_structure_tells_names_shapes_and_trainability(source):
+    backbone = etl.backbone(source.handle)
+    structure = backbone.structure
+    assert {v.name: v.shape for v in structure.variables} == {n: v.shape for n, v in source.values.items()}
+    assert {v.name for v in structure.variables if v.trainable} == source.trainable
+    assert backbone.image_spec.shape == (source.size, source.size, 3)
+    assert backbone.digest().startswith("sha256:")
+
+
+def test_hub_module_structure(hub_module):
+    structure = etl.backbone(hub_module.handle).structure
+    assert structure.layers is None
+    assert structure.one_training_switch
+    assert structure.groups() == ["stem/conv1", "stem/conv1_bn", "top/conv2", "top/conv2_bn"]
+
+
+def test_keras_structure(keras_h5):
+    structure = etl.backbone(keras_h5.handle).structure
+    assert structure.layers == ("picture", "conv1", "bn1", "relu1", "drop", "conv2", "bn2", "relu2")
+    by_name = {v.name: v for v in structure.variables}
+    assert by_name["bn2/moving_mean"].batch_norm == "bn2/gamma"
+    assert by_name["conv2/kernel"].layer == "conv2"
+    assert by_name["conv2/kernel"].batch_norm is None
+
+
+def test_digest_follows_the_content(keras_h5, tmp_path):
+    copy = tmp_path / "copy.h5"
+    shutil.copy(keras_h5.handle, copy)
+    assert etl.backbone(str(copy)).digest() == etl.backbone(keras_h5.handle).digest()
+    with h5py.File(copy, "a") as file:
+        file["model_weights/conv1/conv1/kernel:0"][0, 0, 0, 0] += 1
+    assert etl.backbone(str(copy)).digest() != etl.backbone(keras_h5.handle).digest()
+
+
+def test_names_do_not_depend_on_what_was_built_before():
+    handle = "keras.InceptionV3(weights=None, image_size=75)"
+    first = [v.name for v in etl.backbone(handle).structure.variables]
+    keras.Sequential([keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()])
+    assert [v.name for v in etl.backbone(handle).structure.variables] == first
+    assert "conv2d/kernel" in first
+
+
+def build(backbone, images, **mode):
+    from estimator_tl.structure import CallMode
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        built = backbone.build(tf.constant(images), CallMode(**mode))
+        session.run(tf.compat.v1.global_variables_initializer())
+        if built.initial_values:
+            for name, value in built.initial_values().items():
+                built.variables[name].load(value, session)
+        return session.run(built.features), len(built.updates), len(built.regularization_losses)
+
+
+IMAGES = np.random.RandomState(0).rand(2, 8, 8, 3).astype(np.float32)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "flatten", "none"])
+def test_pooling(keras_h5, pooling):
+    whole = keras.models.load_model(keras_h5.handle)(IMAGES, training=False).numpy()
+    expected = {
+        "avg": whole.mean((1, 2)),
+        "max": whole.max((1, 2)),
+        "flatten": whole.reshape(2, -1),
+        "none": whole,
+    }[pooling]
+    backbone = etl.backbone(keras_h5.handle, pooling=pooling)
+    features, _, _ = build(backbone, IMAGES)
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    assert backbone.feature_rank == features.ndim
+
+
+def test_inner_layer_as_features(keras_h5):
+    backbone = etl.backbone(f"keras_model({keras_h5.handle!r}, features='relu1')")
+    assert {v.name for v in backbone.structure.variables} == {n for n in keras_h5.values if n[:3] in ("con", "bn1")} - {
+        "conv2/kernel"
+    }
+    with pytest.raises(UserError, match="did you mean 'conv1'"):
+        etl.backbone(f"keras_model({keras_h5.handle!r}, features='conv1_')")
+
+
+def test_dropout_follows_the_mode(keras_h5):
+    backbone = etl.backbone(keras_h5.handle)
+    still, updates, losses = build(backbone, IMAGES)
+    assert (updates, losses) == (0, 1)
+    dropped, updates, _ = build(backbone, IMAGES, dropout=True)
+    assert not np.allclose(still, dropped)
+    assert updates == 0  # dropout alone moves no statistics
+    _, updates, _ = build(backbone, IMAGES, train_batch_norm=frozenset({"bn2/gamma"}))
+    assert updates == 2
+
+
+def test_batch_norm_in_training_mode_without_dropout_is_deterministic(keras_h5):
+    backbone = etl.backbone(keras_h5.handle)
+    mode = {"train_batch_norm": frozenset({"bn1/gamma", "bn2/gamma"}), "dropout": False}
+    first, second = build(backbone, IMAGES, **mode)[0], build(backbone, IMAGES, **mode)[0]
+    np.testing.assert_array_equal(first, second)
+    assert not np.allclose(first, build(backbone, IMAGES)[0])
+
+
+def test_preprocessing_is_the_familys_own(application):
+    spec = etl.backbone(application.handle).image_spec
+    assert spec.range_text == "keras.applications.mobilenet.preprocess_input"
+    np.testing.assert_allclose(spec.preprocess(tf.constant([0.0, 127.5, 255.0])), [-1, 0, 1])
+
+
+def test_caffe_preprocessing_of_vgg():
+    spec = etl.backbone("keras.VGG16(weights=None, image_size=32)").image_spec
+    pixels = tf.constant([[[[10.0, 20.0, 30.0]]]])
+    expected = [30 - 103.939, 20 - 116.779, 10 - 123.68]
+    np.testing.assert_allclose(spec.preprocess(pixels).numpy()[0, 0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "probe"), [(None, [0.0, 1.0]), ((-1.0, 1.0), [-1.0, 1.0]), ((0.0, 255.0), [0.0, 255.0])]
+)
+def test_input_range_of_personal_models(keras_h5, given, probe):
+    spec = etl.backbone(keras_h5.handle, input_range=given).image_spec
+    np.testing.assert_allclose(spec.preprocess(tf.constant([0.0, 255.0])), probe)
+
+
+def test_old_layout_weights_named_like_the_new_one(application, tmp_path):
+    """Keras 2 would read any *.weights.h5 in the new layout and fail."""
+    old = application.handle.split("weights='")[1].split("'")[0]
+    path = tmp_path / "mobilenet.weights.h5"
+    shutil.copy(old, path)
+    backbone = etl.backbone(f"keras.MobileNet(alpha=0.25, weights={str(path)!r}, image_size=32)")
+    _, name = "", "conv1/kernel"
+    np.testing.assert_array_equal(backbone._values[name], application.values[name])
+
+
+def test_subclassed_keras_model_is_used_as_a_saved_model(tmp_path):
+    class Body(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = keras.layers.Conv2D(3, 3, name="conv")
+
+        def call(self, inputs, training=False):
+            return self.conv(inputs)
+
+    model = Body()
+    model(np.zeros([1, 8, 8, 3], np.float32))
+    model.save(str(tmp_path / "body"), save_format="tf")
+    backbone = etl.backbone(str(tmp_path / "body"))
+    assert backbone.structure.layers is None
+    features, _, _ = build(backbone, IMAGES)
+    np.testing.assert_allclose(features, model(IMAGES).numpy().mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_hub_cache_is_used_for_urls(hub_module, tmp_path, monkeypatch):
+    import hashlib
+
+    url = "https://tfhub.dev/someone/tiny/1"
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    key = hashlib.sha1(url.encode()).hexdigest()
+    shutil.copytree(hub_module.handle, tmp_path / key)
+    assert len(etl.backbone(url).structure.variables) == len(hub_module.values)
+
+
+def corrupt_zip(path, version):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        archive.writestr("config.json", "{}")
+
+
+def corrupt_h5(path, **attributes):
+    with h5py.File(path, "w") as file:
+        file.attrs.update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("none.h5", lambda p: None, "does not exist"),
+        ("k3.keras", lambda p: corrupt_zip(p, "3.4.1"), r"Keras 3\.4\.1.*model\.export"),
+        ("k3.h5", lambda p: corrupt_h5(p, keras_version="3.1.0", model_config="{}"), r"Keras 3\.1\.0.*model\.export"),
+        ("weights.h5", lambda p: corrupt_h5(p, keras_version="2.15.0"), "holds weights only.*keras.MobileNet"),
+        ("text.h5", lambda p: p.write_text("hello"), "not a readable HDF5 file"),
+        ("text.keras", lambda p: p.write_text("hello"), "not a readable HDF5 file|not a Keras model"),
+        ("broken.keras", lambda p: corrupt_zip(p, "2.15.0"), "cannot be loaded as a Keras 2 model"),
+        ("folder", lambda p: p.mkdir(), "holds no saved_model.pb"),
+        ("missing/folder", lambda p: None, "no such file or folder"),
+    ],
+)
+def test_bad_files_are_refused_with_the_reason(tmp_path, name, make, message):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(UserError, match=message):
+        etl.backbone(str(path))
+
+
+def test_truncated_h5(keras_h5, tmp_path):
+    whole = Path(keras_h5.handle).read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="truncated"):
+        etl.backbone(str(tmp_path / "cut.h5"))
+
+
+def test_damaged_saved_model(hub_module, tmp_path):
+    shutil.copytree(hub_module.handle, tmp_path / "m")
+    (tmp_path / "m" / "saved_model.pb").write_bytes(b"not a protocol buffer")
+    (tmp_path / "m" / "fingerprint.pb").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="not a loadable SavedModel"):
+        etl.backbone(str(tmp_path / "m"))
+
+
+def test_saved_model_that_cannot_be_called(tmp_path):
+    class Signed(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+        def serve(self, x):
+            return x
+
+    module = Signed()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.serve)
+    with pytest.raises(UserError, match="serving_default.*__call__"):
+        etl.backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("handle", "message"),
+    [
+        ("keras.MobileNetV9", "unknown Keras application 'MobileNetV9'; did you mean 'MobileNetV"),
+        ("keras.MobileNet(alhpa=0.5)", "did you mean 'alpha'"),
+        ("keras.MobileNet(weights='/nowhere/w.h5')", "does not exist"),
+        ("keras.MobileNet(include_top=True, weights=None)", "include_top"),
+        ("keras.MobileNet(alpha=0.3, weights='imagenet')", "alpha"),
+        ("MobileNetV2", "did you mean 'keras.MobileNetV2'"),
+        ("saved_modle('x')", "did you mean 'saved_model'"),
+        ("http://tfhub.dev/x/1", "use https"),
+    ],
+)
+def test_bad_names_are_answered_with_the_nearest(handle, message):
+    with pytest.raises(UserError, match=message):
+        etl.backbone(handle)
+
+
+def test_weights_of_another_network(application):
+    path = application.handle.split("weights='")[1].split("'")[0]
+    with pytest.raises(UserError, match="do not fit"):
+        etl.backbone(f"keras.VGG16(weights={path!r}, image_size=32)")
+
+
+def test_fixed_size_cannot_be_changed(hub_module):
+    with pytest.raises(UserError, match="height 8 only.*--image_size asks for 16"):
+        etl.backbone(hub_module.handle, image_size=16)
+
+
+def test_unknown_size_must_be_given(tmp_path):
+    model = keras.Sequential([keras.layers.Conv2D(2, 3, input_shape=(None, None, 3))])
+    model.save(str(tmp_path / "any.h5"))
+    with pytest.raises(UserError, match="any size; say which with --image_size"):
+        etl.backbone(str(tmp_path / "any.h5"))
+    assert etl.backbone(str(tmp_path / "any.h5"), image_size=20).image_spec.shape == (20, 20, 3)
+
+
+def test_not_an_image_model(tmp_path):
+    keras.Sequential([keras.layers.Dense(2, input_shape=(5,))]).save(str(tmp_path / "d.h5"))
+    with pytest.raises(UserError, match="not a batch of images"):
+        etl.backbone(str(tmp_path / "d.h5"))
+
+
+def test_wrong_pictures_are_named(hub_module):
+    backbone = etl.backbone(hub_module.handle)
+    with pytest.raises(UserError, match=r"shape \(None, 8, 8, 3\).*gives \(2, 9, 9, 3\)"):
+        build(backbone, np.zeros([2, 9, 9, 3], np.float32))
+
+
+def test_greyscale_model_takes_greyscale(tmp_path):
+    model = keras.Sequential([keras.layers.Conv2D(2, 3, input_shape=(8, 8, 1))])
+    model.save(str(tmp_path / "grey.h5"))
+    assert etl.backbone(str(tmp_path / "grey.h5")).image_spec.channels == 1
+    assert tiny.SIZE == 8

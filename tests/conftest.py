@@ -1,0 +1,85 @@
+"""Fixtures shared by all tests; each worker process builds its own tiny backbones once."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+from estimator_tl.compat import keras, quiet, tf
+from tests import tiny
+
+quiet.silence_deprecations()
+tf.get_logger().setLevel("ERROR")
+tf.config.threading.set_inter_op_parallelism_threads(2)
+
+CONV2 = frozenset({"conv2/kernel", "bn2/gamma", "bn2/beta"})
+KERAS_PARTIAL = {
+    "last_layers(3)": CONV2,
+    "from_layer('bn2')": frozenset({"bn2/gamma", "bn2/beta"}),
+    "scopes('^conv1')": frozenset({"conv1/kernel"}),
+}
+
+
+@pytest.fixture(scope="session")
+def hub_module(tmp_path_factory):
+    path = tmp_path_factory.mktemp("hub") / "tiny"
+    values = tiny.save_tiny_module(path)
+    trainable = frozenset(name for name in values if "moving" not in name)
+    top = frozenset({"top/conv2/kernel", "top/conv2_bn/gamma", "top/conv2_bn/beta"})
+    return tiny.Source(str(path), tiny.SIZE, values, trainable, {"last_groups(2)": top})
+
+
+def _keras_source(handle, model):
+    trainable = frozenset(w.name.removesuffix(":0") for w in model.trainable_weights)
+    return tiny.Source(handle, tiny.SIZE, tiny.keras_values(model), trainable, KERAS_PARTIAL)
+
+
+@pytest.fixture(scope="session")
+def keras_h5(tmp_path_factory):
+    model = tiny.tiny_keras_model(seed=1)
+    path = tmp_path_factory.mktemp("keras") / "tiny.h5"
+    model.save(str(path))
+    return _keras_source(str(path), model)
+
+
+@pytest.fixture(scope="session")
+def keras_zip(tmp_path_factory):
+    model = tiny.tiny_keras_model(seed=2)
+    path = tmp_path_factory.mktemp("keras") / "tiny.keras"
+    model.save(str(path))
+    return _keras_source(str(path), model)
+
+
+@pytest.fixture(scope="session")
+def keras_folder(tmp_path_factory):
+    model = tiny.tiny_keras_model(seed=3)
+    path = tmp_path_factory.mktemp("keras") / "tiny"
+    model.save(str(path), save_format="tf")
+    return _keras_source(str(path), model)
+
+
+@pytest.fixture(scope="session")
+def application(tmp_path_factory):
+    arguments = {"alpha": 0.25, "include_top": False, "weights": None, "input_shape": (32, 32, 3)}
+    model = keras.applications.MobileNet(**arguments)
+    tiny.randomize(model, 4)
+    path = tmp_path_factory.mktemp("keras") / "mobilenet.h5"
+    model.save_weights(str(path))
+    last = frozenset(w.name.removesuffix(":0") for layer in model.layers[-5:] for w in layer.trainable_weights)
+    trainable = frozenset(w.name.removesuffix(":0") for w in model.trainable_weights)
+    handle = f"keras.MobileNet(alpha=0.25, weights={str(path)!r}, image_size=32)"
+    return tiny.Source(handle, 32, tiny.keras_values(model), trainable, {"last_layers(5)": last})
+
+
+@pytest.fixture
+def source(request):
+    """The source that the test's parameter names."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    return tiny.write_pictures(tmp_path_factory.mktemp("pictures"))

@@ -1,0 +1,127 @@
+"""Which variables move: measured on checkpoints, bit for bit, for every kind of source."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import estimator_tl as etl
+from estimator_tl.compat import estimator, tf
+from tests.tiny import random_batches
+
+SOURCES = ["hub_module", "keras_h5", "keras_zip", "keras_folder", "application"]
+
+
+def make_estimator(source, tuning, model_dir, batch_norm="inference", **kwargs):
+    model_fn = etl.make_model_fn(
+        backbone=etl.backbone(source.handle),
+        tuning=etl.tuning.registry.make(tuning),
+        head=etl.heads.classifier(n_classes=3),
+        optimizer=etl.optimizers.sgd(0.1),
+        batch_norm=batch_norm,
+        show_plan=lambda text: None,
+        **kwargs,
+    )
+    config = estimator.RunConfig(tf_random_seed=1, save_checkpoints_steps=2, log_step_count_steps=1000)
+    return estimator.Estimator(model_fn, str(model_dir), config, params={})
+
+
+def checkpoint_values(path):
+    reader = tf.train.load_checkpoint(str(path))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def train_and_compare(source, tuning, model_dir, **kwargs):
+    """Trains two steps; returns (backbone variables that moved, head variables that moved)."""
+    make_estimator(source, tuning, model_dir, **kwargs).train(random_batches(source.size), steps=2)
+    first, last = checkpoint_values(model_dir / "model.ckpt-0"), checkpoint_values(model_dir / "model.ckpt-2")
+    for name, value in source.values.items():
+        np.testing.assert_array_equal(first[name], value, err_msg=f"step 0 of {name} is not the source")
+    moved = {name for name in first if not np.array_equal(first[name], last[name])} - {"global_step"}
+    return {n for n in moved if n in source.values}, {n for n in moved if n.startswith("head/")}
+
+
+HEAD = {"head/logits/kernel", "head/logits/bias"}
+
+
+@pytest.mark.parametrize("source", SOURCES, indirect=True)
+def test_frozen_moves_the_head_only(source, tmp_path):
+    assert train_and_compare(source, "frozen", tmp_path) == (set(), HEAD)
+
+
+@pytest.mark.parametrize("source", SOURCES, indirect=True)
+def test_partial_moves_exactly_its_variables(source, tmp_path):
+    spec, expected = next(iter(source.partial.items()))
+    assert 0 < len(expected) < len(source.trainable)
+    assert train_and_compare(source, spec, tmp_path) == (expected, HEAD)
+
+
+@pytest.mark.parametrize("source", SOURCES, indirect=True)
+def test_full_moves_all_trainable_variables_and_no_statistics(source, tmp_path):
+    assert train_and_compare(source, "full", tmp_path) == (source.trainable, HEAD)
+
+
+@pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
+@pytest.mark.parametrize("spec", ["from_layer('bn2')", "scopes('^conv1')"])
+def test_other_policies_move_exactly_their_variables(source, spec, tmp_path):
+    assert train_and_compare(source, spec, tmp_path) == (source.partial[spec], HEAD)
+
+
+@pytest.mark.parametrize("source", ["hub_module", "keras_h5"], indirect=True)
+def test_full_with_training_batch_norm_moves_statistics_too(source, tmp_path):
+    moved, _ = train_and_compare(source, "full", tmp_path, batch_norm="train")
+    assert moved == set(source.values)
+
+
+@pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
+def test_partial_with_training_batch_norm_moves_statistics_of_unfrozen_layers_only(source, tmp_path):
+    moved, _ = train_and_compare(source, "last_layers(3)", tmp_path, batch_norm="train")
+    assert moved == source.partial["last_layers(3)"] | {"bn2/moving_mean", "bn2/moving_variance"}
+
+
+@pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
+def test_training_statistics_follow_the_batch(source, tmp_path):
+    """The moving mean after one step is 0.99 of the old one plus 0.01 of the batch's mean."""
+    make_estimator(source, "full", tmp_path, batch_norm="train", backbone_dropout=False).train(
+        random_batches(source.size), steps=1
+    )
+    last = checkpoint_values(tmp_path / "model.ckpt-1")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        features, _ = tf.compat.v1.data.make_one_shot_iterator(random_batches(source.size)()).get_next()
+        images = session.run(features["image"])
+    activations = tf.nn.conv2d(images, source.values["conv1/kernel"], 1, "VALID").numpy()
+    expected = 0.99 * source.values["bn1/moving_mean"] + 0.01 * activations.mean((0, 1, 2))
+    np.testing.assert_allclose(last["bn1/moving_mean"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["hub_module", "keras_h5"], indirect=True)
+def test_restart_continues_from_the_checkpoint_not_from_the_source(source, tmp_path):
+    model = make_estimator(source, "full", tmp_path)
+    model.train(random_batches(source.size), steps=2)
+    saved = checkpoint_values(tmp_path / "model.ckpt-2")
+    seen = {}
+
+    class Look(tf.compat.v1.train.SessionRunHook):
+        def after_create_session(self, session, coord):
+            for variable in tf.compat.v1.global_variables():
+                if variable.op.name in source.values:
+                    seen[variable.op.name] = session.run(variable)
+
+    model.train(random_batches(source.size), steps=1, hooks=[Look()])
+    assert set(seen) == set(source.values)
+    for name, value in seen.items():
+        np.testing.assert_array_equal(value, saved[name])
+
+
+@pytest.mark.parametrize("source", ["hub_module", "keras_h5"], indirect=True)
+def test_features_equal_those_of_the_source_itself(source, tmp_path):
+    """What the frozen graph computes is what the source computes outside of it."""
+    model = make_estimator(source, "frozen", tmp_path)
+    model.train(random_batches(source.size), steps=1)
+    images = np.random.RandomState(5).rand(4, source.size, source.size, 3).astype(np.float32)
+    predicted = list(model.predict(lambda: tf.data.Dataset.from_tensors({"image": images})))
+    if source.handle.endswith(".h5"):
+        expected = etl.keras.models.load_model(source.handle)(images, training=False).numpy().mean((1, 2))
+    else:
+        expected = tf.saved_model.load(source.handle)(images, training=False).numpy()
+    np.testing.assert_allclose([p["features"] for p in predicted], expected, rtol=1e-5, atol=1e-6)
