@@ -292,3 +292,28 @@ def test_greyscale_model_takes_greyscale(tmp_path):
     model.save(str(tmp_path / "grey.h5"))
     assert etl.backbone(str(tmp_path / "grey.h5")).image_spec.channels == 1
     assert tiny.SIZE == 8
+
+
+def test_nested_models_keep_their_values_and_their_batch_norm_apart(tmp_path):
+    """The order of a nested model's variables depends on what is trainable; values must not be swapped by it."""
+    inner = keras.Sequential(
+        [
+            keras.layers.Conv2D(3, 1, name="conv", input_shape=(8, 8, 3)),
+            keras.layers.BatchNormalization(name="bn"),
+            keras.layers.Conv2D(3, 1, name="conv_b"),
+            keras.layers.BatchNormalization(name="bn_b"),
+        ],
+        name="inner",
+    )
+    model = keras.Sequential([inner, keras.layers.BatchNormalization(name="outer_bn")])
+    model.build((None, 8, 8, 3))
+    tiny.randomize(model, 6)
+    expected = model(IMAGES, training=False).numpy().mean((1, 2))
+    model.save(str(tmp_path / "nested.h5"))
+    backbone = etl.backbone(str(tmp_path / "nested.h5"))
+    assert backbone.structure.layers == ("inner", "outer_bn")
+    features, updates, _ = build(backbone, IMAGES)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    assert updates == 0
+    _, updates, _ = build(backbone, IMAGES, train_batch_norm=frozenset({"bn_b/gamma"}))
+    assert updates == 2
