@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from estimator_tl.compat import estimator, tf
 
 _BAR = 24
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
@@ -24,7 +25,6 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._stream = stream or sys.stderr
         self._bar = self._stream.isatty()
         self._every = 0.25 if self._bar else 10.0
-        self._width = 0
 
     def begin(self) -> None:
         self._step = tf.compat.v1.train.get_global_step()
@@ -53,9 +53,8 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._show(step, now, run_values.results)
 
     def end(self, session: Any) -> None:
-        if self._bar and self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
+        if self._bar:
+            self._stream.write(_CLEAR_LINE)
         if self._first is not None:
             step = int(session.run(self._step))
             steps, seconds = step - self._first[0], time.monotonic() - self._first[1]
@@ -78,9 +77,7 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             self._stream.write(text + "\n")
         else:
             filled = int(_BAR * step / max(self._total, 1))
-            line = f"[{'=' * filled}{' ' * (_BAR - filled)}] {text}"
-            self._stream.write("\r" + line.ljust(self._width))
-            self._width = max(self._width, len(line))
+            self._stream.write(f"{_CLEAR_LINE}[{'=' * filled}{' ' * (_BAR - filled)}] {text}")
         self._stream.flush()
 
 
@@ -104,7 +101,8 @@ class EvaluationReport(estimator.Exporter):  # type: ignore[misc,name-defined]
         self, estimator: Any, export_path: str, checkpoint_path: str, eval_result: Any, is_the_final_export: bool
     ) -> None:
         metrics = metrics_text(eval_result)
-        self._stream.write(f"evaluation at step {int(eval_result['global_step'])}: {metrics}\n")
+        clear = _CLEAR_LINE if self._stream.isatty() else ""  # a progress bar may stand there
+        self._stream.write(f"{clear}evaluation at step {int(eval_result['global_step'])}: {metrics}\n")
         self._stream.flush()
 
 

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from estimator_tl.compat import tf
-from estimator_tl.launch.progress import ProgressHook, clock, metrics_text
+from estimator_tl.launch.progress import EvaluationReport, ProgressHook, clock, metrics_text
 
 
 class Terminal(io.StringIO):
@@ -39,7 +39,7 @@ def seconds(monkeypatch):
 def test_bar_on_a_terminal(seconds):
     printed = run_steps(Terminal(), seconds)
     assert "8.0 examples/s  loss 0.2500" in printed
-    assert "\r[" in printed
+    assert "\r\x1b[K[" in printed
     assert "left" in printed
     assert printed.endswith("step 6/10, 8.0 examples/s on average\n")
 
@@ -50,6 +50,12 @@ def test_plain_lines_elsewhere(seconds):
     lines = printed.splitlines()
     assert len(lines) == 3  # every ten seconds, and the last
     assert lines[0].startswith("step 11/30  8.0 examples/s  loss 0.2500  0:19 left")
+
+
+def test_evaluation_takes_the_place_of_the_bar():
+    for stream, start in ((Terminal(), "\r\x1b[K"), (io.StringIO(), "")):
+        EvaluationReport(stream).export(None, "", "", {"accuracy": 0.5, "global_step": 7}, False)
+        assert stream.getvalue() == start + "evaluation at step 7: accuracy 0.5000\n"
 
 
 def test_clock():
