@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -158,3 +161,38 @@ def test_trap_29_a_bare_picture_tensor_is_the_only_feature(hub_module):
         assert spec.predictions["probabilities"].shape.as_list() == [2, 3]
         with pytest.raises(etl.errors.UserError, match="hold no 'image'"):
             model_fn({"picture": tf.zeros([2, 8, 8, 3])}, None, "infer")
+
+
+PROGRAM_WITHOUT_V2_BEHAVIOR = """
+import sys
+import numpy as np
+import tensorflow as tf
+tf.compat.v1.disable_v2_behavior()
+import estimator_tl as etl
+handle, model_dir = sys.argv[1:]
+backbone = etl.backbone(handle)
+model_fn = etl.make_model_fn(backbone, etl.heads.classifier(n_classes=3), etl.tuning.last_layers(3))
+images, labels = np.random.RandomState(0).rand(8, 8, 8, 3).astype('f'), np.arange(8) % 3
+
+def input_fn():
+    data = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    return tf.compat.v1.data.make_one_shot_iterator(data).get_next()
+
+etl.estimator.Estimator(model_fn, model_dir, params={}).train(input_fn, steps=2)
+"""
+
+
+def test_trap_4_frozen_batch_norm_in_a_program_without_v2_behavior(keras_h5, tmp_path):
+    """There Keras would rebuild its old batch norm, whose frozen layers use and update batch statistics."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM_WITHOUT_V2_BEHAVIOR, keras_h5.handle, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, last = (tf.train.load_checkpoint(str(tmp_path / f"model.ckpt-{step}")) for step in (0, 2))
+    for name, value in keras_h5.values.items():
+        np.testing.assert_array_equal(first.get_tensor(name), value)
+    moved = {n for n in keras_h5.values if not np.array_equal(first.get_tensor(n), last.get_tensor(n))}
+    assert moved == keras_h5.partial["last_layers(3)"]

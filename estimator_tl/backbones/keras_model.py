@@ -57,14 +57,17 @@ class KerasBackbone(Backbone):
         self._kind = kind
         self._digest = digest
         self.pooling = check_pooling(pooling)
-        self._custom_objects = dict(custom_objects or {})
+        # Where a program turned v2 behavior off, Keras would rebuild its old batch norm, which uses
+        # batch statistics in training even when it is frozen.
+        self._custom_objects = {"BatchNormalization": keras.layers.BatchNormalization, **(custom_objects or {})}
         run_eagerly_apart(functools.partial(self._describe, load))
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
         self._image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
 
     def _describe(self, load: Callable[[], Any]) -> None:
-        model = load()
+        with keras.utils.custom_object_scope(self._custom_objects):
+            model = load()
         self._input_shape = _image_shape(model, self.handle)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
