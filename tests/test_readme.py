@@ -1,0 +1,67 @@
+"""The README's program runs as it stands, on small stand-ins."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import estimator_tl as etl
+from estimator_tl.cli.main import COMMANDS
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_program(application, pictures, tmp_path, capsys):
+    program = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    stand_ins = {
+        "\"keras.MobileNetV2(weights='imagenet')\"": repr(application.handle),
+        '"flowers"': repr(str(pictures)),
+        '"runs/flowers"': repr(str(tmp_path / "run")),
+        '"serving/flowers"': repr(str(tmp_path / "serving")),
+        "steps=500": "steps=2",
+    }
+    for text, stand_in in stand_ins.items():
+        assert text in program
+        program = program.replace(text, stand_in)
+    exec(program, {})
+    assert "'global_step': 2" in capsys.readouterr().out
+    (version,) = (tmp_path / "serving").iterdir()
+    assert (version / "saved_model.pb").exists()
+
+
+def test_tables_name_what_exists():
+    for command in COMMANDS:
+        assert f"| `{command}` |" in README
+    for policy in etl.tuning.registry.names():
+        assert f"`{policy}" in README
+
+
+def test_recipes_are_valid_flags():
+    from estimator_tl.cli import train
+    from estimator_tl.cli.command import CommandFlags, define_common
+
+    recipes = sorted((Path(__file__).parent.parent / "flags").glob("*.flags"))
+    assert [recipe.stem for recipe in recipes] == ["frozen", "full", "last_layers"]
+    for recipe in recipes:
+        known = CommandFlags()
+        train.define(known)
+        define_common(known)
+        known.values(["train", f"--flagfile={recipe}"])
+        assert str(etl.tuning.registry.make(known.values.tuning)).startswith(recipe.stem)
+        etl.optimizers.registry.make(known.values.optimizer).with_learning_rate(known.values.learning_rate)
+        etl.heads.registry.make(known.values.head)
+
+
+def test_own_modules_add_names(tmp_path, monkeypatch, capsys):
+    from estimator_tl.cli.main import main
+
+    (tmp_path / "my_policies.py").write_text(
+        "from estimator_tl import tuning\n\n"
+        "@tuning.registry.register()\n"
+        "def biases():\n"
+        "    return tuning.scopes('beta$')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flags = ["--backbone=keras.MobileNet(alpha=0.25, weights=None, image_size=32)", "--import_modules=my_policies"]
+    assert main(["inspect", *flags, "--tuning=biases"]) == 0
+    assert "tuning scopes('beta$')" in capsys.readouterr().out
