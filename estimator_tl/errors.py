@@ -16,6 +16,18 @@ class UserError(ValueError):
     exit_code = 2
 
 
+def check_known(kind: str, value: str, known: Iterable[str]) -> str:
+    """Returns `value` if it is one of the known ones.
+
+    Raises:
+      UserError: it is not; the nearest is offered.
+    """
+    known = list(known)
+    if value not in known:
+        raise UserError(f"unknown {kind} {value!r}; {nearest(str(value), known)}")
+    return value
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 12) -> str:
     """Returns the end of an error message that offers names near `name`.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure
 
@@ -39,32 +39,25 @@ class BuiltBackbone:
 class Backbone(abc.ABC):
     """A pretrained source.
 
-    Call order: `structure` and `image_spec` at any time, eagerly and once;
-    `build` in each graph that needs it.
+    Constructors read the description eagerly, once; `build` is called in each
+    graph that needs the source.
+
+    Attributes:
+      handle: what the user called it.
+      kind: the sort of source in words, for people.
+      structure: its variables and layers.
+      image_spec: size, channels and value range that it takes.
+      output_shape: static shape of the output before pooling, batch first; None
+        where even the rank is unknown.
+      pooling: of outputs with height and width: avg, max, flatten or none.
     """
 
     handle: str
+    kind: str
+    structure: SourceStructure
+    image_spec: ImageSpec
+    output_shape: tuple[int | None, ...] | None
     pooling: str
-
-    @property
-    @abc.abstractmethod
-    def structure(self) -> SourceStructure:
-        """The variables and layers of the source."""
-
-    @property
-    @abc.abstractmethod
-    def image_spec(self) -> ImageSpec:
-        """Size, channels and value range that the source takes."""
-
-    @property
-    @abc.abstractmethod
-    def kind(self) -> str:
-        """The sort of source in words, for people."""
-
-    @property
-    @abc.abstractmethod
-    def output_shape(self) -> tuple[int | None, ...] | None:
-        """Static shape of the output before pooling, batch first; None where even the rank is unknown."""
 
     @abc.abstractmethod
     def digest(self) -> str:
@@ -95,17 +88,6 @@ class Backbone(abc.ABC):
             return features
         reduce = tf.reduce_max if self.pooling == "max" else tf.reduce_mean
         return reduce(features, axis=[1, 2])
-
-
-def check_pooling(pooling: str) -> str:
-    """Returns `pooling` if it is known.
-
-    Raises:
-      UserError: it is not.
-    """
-    if pooling not in POOLINGS:
-        raise UserError(f"unknown pooling {pooling!r}; {nearest(pooling, POOLINGS)}")
-    return pooling
 
 
 def _static_size(features: Any, handle: str) -> int:

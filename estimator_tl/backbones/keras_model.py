@@ -13,10 +13,11 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_input, check_pooling, resolve_size
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import run_eagerly_apart
-from estimator_tl.errors import UserError
+from estimator_tl.compat.keras2 import rebuilding_objects
+from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
@@ -54,16 +55,14 @@ class KerasBackbone(Backbone):
           custom_objects: classes and functions that the model's configuration names.
         """
         self.handle = handle
-        self._kind = kind
+        self.kind = kind
         self._digest = digest
-        self.pooling = check_pooling(pooling)
-        # Where a program turned v2 behavior off, Keras would rebuild its old batch norm, which uses
-        # batch statistics in training even when it is frozen.
-        self._custom_objects = {"BatchNormalization": keras.layers.BatchNormalization, **(custom_objects or {})}
+        self.pooling = check_known("pooling", pooling, POOLINGS)
+        self._custom_objects = dict(custom_objects or {})
         run_eagerly_apart(functools.partial(self._describe, load))
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
-        self._image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
+        self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
 
     def _describe(self, load: Callable[[], Any]) -> None:
         with keras.utils.custom_object_scope(self._custom_objects):
@@ -72,39 +71,22 @@ class KerasBackbone(Backbone):
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
         model.trainable = True
-        self._structure = _structure(self.handle, model)
-        names = [variable.name for variable in self._structure.variables]
+        self.structure = _structure(self.handle, model)
+        names = [variable.name for variable in self.structure.variables]
         self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
-        self._output_shape = tuple(model.output_shape)
+        self.output_shape = tuple(model.output_shape)
         # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
         # `build` turns on those of the call.
         model.trainable = False
         self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
         self._config = model.get_config()
 
-    @property
-    def kind(self) -> str:
-        return self._kind
-
-    @property
-    def structure(self) -> SourceStructure:
-        return self._structure
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        return self._image_spec
-
-    @property
-    def output_shape(self) -> tuple[int | None, ...] | None:
-        return self._output_shape
-
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a backbone lives as long as its program
     def digest(self) -> str:
         return self._digest()
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
-        with keras.utils.custom_object_scope(self._custom_objects):
+        with keras.utils.custom_object_scope({**rebuilding_objects(), **self._custom_objects}):
             model = getattr(keras, self._model_class).from_config(self._config)
         model.trainable = True
         variables = self._match(_weights(model))
@@ -126,7 +108,7 @@ class KerasBackbone(Backbone):
 
     def _match(self, weights: list[Any]) -> dict[str, Any]:
         """Returns the graph's variables by name of the structure."""
-        described = self._structure.variables
+        described = self.structure.variables
         shapes = [tuple(weight.shape.as_list()) for weight in weights]
         if shapes != [variable.shape for variable in described]:
             raise RuntimeError(f"{self.handle} was rebuilt with other variables than it was read with: {shapes}.")

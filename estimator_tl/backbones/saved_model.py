@@ -9,15 +9,14 @@ https://www.tensorflow.org/hub/reusable_saved_models
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_input, check_pooling, resolve_size
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec, linear_range
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
@@ -49,35 +48,22 @@ class SavedModelBackbone(Backbone):
         """
         self.path = path
         self.handle = handle or path
-        self.pooling = check_pooling(pooling)
+        self.pooling = check_known("pooling", pooling, POOLINGS)
         run_eagerly_apart(self._describe)
         shape = self._input_shape
         height, width = resolve_size(self.handle, (shape[1], shape[2]), image_size)
         low, high = input_range or (0.0, 1.0)
-        self._image_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
+        self.image_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
 
     def _describe(self) -> None:
         model = _load(self.path, self.handle)
         functions = _inference_first(_functions(model, self.handle))
         self._takes_training = any(_training_argument(f) is not None for f in functions)
-        self._structure = _structure(self.handle, model, functions)
+        self.structure = _structure(self.handle, model, functions)
         self._input_shape = _image_shape(functions[0]) or [None] * 4
         output = _single_output(functions[0].structured_outputs, self.handle)
-        self._output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
+        self.output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
 
-    @property
-    def structure(self) -> SourceStructure:
-        return self._structure
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        return self._image_spec
-
-    @property
-    def output_shape(self) -> tuple[int | None, ...] | None:
-        return self._output_shape
-
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a backbone lives as long as its program
     def digest(self) -> str:
         return folder_digest(self.path)
 
@@ -85,7 +71,7 @@ class SavedModelBackbone(Backbone):
         check_input(self.handle, inputs, self.image_spec)
         model = tf.saved_model.load(self.path)
         outputs = model(inputs, training=mode.training) if self._takes_training else model(inputs)
-        names = [variable.name for variable in self._structure.variables]
+        names = [variable.name for variable in self.structure.variables]
         functions = _inference_first(_functions(model, self.handle))
         variables = dict(zip(names, _used_variables(model, functions)))
         losses = [(None, loss()) for loss in getattr(model, "regularization_losses", None) or ()]

@@ -40,6 +40,18 @@ def _import_tf_keras(name: str) -> ModuleType:
         ) from error
 
 
+def rebuilding_objects() -> dict[str, Any]:
+    """Returns the custom objects under which a Keras model is to be rebuilt from its configuration.
+
+    In a program that turned v2 behavior off, Keras would take its old batch
+    norm, which uses batch statistics in training even where it is frozen.
+    """
+    tf = load_tensorflow()
+    if tf.__internal__.tf2.enabled():
+        return {}
+    return {"BatchNormalization": load_keras2().layers.BatchNormalization}
+
+
 class _Overlay(ModuleType):
     """A module seen through a few replaced attributes; the module itself is untouched."""
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
-from estimator_tl.errors import UserError
-from estimator_tl.heads.layers import check_activation, dense, hidden_stack
+from estimator_tl.errors import UserError, check_known
+from estimator_tl.heads.layers import ACTIVATIONS, dense, hidden_stack
 from estimator_tl.heads.registry import registry
 
 WEIGHT_KEY = "weight"
@@ -179,5 +179,10 @@ def classifier(
     if count is not None and count < 2:
         raise UserError(f"a classifier needs at least 2 classes, not {count}.")
     return Classifier(
-        units, dropout, label_smoothing, check_activation(activation), count, tuple(labels) if labels else None
+        units,
+        dropout,
+        label_smoothing,
+        check_known("activation", activation, ACTIVATIONS),
+        count,
+        tuple(labels) if labels else None,
     )

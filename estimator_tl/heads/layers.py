@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError
 
 ACTIVATIONS = ("relu", "elu", "selu", "gelu", "swish", "tanh", "sigmoid", "linear")
 
@@ -42,14 +42,3 @@ def hidden_stack(inputs: Any, hidden_units: Sequence[int], activation: str, drop
 
 def _drop(inputs: Any, rate: float, training: bool) -> Any:
     return tf.nn.dropout(inputs, rate=rate) if training and rate else inputs
-
-
-def check_activation(activation: str) -> str:
-    """Returns `activation` if it is known.
-
-    Raises:
-      UserError: it is not.
-    """
-    if activation not in ACTIVATIONS:
-        raise UserError(f"unknown activation {activation!r}; {nearest(activation, ACTIVATIONS)}")
-    return activation

@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError, check_known, nearest
 from estimator_tl.inputs import pipeline
 from estimator_tl.inputs.images import SUFFIXES, is_decodable, looks_like_image
-from estimator_tl.inputs.splits import check_fractions, check_part, part_of
+from estimator_tl.inputs.splits import PARTS, check_fractions, part_of
 from estimator_tl.registry import Registry
 from estimator_tl.specs import ImageSpec
 
@@ -47,7 +47,7 @@ class ImageFolder:
         Raises:
           UserError: the part is unknown or empty.
         """
-        check_part(split)
+        check_known("split", split, PARTS)
         chosen = [
             (name, label)
             for name, label in self.files
@@ -122,8 +122,7 @@ def image_folder(
       UserError: no such folder, fewer than two classes, an empty class, an unreadable picture.
     """
     check_fractions(validation, test)
-    if on_bad_example not in BAD_EXAMPLE_POLICIES:
-        raise UserError(f"unknown on_bad_example {on_bad_example!r}; {nearest(on_bad_example, BAD_EXAMPLE_POLICIES)}")
+    check_known("on_bad_example", on_bad_example, BAD_EXAMPLE_POLICIES)
     root = os.path.abspath(os.path.expanduser(root))
     classes = _classes(root)
     if labels is None:

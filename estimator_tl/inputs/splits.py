@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError
 
 PARTS = ("train", "validation", "test", "all")
 
@@ -34,14 +34,3 @@ def check_fractions(validation: float, test: float) -> None:
         raise UserError(
             f"validation_fraction {validation:g} and test_fraction {test:g} must be at least 0 and sum to below 1."
         )
-
-
-def check_part(part: str) -> str:
-    """Returns `part` if it is known.
-
-    Raises:
-      UserError: it is not.
-    """
-    if part not in PARTS:
-        raise UserError(f"unknown split {part!r}; {nearest(part, PARTS)}")
-    return part

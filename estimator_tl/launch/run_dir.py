@@ -107,7 +107,12 @@ def write(model_dir: str, record: Mapping[str, Any], labels: Sequence[str], flag
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / _LABELS, "".join(f"{label}\n" for label in labels))
     write_whole(folder / _FLAGS, flags_text)
-    write_whole(folder / _RUN, json.dumps(record, indent=2) + "\n")
+    write_record(model_dir, record)
+
+
+def write_record(model_dir: str, record: Mapping[str, Any]) -> None:
+    """Writes run.json."""
+    write_whole(Path(model_dir, _RUN), json.dumps(record, indent=2) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:

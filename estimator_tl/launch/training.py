@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import estimator_tl
@@ -65,40 +63,39 @@ def train(spec: RunSpec, model_dir: str, flags_text: str = "", hooks: Sequence[A
     source = session.open_backbone(spec.model)
     total = spec.training.total_steps(len(examples))
     function = session.build_model_fn(spec, source, data.labels, total, show_plan=print)
-    run_dir.check_continuable(model_dir, spec.model, data.labels, source.digest())
+    digest = source.digest()
+    run_dir.check_continuable(model_dir, spec.model, data.labels, digest)
     run_dir.check_writable(model_dir)
-    for note in (f"skipped {len(data.skipped)} unreadable pictures: {', '.join(data.skipped[:5])}",) * bool(
-        data.skipped
-    ):
-        print(note, file=sys.stderr)
-
     before = _global_step(model_dir)
-    if before >= total:
-        print(
-            f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
-            file=sys.stderr,
-        )
-        total = before
-    record = _record(spec, data, source.digest(), total)
+    _tell(data, model_dir, before, total)
+    record = _record(spec, data, digest, max(total, before))
     run_dir.write(model_dir, record, data.labels, flags_text)
+
     if spec.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     config = session.run_config(model_dir, spec.training, _checkpoint_steps(spec, total, len(examples)))
     model = estimator.Estimator(function, model_dir, config, params={})
     batch = spec.training.batch_size
+    train_input = data.input_fn(source.image_spec, batch, "train", training=True, seed=spec.training.seed)
+    eval_input = evaluation and evaluation[0].input_fn(source.image_spec, batch, evaluation[1])
     started = time.monotonic()
     with _naming_bad_examples([data, *([evaluation[0]] if evaluation else [])]):
-        metrics = _run(
-            model,
-            data.input_fn(source.image_spec, batch, "train", training=True, seed=spec.training.seed),
-            evaluation and evaluation[0].input_fn(source.image_spec, batch, evaluation[1]),
-            total,
-            [ProgressHook(total, batch), *hooks],
-        )
-    outcome = Outcome(metrics, _global_step(model_dir), _global_step(model_dir) - before, time.monotonic() - started)
+        metrics = _run(model, train_input, eval_input, max(total, before), [ProgressHook(total, batch), *hooks])
+    reached = _global_step(model_dir)
+    outcome = Outcome(metrics, reached, reached - before, time.monotonic() - started)
     record["result"] = dataclasses.asdict(outcome)
-    run_dir.write_whole(Path(model_dir, "run.json"), json.dumps(record, indent=2) + "\n")
+    run_dir.write_record(model_dir, record)
     return outcome
+
+
+def _tell(data: ImageFolder, model_dir: str, before: int, total: int) -> None:
+    if data.skipped:
+        print(f"skipped {len(data.skipped)} unreadable pictures: {', '.join(data.skipped[:5])}", file=sys.stderr)
+    if before >= total:
+        print(
+            f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
+            file=sys.stderr,
+        )
 
 
 def _run(model: Any, train_input: Any, eval_input: Any, total: int, hooks: Sequence[Any]) -> dict[str, float]:

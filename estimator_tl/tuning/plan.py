@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tuning.policies import Policy
 
@@ -79,8 +79,7 @@ def make_plan(
       UserError: the policy selects nothing or everything where it should be
         partial, or the source cannot do what is asked.
     """
-    if batch_norm not in BATCH_NORM_MODES:
-        raise UserError(f"unknown batch_norm mode {batch_norm!r}; use one of {', '.join(BATCH_NORM_MODES)}.")
+    check_known("batch_norm mode", batch_norm, BATCH_NORM_MODES)
     trainable = frozenset(policy.select(structure))
     movable = [v for v in structure.variables if v.trainable]
     if policy.expects_some:
