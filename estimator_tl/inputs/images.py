@@ -19,14 +19,25 @@ def decode_image(encoded: Any, spec: ImageSpec) -> Any:
       spec: size, channels and range of the source.
 
     Returns:
-      float32 [height, width, channels]: resized bilinearly with antialiasing,
-      without keeping the aspect ratio, then preprocessed.
+      float32 [height, width, channels]: resized without keeping the aspect ratio,
+      then preprocessed. Shrinking averages areas, everything else is bilinear
+      with antialiasing, so that no pixel is passed over.
     """
     pixels = tf.io.decode_image(encoded, channels=spec.channels, expand_animations=False)
     pixels.set_shape([None, None, spec.channels])
-    resized = tf.image.resize(tf.cast(pixels, tf.float32), [spec.height, spec.width], antialias=True)
+    resized = _resize(tf.cast(pixels, tf.float32), spec.height, spec.width)
     resized.set_shape(spec.shape)
     return spec.preprocess(resized)
+
+
+def _resize(pixels: Any, height: int, width: int) -> Any:
+    size = tf.shape(pixels)
+    # Averaging areas takes less than half the time of bilinear shrinking with antialiasing.
+    return tf.cond(
+        tf.logical_and(size[0] >= height, size[1] >= width),
+        lambda: tf.image.resize(pixels, [height, width], tf.image.ResizeMethod.AREA),
+        lambda: tf.image.resize(pixels, [height, width], antialias=True),
+    )
 
 
 def looks_like_image(path: str) -> bool:

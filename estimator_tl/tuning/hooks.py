@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from estimator_tl.compat import tf
+
+_READ_BYTES = 64 << 20
 
 
 class FrozenVariablesChangedError(RuntimeError):
@@ -36,10 +38,24 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             )
 
     def _digests(self, session: Any) -> dict[str, str]:
-        digests = {}
-        for name, variable in self._frozen.items():  # one at a time: a copy of one variable in memory, not of all
-            digests[name] = hashlib.blake2b(session.run(variable).tobytes(), digest_size=16).hexdigest()
+        digests: dict[str, str] = {}
+        for part in self._parts():
+            for name, value in session.run(part).items():
+                digests[name] = hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()
         return digests
+
+    def _parts(self) -> Iterator[dict[str, Any]]:
+        """Yields the variables in parts to read at once: each read costs a start, all together cost memory."""
+        part: dict[str, Any] = {}
+        size = 0
+        for name, variable in self._frozen.items():
+            part[name] = variable
+            size += variable.shape.num_elements() * variable.dtype.size
+            if size >= _READ_BYTES:
+                yield part
+                part, size = {}, 0
+        if part:
+            yield part
 
 
 class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]

@@ -175,6 +175,18 @@ def test_decoding_keeps_the_pixels_of_a_picture_of_the_right_size(tmp_path, suff
     np.testing.assert_allclose(decoded.numpy(), pixels, atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(40, 60), (8, 6), (4, 30), (2, 3), (5, 3)])
+def test_resizing_up_or_down_passes_over_no_pixel(tmp_path, shape):
+    """A fine checkerboard becomes even grey when it shrinks; its mean is kept in any case."""
+    board = (np.indices(shape).sum(0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(np.stack([board] * 3, -1)).save(tmp_path / "x.png")
+    decoded = decode_image(tf.io.read_file(str(tmp_path / "x.png")), IDENTITY).numpy()
+    assert decoded.shape == (4, 6, 3)
+    assert abs(decoded.mean() - board.mean()) < 30
+    if shape == (40, 60):
+        np.testing.assert_allclose(decoded, 127.5)
+
+
 def test_decoding_by_content_not_by_suffix(tmp_path):
     Image.new("L", (10, 20), 51).save(tmp_path / "x.png")
     os.rename(tmp_path / "x.png", tmp_path / "x.jpg")
