@@ -27,6 +27,7 @@ def test_program(application, pictures, tmp_path, capsys):
     assert "'global_step': 2" in capsys.readouterr().out
     (version,) = (tmp_path / "serving").iterdir()
     assert (version / "saved_model.pb").exists()
+    assert (version / "assets.extra" / "labels.txt").read_text() == "cat\ndog\nowl\n"
 
 
 def test_tables_name_what_exists():

@@ -7,8 +7,9 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
@@ -39,7 +40,7 @@ def image_receiver_fn(spec: ImageSpec) -> Callable[[], Any]:
     return receiver
 
 
-def export_saved_model(trained: Any, export_dir: str, spec: ImageSpec, labels: tuple[str, ...] = ()) -> str:
+def export_saved_model(trained: Any, export_dir: str, spec: ImageSpec, labels: Sequence[str] = ()) -> str:
     """Exports an Estimator as ``export_dir/VERSION``, a SavedModel for TF Serving.
 
     Args:
@@ -54,10 +55,12 @@ def export_saved_model(trained: Any, export_dir: str, spec: ImageSpec, labels: t
     Raises:
       UserError: the folder cannot be written.
     """
-    label_file = os.path.join(trained.model_dir, "labels.txt")
-    extra = {"labels.txt": label_file} if labels and os.path.exists(label_file) else None
     try:
-        path = trained.export_saved_model(export_dir, image_receiver_fn(spec), assets_extra=extra)
+        with tempfile.TemporaryDirectory() as folder:
+            label_file = Path(folder, "labels.txt")
+            label_file.write_text("".join(f"{label}\n" for label in labels))
+            extra = {"labels.txt": str(label_file)} if labels else None
+            path = trained.export_saved_model(export_dir, image_receiver_fn(spec), assets_extra=extra)
     except (OSError, tf.errors.OpError) as error:
         if isinstance(error, (OSError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
             raise UserError(
