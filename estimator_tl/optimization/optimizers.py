@@ -99,7 +99,7 @@ def train_op(
     """
     step = tf.compat.v1.train.get_or_create_global_step()
     rate = optimizer.schedule(step, total_steps)
-    with tf.compat.v1.name_scope("/"):  # the tag is the same whatever scope the head calls from
+    with tf.compat.v1.name_scope(None):  # the tag is the same whatever scope the head calls from
         tf.compat.v1.summary.scalar("learning_rate", rate)
     built = optimizer.build(rate)
     gradients = built.compute_gradients(loss, var_list=list(variables))
