@@ -112,8 +112,7 @@ def _ratios(samples: Mapping[str, Sequence[Sample]], modes: Sequence[str]) -> st
             lines.append(line)
             if other == f"{BY_HAND}, frozen":
                 verdict = f"by the clock {_verdict(clock)}, by CPU time {_verdict(cpu)}"
-    if "frozen" in modes:
-        lines.append(f"target for frozen training, {_TARGET} of the {BY_HAND}: {verdict}")
+                lines.append(f"    target {_TARGET}: {verdict}")
     return "\n".join([*lines, ""])
 
 
