@@ -1,8 +1,8 @@
 """Transfer learning on the Estimator API, from TensorFlow 2.15 to the newest.
 
 Names are resolved on first use, so that importing the package is quick:
-``etl.estimator``, ``etl.keras``, ``etl.backbone``, ``etl.tuning``, ``etl.heads``,
-``etl.optimizers``, ``etl.schedules``, ``etl.make_model_fn``, ``etl.inputs``,
+``etl.estimator``, ``etl.enable_estimator``, ``etl.keras``, ``etl.backbone``, ``etl.tuning``,
+``etl.heads``, ``etl.optimizers``, ``etl.schedules``, ``etl.make_model_fn``, ``etl.inputs``,
 ``etl.export_saved_model``.
 """
 
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 # Public name -> (module, attribute); no attribute means the module itself.
 _PUBLIC = {
     "backbone": ("estimator_tl.backbones", "backbone"),
+    "enable_estimator": ("estimator_tl.compat.estimator_api", "enable_estimator"),
     "estimator": ("estimator_tl.compat", "estimator"),
     "export_saved_model": ("estimator_tl.export", "export_saved_model"),
     "heads": ("estimator_tl.heads", None),

@@ -91,12 +91,14 @@ class Command:
       usage: example of a call.
       define: adds its flags.
       run: does it; gets the flags and the remaining arguments, returns the exit code.
+      own_flags: False for a command whose arguments all belong to somebody else: `run` gets them unparsed.
     """
 
     summary: str
     usage: str
     define: Callable[[CommandFlags], None]
     run: Callable[[CommandFlags, list[str]], int]
+    own_flags: bool = True
 
 
 def define_common(command: CommandFlags) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "classify pictures with a run",
     "export": "write a SavedModel for TF Serving",
     "inspect": "show a backbone, what a tuning policy would train, or a run",
+    "legacy": "run an existing tf.estimator program unchanged, on any TensorFlow",
 }
 
 
@@ -54,6 +55,11 @@ def _dispatch(name: str, rest: list[str]) -> int:
         raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
     command: Command = importlib.import_module(f"estimator_tl.cli.{name}").COMMAND
     known = CommandFlags()
+    if not command.own_flags:
+        if rest[:1] in ([], ["-h"], ["--help"]):
+            print(f"{command.summary}\n\n  {command.usage}")
+            return 0
+        return command.run(known, rest)
     command.define(known)
     define_common(known)
     remaining = known.values([name, *rest])[1:]

@@ -7,6 +7,7 @@ symbols are used in this package only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    load: Callable[[], Any]
     if name == "tf":
         from estimator_tl.compat.versions import load_tensorflow as load
     elif name == "keras":

@@ -27,6 +27,9 @@ def load_keras2() -> Any:
     if has_native_estimator():
         _ = tf.keras.layers  # `tf.keras` is a lazy loader until its first use, and another object after it
         return tf.keras
+    from estimator_tl.compat import estimator_package
+
+    estimator_package.install()  # `keras.estimator.model_to_estimator` imports it on its own
     return _import_tf_keras("tf_keras.api._v2.keras")
 
 
@@ -34,10 +37,12 @@ def _import_tf_keras(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(
-            f"Keras 2 is not importable on this TensorFlow ({error}); pip install a tf_keras of the same "
-            f"minor version as TensorFlow, e.g. pip install 'tf_keras~={load_tensorflow().__version__}'."
-        ) from error
+        raise ImportError(f"Keras 2 is not importable on this TensorFlow ({error}); {keras2_remedy()}.") from error
+
+
+def keras2_remedy() -> str:
+    """Says how to get the Keras 2 that belongs to this TensorFlow."""
+    return f"pip install 'tf_keras~={load_tensorflow().__version__.partition('-')[0]}' (TensorFlow's own minor version)"
 
 
 def rebuilding_objects() -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""Finds the modules that TensorFlow 2.16 and later no longer has and Estimator programs import.
+
+Two kinds: *stand-ins*, files of this project that are loaded under the missing
+module's name (`standins`, one file each), and *aliases*, names that TensorFlow
+had for modules of the Estimator package. Python asks this finder last, so a
+TensorFlow that has the real module uses the real one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+# TensorFlow module -> file in `standins`.
+STANDINS = {
+    "tensorflow.python.distribute.estimator_training": "estimator_training",
+    "tensorflow.python.tpu.tpu_embedding": "tpu_embedding",
+    "tensorflow.python.tpu.tpu_embedding_gradient": "tpu_embedding_gradient",
+    "tensorflow.python.tpu.session_support": "session_support",
+}
+# Prefix in TensorFlow -> prefix in the Estimator package. "Importing from tensorflow.python.estimator is
+# unsupported", TensorFlow 2.15 said, and programs do it.
+_PACKAGE = "tensorflow_estimator.python.estimator"
+_ALIASES = {
+    "tensorflow.estimator": f"{_PACKAGE}.api._v2.estimator",
+    "tensorflow.compat.v1.estimator": f"{_PACKAGE}.api._v1.estimator",
+    "tensorflow.python.estimator.keras": f"{_PACKAGE}.keras_lib",
+    "tensorflow.python.estimator": _PACKAGE,
+    **{
+        f"tensorflow.python.tpu.{name}": f"{_PACKAGE}.tpu.{name}"
+        for name in ("error_handling", "tpu_config", "tpu_context", "tpu_estimator", "util")
+    },
+}
+
+
+def install() -> None:
+    """Makes the missing modules importable in this process; does nothing the second time."""
+    if not any(isinstance(finder, _MissingModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MissingModules())
+
+
+class _MissingModules(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in STANDINS:
+            file = Path(__file__).parent / "standins" / f"{STANDINS[fullname]}.py"
+            return importlib.util.spec_from_file_location(fullname, file)
+        real = _real_name(fullname)
+        found = importlib.util.find_spec(real) if real else None
+        if not real or found is None:
+            return None
+        is_package = found.submodule_search_locations is not None
+        return importlib.machinery.ModuleSpec(fullname, _AliasLoader(real), is_package=is_package)
+
+
+def _real_name(name: str) -> str | None:
+    for alias, real in _ALIASES.items():
+        if name == alias or name.startswith(f"{alias}."):
+            return real + name[len(alias) :]
+    return None
+
+
+class _AliasLoader(importlib.abc.Loader):
+    """Fills a module with the names of another one, as TensorFlow's own aliases did."""
+
+    def __init__(self, real: str):
+        self._real = real
+
+    def exec_module(self, module: ModuleType) -> None:
+        names = vars(importlib.import_module(self._real))
+        module.__dict__.update({name: value for name, value in names.items() if not name.startswith("__")})

@@ -1,0 +1,98 @@
+"""Stands in for `tf.data.experimental.CheckpointInputPipelineHook`, gone from TensorFlow 2.16 on.
+
+It keeps the place of an Estimator's input pipelines in checkpoints of their
+own, `input[_TASK_INDEX].ckpt-STEP` beside the model's. Source: the class's
+docstring in TensorFlow 2.15.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.data.ops import iterator_ops, options
+
+_POLICIES = {
+    "fail": options.ExternalStatePolicy.FAIL,
+    "warn": options.ExternalStatePolicy.WARN,
+    "ignore": options.ExternalStatePolicy.IGNORE,
+}
+
+
+def put_back() -> None:
+    """Puts the hook where TensorFlow 2.15 had it."""
+    for experimental in (tf.data.experimental, tf.compat.v1.data.experimental, tf.compat.v2.data.experimental):
+        if not hasattr(experimental, "CheckpointInputPipelineHook"):
+            experimental.CheckpointInputPipelineHook = CheckpointInputPipelineHook
+
+
+class CheckpointInputPipelineHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Saves and restores the iterators of a training graph, as often as the model's checkpoint.
+
+    Args:
+      estimator: whose RunConfig says where, how often and for which task.
+      external_state_policy: what to do about state outside the iterator, such as random seeds: "fail" (default),
+        "warn" or "ignore".
+
+    Raises:
+      ValueError: the policy is not one of the three.
+    """
+
+    def __init__(self, estimator: Any, external_state_policy: str | None = None):
+        policy = external_state_policy or "fail"
+        if policy not in _POLICIES:
+            raise ValueError(f"external_state_policy must be one of {', '.join(_POLICIES)}, got {policy!r}.")
+        config = estimator.config
+        prefix = f"input_{config.task_type}_{config.task_id}" if config.num_worker_replicas > 1 else "input"
+        self._policy = _POLICIES[policy]
+        self._folder = estimator.model_dir
+        self._path = os.path.join(estimator.model_dir, f"{prefix}.ckpt")
+        self._state_name = f"checkpoint_{prefix}"
+        self._timer = tf.compat.v1.train.SecondOrStepTimer(
+            every_secs=config.save_checkpoints_secs, every_steps=config.save_checkpoints_steps
+        )
+
+    def begin(self) -> None:
+        """Makes the saver of all iterators of the graph."""
+        self._global_step = tf.compat.v1.train.get_global_step()
+        iterators = tf.compat.v1.get_collection(iterator_ops.GLOBAL_ITERATORS)
+        self._saver = tf.compat.v1.train.Saver(
+            [
+                iterator_ops._IteratorSaveable(iterator, iterator.name, external_state_policy=self._policy)
+                for iterator in iterators
+            ],
+            sharded=True,
+        )
+
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        """Remembers that this session's iterators are still at their beginning."""
+        self._fresh = True
+
+    def before_run(self, run_context: Any) -> Any:
+        """Restores or saves the first state: only now have all hooks initialized their iterators."""
+        if self._fresh:
+            self._fresh = False
+            found = tf.train.latest_checkpoint(self._folder, latest_filename=self._state_name)
+            if found:
+                self._saver.restore(run_context.session, found)
+            else:
+                self._save(run_context.session)
+        return tf.compat.v1.train.SessionRunArgs(self._global_step)
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        """Saves when it is time."""
+        if self._timer.should_trigger_for_step(run_values.results + 1):
+            self._save(run_context.session)
+
+    def end(self, session: Any) -> None:
+        """Saves the last state."""
+        if session.run(self._global_step) != self._timer.last_triggered_step():
+            self._save(session)
+
+    def _save(self, session: Any) -> None:
+        step = session.run(self._global_step)
+        self._timer.update_last_triggered_step(step)
+        self._saver.save(
+            session, self._path, global_step=step, latest_filename=self._state_name, write_meta_graph=False
+        )

@@ -1,0 +1,156 @@
+"""`estimator-tl legacy` runs programs as users wrote them, on every TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def legacy(*arguments, cwd=None, **environment):
+    """Runs the command in a process of its own."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-m", "estimator_tl", "legacy", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+    )
+
+
+def printed(done):
+    """The program's output, once it has left with 0."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_canned_estimator_with_feature_columns(tmp_path):
+    out = printed(legacy(PROGRAMS / "canned_columns.py", "--model_dir", tmp_path / "run"))
+    assert "step 150 accuracy 1.000 auc 1.000" in out
+    assert "served class 1" in out
+
+
+def test_custom_model_fn_with_v1_layers(tmp_path):
+    out = printed(legacy(PROGRAMS / "v1_layers.py", f"--model_dir={tmp_path / 'run'}", "--steps=30"))
+    assert "step 30 loss" in out
+    assert "variables bn/beta,bn/beta/Momentum,bn/gamma,bn/gamma/Momentum,bn/moving_mean,bn/moving_variance," in out
+    assert "moving mean moved" in out
+
+
+def test_hub_layer_in_a_model_fn(tmp_path, hub_module):
+    out = printed(legacy(PROGRAMS / "hub_layer.py", hub_module.handle, tmp_path / "run"))
+    assert out.splitlines() == [
+        "logits/kernel moved",
+        "stem/conv1/kernel moved",
+        "top/conv2/kernel moved",
+        "step 6",
+    ]
+
+
+def test_tpu_estimator_on_cpu(tmp_path):
+    out = printed(legacy(PROGRAMS / "tpu_on_cpu.py", f"--model_dir={tmp_path / 'run'}"))
+    assert "step 60 good ['error', 'global_step', 'loss']" in out
+
+
+def test_tpu_estimator_without_a_tpu_fails_where_the_tpu_is_needed(tmp_path):
+    done = legacy(PROGRAMS / "tpu_on_cpu.py", f"--model_dir={tmp_path / 'run'}", "--use_tpu")
+    assert done.returncode == 1
+    assert "RuntimeError: Cannot find any TPU cores in the system." in done.stderr
+
+
+def test_v2_behavior_off_with_queues_and_one_shot_iterators(tmp_path):
+    out = printed(legacy(PROGRAMS / "v1_queues.py", tmp_path / "run"))
+    assert "step and loss {'loss': " in out
+    assert "'global_step': 100" in out.replace("np.int64(100)", "100")
+    assert "regressor loss below True" in out
+
+
+def test_module_in_a_package_with_relative_imports(tmp_path):
+    out = printed(legacy("-m", "trainer.task", "--job-dir", tmp_path / "run", cwd=PROGRAMS))
+    assert "step 30 ['absolute_error', 'average_loss', 'global_step'" in out
+    assert "loss below a tenth True" in out
+    assert "exports 1 1" in out
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(text, name="program.py"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_program_sees_what_python_would_show_it(script):
+    path = script(
+        "import sys\n"
+        "import tensorflow as tf\n"
+        "main = sys.modules['__main__']\n"
+        "print(__name__, __file__ == sys.argv[0], sys.argv[1:], main.__dict__ is globals(), sys.path[0])\n"
+        "print(issubclass(tf.keras.layers.Layer, tf.Module), issubclass(tf.estimator.Estimator, object))\n"
+    )
+    out = printed(legacy(path, "--debug", "-x", "--", "--help"))
+    assert out.splitlines() == [
+        f"__main__ True ['--debug', '-x', '--', '--help'] True {path.parent}",
+        "True True",
+    ]
+
+
+def test_an_exception_shows_the_programs_own_traceback(script):
+    path = script("def fail():\n    raise LookupError('mine')\n\nfail()\n")
+    done = legacy(path)
+    plain = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == plain.returncode == 1
+    assert done.stderr.endswith(plain.stderr)
+    assert done.stderr.count("Traceback") == 1
+
+
+def test_a_syntax_error_and_a_failing_import_show_as_in_python(script):
+    broken = script("x = (\n", "broken.py")
+    importing = script("import broken\n", "importing.py")
+    for path in (broken, importing):
+        plain = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+        done = legacy(path)
+        assert done.returncode == plain.returncode == 1
+        assert done.stderr.endswith(plain.stderr)
+
+
+@pytest.mark.parametrize(("leaving", "code"), [("sys.exit(7)", 7), ("sys.exit('why')", 1), ("sys.exit()", 0)])
+def test_an_exit_code_passes_through(script, leaving, code):
+    done = legacy(script(f"import sys\n{leaving}\n"))
+    assert done.returncode == code
+    assert ("why" in done.stderr) is ("why" in leaving)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["progam.py"], "did you mean 'program.py'"),
+        (["nowhere/program.py"], "nowhere/program.py is not there; check the path."),
+        (["."], ". is a folder; name its script, or use -m."),
+        (["-m"], "-m needs the name of a module"),
+        (["-m", "no_such_module.task"], "no module named 'no_such_module.task'"),
+        (["--verbosity=info", "program.py"], "the script comes first"),
+    ],
+)
+def test_bad_calls_get_one_line(script, arguments, message):
+    path = script("print('ran')\n")
+    done = legacy(*arguments, cwd=path.parent)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: legacy: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ran" not in done.stdout
+
+
+def test_help_tells_how_to_call_it():
+    assert "legacy -m MODULE" in printed(legacy("--help"))
