@@ -65,6 +65,8 @@ class Cluster:
       arguments: what every task runs after `python -m estimator_tl legacy` (or after `command`).
       command: replaces that beginning.
       environment: added to every task's environment.
+      evaluator_in_cluster: whether TF_CONFIG's cluster lists the evaluator: under a strategy the coordinator looks it
+        up there; without one it is no part of the cluster.
       tasks: how many tasks each job has: chief, ps, worker, evaluator.
     """
 
@@ -74,6 +76,7 @@ class Cluster:
         arguments: Sequence[str],
         command: Sequence[str] = (sys.executable, "-m", "estimator_tl", "legacy"),
         environment: Mapping[str, str] | None = None,
+        evaluator_in_cluster: bool = False,
         **tasks: int,
     ):
         assert set(tasks) <= set(JOBS), f"jobs are {JOBS}"
@@ -85,13 +88,11 @@ class Cluster:
             for job in JOBS
             for index in range(tasks.get(job, 0))
         }
-        members = [key for key in self.tasks if key[0] != "evaluator"]  # an evaluator is no part of the cluster
+        members = [key for key in self.tasks if key[0] != "evaluator" or evaluator_in_cluster]
         ports = dict(zip(members, free_ports(len(members))))
-        self.spec = {
-            job: [f"localhost:{ports[key]}" for key in members if key[0] == job]
-            for job in JOBS
-            if tasks.get(job) and job != "evaluator"
-        }
+        self.spec: dict[str, list[str]] = {}
+        for key in members:
+            self.spec.setdefault(key[0], []).append(f"localhost:{ports[key]}")
 
     def __enter__(self) -> Cluster:
         return self

@@ -10,7 +10,7 @@ from absl import app, flags
 flags.DEFINE_string("model_dir", None, "Where checkpoints go.", required=True)
 flags.DEFINE_enum("strategy", "none", ["none", "multi_worker_mirrored", "parameter_server"], "How to distribute.")
 flags.DEFINE_integer("train_steps", 200, "Global step to train to.")
-flags.DEFINE_string("hurry", None, "Train slowly until this file exists.")
+flags.DEFINE_string("half_until", None, "Stay at half of the steps until this file exists.")
 FLAGS = flags.FLAGS
 
 WEIGHTS = [[1.0], [-2.0], [0.5]]
@@ -44,7 +44,7 @@ def model_fn(features, labels, mode):
 
 
 class Progress(tf.compat.v1.train.SessionRunHook):
-    """Says when this task trains its first step, and takes its time until told to hurry."""
+    """Says when this task trains its first step, and stays at half of the way until told to go on."""
 
     def begin(self):
         self.step = tf.compat.v1.train.get_global_step()
@@ -57,8 +57,10 @@ class Progress(tf.compat.v1.train.SessionRunHook):
         if not self.started:
             self.started = True
             print("TRAINING from global step", run_values.results, flush=True)
-        if FLAGS.hurry and not os.path.exists(FLAGS.hurry):
-            time.sleep(0.05)
+        while FLAGS.half_until and run_values.results >= FLAGS.train_steps // 2:
+            if os.path.exists(FLAGS.half_until):
+                break
+            time.sleep(0.1)
 
 
 def strategy():

@@ -1,0 +1,104 @@
+"""Writes the table of versions from the JUnit files of test_matrix.sh: RESULTS TARGET GATING..."""
+
+from __future__ import annotations
+
+import collections
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+# What a user asks for -> the tests that show it, as prefixes of their module names; the first that fits counts.
+AREAS = {
+    "Estimator API: canned estimators, heads, exporters, hooks, `model_to_estimator`": (
+        "tests.compat.test_estimator",
+        "tests.compat.test_enable",
+    ),
+    "distribution strategies, RunConfig modes": ("tests.compat.test_distribution",),
+    "clusters of processes: parameter servers, MultiWorkerMirrored, evaluator": ("tests.test_clusters",),
+    "existing programs under `estimator-tl legacy`": ("tests.legacy",),
+    "transfer learning: sources, tuning, heads, optimizers, inputs": (
+        "tests.contract",
+        "tests.backbones",
+        "tests.tuning",
+        "tests.heads",
+        "tests.optimization",
+        "tests.inputs",
+        "tests.test_traps",
+    ),
+    "commands, runs, export": ("tests.cli", "tests.launch", "tests.export", "tests.test_readme"),
+}
+TEXT = """# What works on which TensorFlow
+
+Made by `scripts/test_matrix.sh` from the results of `make test`; do not edit. A cell says how many tests passed;
+*n of m* where some failed, which are named below. Tests that a version skips (they say why) are not counted.
+{gating} must pass before anything is merged; the others are run for information. Linux, CPU.
+
+{table}
+
+{failures}
+## Not on TensorFlow 2.16 and later
+
+- TPU embedding: its optimizer parameters and configurations raise an error that says so.
+- TPUEstimator with `use_tpu=True` builds up to the point where a TPU is needed; it has not been run on one. The
+  health of TPU workers is not watched there.
+- BoostedTrees and TensorForest: the package tensorflow-estimator 2.15.0 has them no more, on TensorFlow 2.15 either.
+"""
+
+
+def main(results: Path, target: Path, gating: list[str]) -> int:
+    """Writes the table; returns 1 if a gating version has failures or no results."""
+    found = {path.stem: read(path) for path in sorted(results.glob("*.xml"), key=order)}
+    names = list(found)
+    lines = ["| | " + " | ".join(title(name, gating) for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    for area in AREAS:
+        lines.append(f"| {area} | " + " | ".join(cell(*found[name][area]) for name in names) + " |")
+    failures = []
+    for name in names:
+        failed = [test for _, broken in found[name].values() for test in broken]
+        if failed:
+            failures.append(f"Failed on {title(name, [])}:\n\n" + "\n".join(f"- `{test}`" for test in failed) + "\n")
+    named = " and ".join(title(name, []) for name in gating)
+    text = TEXT.format(gating=named, table="\n".join(lines), failures="\n".join(failures))
+    target.write_text(text)
+    missing = [name for name in gating if name not in found or any(broken for _, broken in found[name].values())]
+    for name in missing:
+        print(f"gating version {name} has failures or was not run", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def read(path: Path) -> dict[str, tuple[int, list[str]]]:
+    """Returns for each area how many tests passed, and which failed."""
+    passed: collections.Counter[str] = collections.Counter()
+    failed = collections.defaultdict(list)
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        module = case.get("classname", "")
+        area = next((name for name, prefixes in AREAS.items() if module.startswith(prefixes)), None)
+        if area is None or case.find("skipped") is not None:
+            continue
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed[area].append(f"{module}::{case.get('name')}")
+        else:
+            passed[area] += 1
+    return {area: (passed[area], failed[area]) for area in AREAS}
+
+
+def order(path: Path) -> tuple[list[int], list[int]]:
+    """Sorts by TensorFlow, then by Python."""
+    tensorflow, _, python = path.stem.partition("@")
+    return [int(part) for part in tensorflow.split(".")], [int(part) for part in python.split(".")]
+
+
+def title(name: str, gating: list[str]) -> str:
+    """Returns "2.21.0, Python 3.11", in bold for a gating version."""
+    tensorflow, _, python = name.partition("@")
+    text = f"{tensorflow}, Python {python}"
+    return f"**{text}**" if name in gating else text
+
+
+def cell(passed: int, failed: list[str]) -> str:
+    """Returns "12", or "11 of 12"."""
+    return f"{passed} of {passed + len(failed)}" if failed else str(passed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
