@@ -13,7 +13,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -39,10 +39,18 @@ _ALIASES = {
 }
 
 
+_MACHINERY = {f"__{name}__" for name in ("name", "loader", "package", "spec", "path", "file", "cached", "builtins")}
+
+
 def install() -> None:
     """Makes the missing modules importable in this process; does nothing the second time."""
     if not any(isinstance(finder, _MissingModules) for finder in sys.meta_path):
         sys.meta_path.append(_MissingModules())
+
+
+def let_keras_be_keras2() -> None:
+    """Makes `import keras` give Keras 2 (tf_keras) in this process, as it did with TensorFlow 2.15."""
+    sys.meta_path.insert(0, _Keras2AsKeras())
 
 
 class _MissingModules(importlib.abc.MetaPathFinder):
@@ -52,19 +60,29 @@ class _MissingModules(importlib.abc.MetaPathFinder):
         if fullname in STANDINS:
             file = Path(__file__).parent / "standins" / f"{STANDINS[fullname]}.py"
             return importlib.util.spec_from_file_location(fullname, file)
-        real = _real_name(fullname)
-        found = importlib.util.find_spec(real) if real else None
-        if not real or found is None:
-            return None
-        is_package = found.submodule_search_locations is not None
-        return importlib.machinery.ModuleSpec(fullname, _AliasLoader(real), is_package=is_package)
+        return _alias(fullname, _ALIASES)
 
 
-def _real_name(name: str) -> str | None:
-    for alias, real in _ALIASES.items():
+class _Keras2AsKeras(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return _alias(fullname, {"keras": "tf_keras"})
+
+
+def _alias(name: str, aliases: Mapping[str, str]) -> importlib.machinery.ModuleSpec | None:
+    """Returns the spec of an alias for the module that `name` stands for, if it stands for one."""
+    for alias, prefix in aliases.items():
         if name == alias or name.startswith(f"{alias}."):
-            return real + name[len(alias) :]
-    return None
+            real = prefix + name[len(alias) :]
+            break
+    else:
+        return None
+    found = importlib.util.find_spec(real)
+    if found is None:
+        return None
+    is_package = found.submodule_search_locations is not None
+    return importlib.machinery.ModuleSpec(name, _AliasLoader(real), is_package=is_package)
 
 
 class _AliasLoader(importlib.abc.Loader):
@@ -75,4 +93,4 @@ class _AliasLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         names = vars(importlib.import_module(self._real))
-        module.__dict__.update({name: value for name, value in names.items() if not name.startswith("__")})
+        module.__dict__.update({name: value for name, value in names.items() if name not in _MACHINERY})

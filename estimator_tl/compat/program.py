@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
+from estimator_tl.compat import missing_modules
 from estimator_tl.errors import UserError, nearest
 
 _SIGINT_STATUS = 130  # what a shell reports for a program stopped by Ctrl-C
@@ -74,12 +75,13 @@ def _find_module(name: str) -> Any:
 
 
 def _prepare() -> None:
-    """Imports TensorFlow as the program would find it on 2.15: with Keras 2 as `tf.keras`, and with Estimator."""
+    """Makes TensorFlow what the program would find on 2.15: with Estimator, and `tf.keras` and `keras` as Keras 2."""
     tensorflow = importlib.util.find_spec("tensorflow")
     folders = (tensorflow.submodule_search_locations if tensorflow else None) or []
     native = any((Path(folder) / "python/distribute/estimator_training.py").is_file() for folder in folders)
     if not native:  # on TensorFlow 2.15 the variable would take Keras 2 away from the classes that Estimator knows
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+        missing_modules.let_keras_be_keras2()
     from estimator_tl.compat.estimator_api import enable_estimator
 
     enable_estimator()

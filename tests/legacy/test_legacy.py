@@ -96,12 +96,15 @@ def test_a_program_sees_what_python_would_show_it(script):
         "import tensorflow as tf\n"
         "main = sys.modules['__main__']\n"
         "print(__name__, __file__ == sys.argv[0], sys.argv[1:], main.__dict__ is globals(), sys.path[0])\n"
-        "print(issubclass(tf.keras.layers.Layer, tf.Module), issubclass(tf.estimator.Estimator, object))\n"
+        "import keras, keras.backend\n"
+        "from keras.layers import Dense\n"
+        "from tensorflow.keras import layers\n"
+        "print(issubclass(Dense, tf.Module), Dense is layers.Dense is tf.keras.layers.Dense, keras.__version__[:2])\n"
     )
     out = printed(legacy(path, "--debug", "-x", "--", "--help"))
     assert out.splitlines() == [
         f"__main__ True ['--debug', '-x', '--', '--help'] True {path.parent}",
-        "True True",
+        "True True 2.",
     ]
 
 
