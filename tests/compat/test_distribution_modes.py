@@ -182,6 +182,7 @@ class Recorder:
                 "master": c.master,
                 "mode": c._distribute_coordinator_mode,
                 "hooks": hooks,
+                "strategy's place": (c.train_distribute.extended._task_type, c.train_distribute.extended._task_id),
             }
 
     def train(self, input_fn, max_steps, hooks):
@@ -217,7 +218,7 @@ def test_what_each_task_of_a_standalone_client_is_told(tf_config):
     }
     for key, fields in expected.items():
         hooks = [str(hook)] if key[1] == "chief" else []  # one process: a hook knows one graph
-        assert Recorder.seen.pop(key) == {**fields, "hooks": hooks}
+        assert Recorder.seen.pop(key) == {**fields, "hooks": hooks, "strategy's place": key[1:]}
     evaluator = Recorder.seen.pop(("evaluate", "evaluator", 0))
     assert (evaluator["workers"], evaluator["ps"], evaluator["jobs"]) == (0, 0, [])
     assert (evaluator["global_id"], evaluator["mode"], evaluator["is_chief"]) == (None, None, True)

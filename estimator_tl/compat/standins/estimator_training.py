@@ -139,8 +139,8 @@ def estimator_train(estimator: Any, train_distributed_fn: Callable[..., Any], ho
 
     Args:
       estimator: whose config has a coordinator mode and `train_distribute`.
-      train_distributed_fn: called with (estimator of the task, strategy, hooks) on each task.
-      hooks: session hooks, run on the chief only.
+      train_distributed_fn: called once, with (estimator of the client, strategy, hooks).
+      hooks: session hooks.
 
     Raises:
       ValueError: the mode, the cluster or the strategy cannot train this way.
@@ -148,7 +148,7 @@ def estimator_train(estimator: Any, train_distributed_fn: Callable[..., Any], ho
 
     def train(strategy: Any) -> Any:
         local = _estimator_of_this_task(estimator, "train", strategy)
-        train_distributed_fn(local, strategy, hooks if local.config.is_chief else [])
+        train_distributed_fn(local, strategy, hooks)
         return local
 
     return _run_as_client(estimator, "Estimator.train", estimator.config.train_distribute, train)
@@ -159,9 +159,8 @@ def estimator_evaluate(estimator: Any, evaluate_distributed_fn: Callable[..., An
 
     Args:
       estimator: whose config has a coordinator mode and `eval_distribute`.
-      evaluate_distributed_fn: called with (estimator of the task, strategy, hooks) on each task; its metrics are
-        returned.
-      hooks: session hooks, run on the chief only.
+      evaluate_distributed_fn: called once, with (estimator of the client, strategy, hooks); its metrics are returned.
+      hooks: session hooks.
 
     Raises:
       ValueError: the mode, the cluster or the strategy cannot evaluate this way.
@@ -169,7 +168,7 @@ def estimator_evaluate(estimator: Any, evaluate_distributed_fn: Callable[..., An
 
     def evaluate(strategy: Any) -> Any:
         local = _estimator_of_this_task(estimator, "eval", strategy)
-        return evaluate_distributed_fn(local, strategy, hooks if local.config.is_chief else [])
+        return evaluate_distributed_fn(local, strategy, hooks)
 
     return _run_as_client(estimator, "Estimator.evaluate", estimator.config.eval_distribute, evaluate)
 
