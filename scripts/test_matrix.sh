@@ -43,7 +43,7 @@ run_one() {
     else
         "$venv/bin/python" -m pytest -q -p no:cacheprovider -n "${JOBS:-2}" -m "not full" \
             --junitxml="$results/$1.xml" >"$results/$1.log" 2>&1 || true
-        tail -n 1 "$results/$1.log"
+        grep -aE "(passed|failed|error).* in [0-9.]+s" "$results/$1.log" | tail -n 1
     fi
     rm -rf "$venv"
 }

@@ -82,6 +82,7 @@ def main(_):
         model_dir=FLAGS.model_dir,
         train_distribute=strategy(),
         save_checkpoints_steps=50,
+        keep_checkpoint_max=50,  # a slow evaluator must still find the one that it has chosen
         experimental_max_worker_delay_secs=0,
     )
     estimator = tf.estimator.Estimator(model_fn, config=config)
