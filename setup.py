@@ -22,7 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["estimator_tl", "estimator_tl.*"]),
-    package_data={"estimator_tl": ["py.typed"]},
+    package_data={"estimator_tl": ["py.typed", "compat/startup/*.py"]},
     python_requires=">=3.9",
     install_requires=[
         "tensorflow>=2.15,<2.22",

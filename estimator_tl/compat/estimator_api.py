@@ -54,8 +54,8 @@ def enable_estimator() -> Any:
     for root in ("tensorflow._api.v2", "tensorflow"):  # `import tensorflow.compat.v1` makes modules of its own
         importlib.import_module(f"{root}.compat.v2").estimator = v2  # type: ignore[attr-defined]
         importlib.import_module(f"{root}.compat.v1").estimator = v1  # type: ignore[attr-defined]
-    sys.modules["tensorflow.estimator"] = v2
-    sys.modules["tensorflow.compat.v1.estimator"] = v1
+    for place, api in (("", v2), ("compat.v2.", v2), ("compat.v1.", v1)):
+        sys.modules[f"tensorflow.{place}estimator"] = api
     from estimator_tl.compat.standins import checkpoint_input_pipeline_hook
 
     checkpoint_input_pipeline_hook.put_back()
@@ -80,7 +80,7 @@ class _LazyApi(ModuleType):
     """
 
     def __init__(self, version: str):
-        super().__init__("estimator", "The Estimator API of TensorFlow 2.15.")
+        super().__init__(estimator_package.api_name(version), "The Estimator API of TensorFlow 2.15.")
         self.__dict__["__path__"] = []  # `import tensorflow.estimator.export` asks for it
         self.__dict__["_version"] = version
 
@@ -88,7 +88,7 @@ class _LazyApi(ModuleType):
         return estimator_package.import_api(self.__dict__["_version"])
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__file__":  # asked of every module, and no reason to import this one
             raise AttributeError(name)
         value = getattr(self._load(), name)
         self.__dict__[name] = value

@@ -34,7 +34,7 @@ def install() -> None:
     Raises:
       ImportError: the package or tf_keras is absent, or the package too old.
     """
-    _check_version()
+    check_installed()
     from estimator_tl.compat.standins import tf_export
 
     tf_export.add_estimator_api_name()
@@ -43,8 +43,13 @@ def install() -> None:
         sys.meta_path.insert(0, _EstimatorFinder())
 
 
+def api_name(version: str) -> str:
+    """Returns the module that holds the API "v1" or "v2", the one that TensorFlow 2.15 used."""
+    return f"{_PACKAGE}.python.estimator.api._{version}.estimator"
+
+
 def import_api(version: str) -> ModuleType:
-    """Imports the API "v1" or "v2" from where TensorFlow 2.15 took it.
+    """Imports the API "v1" or "v2".
 
     Raises:
       ImportError: the package does not import on this TensorFlow.
@@ -53,12 +58,17 @@ def import_api(version: str) -> ModuleType:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", SyntaxWarning)  # invalid escapes in its docstrings, from Python 3.12 on
         try:
-            return importlib.import_module(f"{_PACKAGE}.python.estimator.api._{version}.estimator")
+            return importlib.import_module(api_name(version))
         except ImportError as error:
             raise ImportError(f"the Estimator API could not be brought back ({error}); {_REMEDY}.") from error
 
 
-def _check_version() -> None:
+def check_installed() -> None:
+    """Checks, without importing them, that the packages are there.
+
+    Raises:
+      ImportError: the package or tf_keras is absent, or the package too old.
+    """
     if importlib.util.find_spec(_PACKAGE) is None:
         raise ImportError(f"tensorflow-estimator is not installed; {_REMEDY}.")
     if importlib.util.find_spec("tf_keras") is None:

@@ -30,6 +30,7 @@ _PACKAGE = "tensorflow_estimator.python.estimator"
 _ALIASES = {
     "tensorflow.estimator": f"{_PACKAGE}.api._v2.estimator",
     "tensorflow.compat.v1.estimator": f"{_PACKAGE}.api._v1.estimator",
+    "tensorflow.compat.v2.estimator": f"{_PACKAGE}.api._v2.estimator",
     "tensorflow.python.estimator.keras": f"{_PACKAGE}.keras_lib",
     "tensorflow.python.estimator": _PACKAGE,
     **{

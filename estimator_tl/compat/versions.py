@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 import warnings
+from pathlib import Path
 from typing import Any
 
 OLDEST = (2, 15)
 NEWEST_TESTED = (2, 21)
+_REMEDY = "pip install 'tensorflow>=2.15,<2.22'"
+_PACKAGES = ("tensorflow", "tensorflow-cpu")
 
 
 def tensorflow_version() -> tuple[int, int]:
@@ -24,6 +28,26 @@ def has_native_estimator() -> bool:
     return tensorflow_version() < (2, 16)
 
 
+def native_estimator_is_installed() -> bool:
+    """As `has_native_estimator`, without importing TensorFlow."""
+    spec = importlib.util.find_spec("tensorflow")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    return any((Path(folder) / "python/distribute/estimator_training.py").is_file() for folder in folders)
+
+
+def check_installed() -> None:
+    """Checks TensorFlow without importing it, as far as its package says what it is.
+
+    Raises:
+      ImportError: TensorFlow is absent or older than 2.15.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ImportError(f"TensorFlow is not installed; {_REMEDY}.")
+    found = next((installed_versions()[name] for name in _PACKAGES if name in installed_versions()), None)
+    if found and tuple(map(int, found.split(".")[:2])) < OLDEST:
+        raise ImportError(f"TensorFlow {found} is too old for estimator_tl; {_REMEDY}.")
+
+
 @functools.cache
 def load_tensorflow() -> Any:
     """Imports TensorFlow and checks its version.
@@ -34,12 +58,10 @@ def load_tensorflow() -> Any:
     try:
         import tensorflow
     except ImportError as error:
-        raise ImportError(f"TensorFlow is not importable ({error}); pip install 'tensorflow>=2.15,<2.22'.") from error
+        raise ImportError(f"TensorFlow is not importable ({error}); {_REMEDY}.") from error
     version = tensorflow_version()
     if version < OLDEST:
-        raise ImportError(
-            f"TensorFlow {tensorflow.__version__} is too old for estimator_tl; pip install 'tensorflow>=2.15,<2.22'."
-        )
+        raise ImportError(f"TensorFlow {tensorflow.__version__} is too old for estimator_tl; {_REMEDY}.")
     if version > NEWEST_TESTED:
         warnings.warn(
             f"TensorFlow {tensorflow.__version__} is newer than the newest tested with estimator_tl "
@@ -61,7 +83,7 @@ def load_hub() -> Any:
 
 def installed_versions() -> dict[str, str]:
     """Returns the versions of the packages that decide what a run does."""
-    names = ("tensorflow", "tensorflow-cpu", "tensorflow-estimator", "tf_keras", "tensorflow-hub", "numpy")
+    names = (*_PACKAGES, "tensorflow-estimator", "tf_keras", "tensorflow-hub", "numpy")
     found = {}
     for name in names:
         try:

@@ -45,6 +45,8 @@ def test_every_place_and_every_way_of_importing():
         assert tf1.estimator.Estimator is not tf.estimator.Estimator  # v1 and v2 of the API differ
         assert issubclass(tf1.estimator.tpu.TPUEstimator, tf1.estimator.Estimator)
         from tensorflow.compat.v1.estimator.tpu import TPUConfig
+        from tensorflow.compat.v2.estimator import Estimator
+        assert Estimator is tf.estimator.Estimator
         assert TPUConfig is tf1.estimator.tpu.TPUConfig
         from tensorflow.python.estimator import estimator as old
         from tensorflow.python.estimator.canned import dnn
@@ -57,7 +59,10 @@ def test_every_place_and_every_way_of_importing():
         assert TPUEstimator is tf1.estimator.tpu.TPUEstimator
         assert "BoostedTreesClassifier" not in dir(tf.estimator)  # the package has them no more
         assert {"Estimator", "export", "experimental"} <= set(dir(tf.estimator))
-        assert issubclass(tf.data.experimental.CheckpointInputPipelineHook, tf.estimator.SessionRunHook)
+        from tensorflow.python.data.experimental.ops.iterator_ops import CheckpointInputPipelineHook
+        assert CheckpointInputPipelineHook is tf.data.experimental.CheckpointInputPipelineHook
+        assert issubclass(CheckpointInputPipelineHook, tf.estimator.SessionRunHook)
+        assert "_v2" in tf.estimator.__file__ and "_v2" in tf.estimator.__name__
     """)
 
 
@@ -96,6 +101,17 @@ def test_where_tensorflow_has_estimator_nothing_changes():
         from tensorflow.python.distribute import estimator_training
         assert "estimator_tl" not in estimator_training.__file__
     """)
+
+
+def test_what_is_installed_is_checked_without_importing_it(monkeypatch):
+    assert versions.native_estimator_is_installed() is NATIVE
+    versions.check_installed()
+    monkeypatch.setattr(versions, "installed_versions", lambda: {"tensorflow-cpu": "2.14.1"})
+    with pytest.raises(ImportError, match=r"TensorFlow 2.14.1 is too old .*pip install 'tensorflow>=2.15,<2.22'"):
+        versions.check_installed()
+    monkeypatch.setattr(versions.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"TensorFlow is not installed; pip install 'tensorflow>=2.15,<2.22'"):
+        versions.check_installed()
 
 
 def test_a_newer_tensorflow_warns_and_an_older_one_is_refused(monkeypatch):

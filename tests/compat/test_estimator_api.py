@@ -107,7 +107,7 @@ assert classifier.evaluate(data, steps=1)['global_step'] == 1
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr
-    assert "deprecated" not in done.stderr
+    assert "is deprecated and will be removed" not in done.stderr
 
 
 def columns_data():

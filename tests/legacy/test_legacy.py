@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from estimator_tl.compat.versions import has_native_estimator
 
 PROGRAMS = Path(__file__).parent / "programs"
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +109,65 @@ def test_a_program_sees_what_python_would_show_it(script):
         f"__main__ True ['--debug', '-x', '--', '--help'] True {path.parent}",
         "True True 2.",
     ]
+
+
+CHILDREN = """
+import multiprocessing, subprocess, sys
+import tensorflow as tf
+
+def job():
+    print("spawned", tf.estimator.ModeKeys.TRAIN, issubclass(tf.keras.Model, tf.Module), flush=True)
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        print("child", tf.estimator.ModeKeys.EVAL, flush=True)
+        sys.exit(5)
+    process = multiprocessing.get_context("spawn").Process(target=job)
+    process.start()
+    process.join()
+    print(process.exitcode, subprocess.run([sys.executable, __file__, "again"]).returncode)
+"""
+
+
+def test_processes_that_the_program_starts_have_estimator_too(script):
+    assert printed(legacy(script(CHILDREN))).splitlines() == ["spawned train True", "child eval", "0 5"]
+
+
+SURROUNDINGS = """
+import inspect, os, signal, sys
+assert "tensorflow" not in sys.modules
+print(__annotations__, __loader__.get_filename("__main__") == __file__, inspect.stack()[-1].filename == __file__)
+print([entry for entry in sys.path if "startup" in entry], hidden_one_ran, sys.warnoptions, sys.flags.optimize)
+if "--interrupt" in sys.argv:
+    import tensorflow
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_nothing_but_tensorflow_is_other_than_in_plain_python(script, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text("import builtins; builtins.hidden_one_ran = True\n")
+    path = os.pathsep.join([str(ROOT), str(tmp_path / "own")])
+    command = [sys.executable, "-O", "-W", "error::ImportWarning", "-m", "estimator_tl", "legacy", script(SURROUNDINGS)]
+    done = subprocess.run(
+        [*command, "--interrupt"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.stdout.splitlines() == ["{} True True", "[] True ['error::ImportWarning'] 1"]
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.skipif(has_native_estimator(), reason="on TensorFlow 2.15 nothing has to be brought in")
+def test_flags_that_keep_estimator_away_are_refused(script):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from estimator_tl.cli.main import main; "
+    code += f"sys.exit(main(['legacy', {str(script('print(1)'))!r}]))"
+    done = subprocess.run([sys.executable, "-E", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: legacy: Python's flags -E, -I and -S")
 
 
 def test_an_exception_shows_the_programs_own_traceback(script):

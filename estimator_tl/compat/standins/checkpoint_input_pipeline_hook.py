@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.data.experimental.ops import iterator_ops as experimental_iterator_ops
 from tensorflow.python.data.ops import iterator_ops, options
 
 _POLICIES = {
@@ -22,9 +23,9 @@ _POLICIES = {
 
 def put_back() -> None:
     """Puts the hook where TensorFlow 2.15 had it."""
-    for experimental in (tf.data.experimental, tf.compat.v1.data.experimental, tf.compat.v2.data.experimental):
-        if not hasattr(experimental, "CheckpointInputPipelineHook"):
-            experimental.CheckpointInputPipelineHook = CheckpointInputPipelineHook
+    public = (tf.data.experimental, tf.compat.v1.data.experimental, tf.compat.v2.data.experimental)
+    for module in (*public, experimental_iterator_ops):
+        module.CheckpointInputPipelineHook = CheckpointInputPipelineHook
 
 
 class CheckpointInputPipelineHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
