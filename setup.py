@@ -32,6 +32,7 @@ setup(
         "absl-py>=1.4",
         "h5py>=3.8",
         "numpy>=1.23",
+        "protobuf<7.34",  # TensorFlow 2.20 uses an argument that protobuf 7.34 removed
         "setuptools<81",  # tensorflow-hub imports pkg_resources, which setuptools 81 removed
     ],
     extras_require={
