@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -12,6 +13,7 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from estimator_tl.heads import Classifier
 from estimator_tl.optimization import optimizers
+from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
 from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_plan
 from estimator_tl.tuning.hooks import FrozenCheckHook, PlanHook
@@ -54,6 +56,7 @@ def make_model_fn(
       UserError: tuning, batch norm or dropout do not fit the source.
     """
     plan = make_plan(backbone.structure, tuning or frozen(), batch_norm, backbone_dropout)
+    _check_phases_begin(plan, train_steps)
     chosen = optimizer or optimizers.adam()
     if learning_rate is not None:
         chosen = chosen.with_learning_rate(learning_rate)
@@ -72,7 +75,8 @@ def make_model_fn(
         def train_op_fn(loss: Any) -> Any:
             rate = (params or {}).get("learning_rate")
             used = chosen if rate is None else chosen.with_learning_rate(rate)
-            return optimizers.train_op(used, loss, trained, built.updates, train_steps)
+            steps = _gated_steps(plan, built)
+            return optimizers.train_op(used, loss, trained, built.updates, train_steps, _rate_spans(plan), steps)
 
         spec = head.estimator_spec(
             features=columns,
@@ -91,6 +95,15 @@ def make_model_fn(
     return model_fn
 
 
+def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:
+    late = [span for span in plan.spans if train_steps is not None and span.start >= train_steps]
+    if late:
+        raise UserError(
+            f"{plan.policy}: {late[0].phase} would begin at step {late[0].start}, but training ends at step "
+            f"{train_steps}; train longer, or begin it earlier."
+        )
+
+
 def _as_columns(features: Any) -> Mapping[str, Any]:
     if not isinstance(features, Mapping):
         return {IMAGE_KEY: features}
@@ -99,22 +112,25 @@ def _as_columns(features: Any) -> Mapping[str, Any]:
     return features
 
 
-class _recorded_variables:
-    """Collects the variables that its body creates, in order."""
+@contextlib.contextmanager
+def _recorded_variables() -> Iterator[list[Any]]:
+    """Collects the variables that its body creates or, in the further replicas of a strategy, uses again."""
+    variables: list[Any] = []
 
-    def __enter__(self) -> list[Any]:
-        self._variables: list[Any] = []
-        self._scope = tf.variable_creator_scope(self._create)
-        self._scope.__enter__()
-        return self._variables
-
-    def _create(self, next_creator: Callable[..., Any], **kwargs: Any) -> Any:
-        variable = next_creator(**kwargs)
-        self._variables.append(variable)
+    def record(variable: Any) -> Any:
+        if all(variable is not known for known in variables):
+            variables.append(variable)
         return variable
 
-    def __exit__(self, *error: Any) -> None:
-        self._scope.__exit__(*error)
+    def create(next_creator: Callable[..., Any], **kwargs: Any) -> Any:
+        return record(next_creator(**kwargs))
+
+    def get(getter: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return record(getter(*args, **kwargs))
+
+    scope = tf.compat.v1.get_variable_scope()
+    with tf.variable_creator_scope(create), tf.compat.v1.variable_scope(scope, custom_getter=get):
+        yield variables
 
 
 def _regularization(plan: VariablePlan, built: BuiltBackbone) -> list[Any]:
@@ -122,6 +138,16 @@ def _regularization(plan: VariablePlan, built: BuiltBackbone) -> list[Any]:
     if plan.frozen_whole:
         return []
     return [loss for name, loss in built.regularization_losses if name is None or name in plan.trainable]
+
+
+def _rate_spans(plan: VariablePlan) -> list[RateSpan]:
+    return [RateSpan(s.start, s.end, s.phase.learning_rate, s.phase.multiplier, s.phase.restart) for s in plan.spans]
+
+
+def _gated_steps(plan: VariablePlan, built: BuiltBackbone) -> dict[str, Any]:
+    """Returns the steps of the backbone's variables that are not trained from the first step to the last."""
+    steps = {built.variables[name].op.name: plan.active_steps(name) for name in plan.trainable}
+    return {name: intervals for name, intervals in steps.items() if intervals != [(0, None)]}
 
 
 def _training_hooks(

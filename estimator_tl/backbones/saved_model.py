@@ -69,7 +69,7 @@ class SavedModelBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
-        model = tf.saved_model.load(self.path)
+        model = self._load_once_for_all_replicas()
         outputs = model(inputs, training=mode.training) if self._takes_training else model(inputs)
         names = [variable.name for variable in self.structure.variables]
         functions = _inference_first(_functions(model, self.handle))
@@ -82,6 +82,12 @@ class SavedModelBackbone(Backbone):
             regularization_losses=losses,
             initial_values=None,
         )
+
+    def _load_once_for_all_replicas(self) -> Any:
+        """Loads into the current graph; under a strategy each replica would otherwise get variables of its own."""
+        if not tf.distribute.has_strategy():
+            return tf.saved_model.load(self.path)
+        return tf.distribute.get_replica_context().merge_call(lambda strategy: tf.saved_model.load(self.path))
 
 
 def _load(path: str, handle: str) -> Any:
@@ -123,8 +129,11 @@ def _training_argument(function: Any) -> bool | None:
 
 def _used_variables(model: Any, functions: Sequence[Any]) -> list[Any]:
     """Returns the variables that the functions read or write, in the order of first use in the graph."""
-    known = {id(v.handle): v for v in tf.train.TrackableView(model).descendants() if isinstance(v, tf.Variable)}
-    ordered = {id(tensor): None for function in functions for tensor in function.captured_inputs}
+    known: dict[int, Any] = {}
+    for variable in tf.train.TrackableView(model).descendants():
+        if isinstance(variable, tf.Variable):
+            known[id(variable)] = known[id(variable.handle)] = variable  # under a strategy it is captured itself
+    ordered = {id(captured): None for function in functions for captured in function.captured_inputs}
     return [known[key] for key in ordered if key in known]
 
 

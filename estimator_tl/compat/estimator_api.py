@@ -29,6 +29,12 @@ def load_estimator() -> Any:
     return _api("v2")
 
 
+def load_v1_estimator() -> Any:
+    """Returns the v1 Estimator API (`tf.compat.v1.estimator`), which has TPUEstimator in its module `tpu`."""
+    silence_deprecations()
+    return _api("v1")
+
+
 def enable_estimator() -> Any:
     """Puts the Estimator API back into TensorFlow, for code that already exists.
 

@@ -36,9 +36,21 @@ def hidden_stack(inputs: Any, hidden_units: Sequence[int], activation: str, drop
     for index, units in enumerate(hidden_units):
         outputs = dense(outputs, units, f"hidden_{index}")
         outputs = outputs if function is None else function(outputs)
-        outputs = _drop(outputs, dropout, training)
-    return outputs if hidden_units else _drop(outputs, dropout, training)
+        outputs = _drop(outputs, dropout, training, index)
+    return outputs if hidden_units else _drop(outputs, dropout, training, 0)
 
 
-def _drop(inputs: Any, rate: float, training: bool) -> Any:
-    return tf.nn.dropout(inputs, rate=rate) if training and rate else inputs
+def _drop(inputs: Any, rate: float, training: bool, index: int) -> Any:
+    """Drops by the graph's seed, the place of the layer, the global step and the replica alone.
+
+    A run that is stopped and goes on must drop what it would have dropped.
+    """
+    if not training or not rate:
+        return inputs
+    seed = tf.compat.v1.get_default_graph().seed or 0
+    context = tf.distribute.get_replica_context()
+    replica = context.replica_id_in_sync_group if context else 0
+    step = tf.cast(tf.compat.v1.train.get_or_create_global_step(), tf.int32)
+    key = tf.random.experimental.stateless_fold_in([seed, index], step)
+    key = tf.random.experimental.stateless_fold_in(key, replica)
+    return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=key)

@@ -70,6 +70,7 @@ class ImageFolder:
         training: bool = False,
         seed: int = 0,
         epochs: int | None = None,
+        first_step: int = 0,
     ) -> Callable[[], Any]:
         """Returns an input_fn that gives ({'image': float32 [batch, h, w, c]}, int64 [batch]).
 
@@ -80,10 +81,11 @@ class ImageFolder:
           training: shuffle and repeat; otherwise once, in order.
           seed: of the shuffle.
           epochs: how often to repeat in training; None for ever.
+          first_step: where the order begins: a run that goes on from this global step sees what it would have seen.
         """
         examples = self.examples(split)
         if training:
-            return functools.partial(pipeline.training_dataset, examples, spec, batch_size, seed, epochs)
+            return functools.partial(pipeline.training_dataset, examples, spec, batch_size, seed, epochs, first_step)
         return functools.partial(pipeline.evaluation_dataset, examples, spec, batch_size)
 
     def digest(self) -> str:

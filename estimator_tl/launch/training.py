@@ -76,7 +76,9 @@ def train(spec: RunSpec, model_dir: str, flags_text: str = "", hooks: Sequence[A
     config = session.run_config(model_dir, spec.training, _checkpoint_steps(spec, total, len(examples)))
     model = estimator.Estimator(function, model_dir, config, params={})
     batch = spec.training.batch_size
-    train_input = data.input_fn(source.image_spec, batch, "train", training=True, seed=spec.training.seed)
+    train_input = data.input_fn(
+        source.image_spec, batch, "train", training=True, seed=spec.training.seed, first_step=before
+    )
     eval_input = evaluation and evaluation[0].input_fn(source.image_spec, batch, evaluation[1])
     started = time.monotonic()
     with _naming_bad_examples([data, *([evaluation[0]] if evaluation else [])]):

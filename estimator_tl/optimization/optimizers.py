@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.gating import Steps, gate
 from estimator_tl.errors import UserError
+from estimator_tl.optimization.phased import RateSpan, phased_rate
 from estimator_tl.optimization.schedules import Schedule, as_schedule
 from estimator_tl.registry import Registry
 
@@ -90,18 +92,36 @@ def rmsprop(
 
 
 def train_op(
-    optimizer: Optimizer, loss: Any, variables: Sequence[Any], updates: Sequence[Any], total_steps: int | None
+    optimizer: Optimizer,
+    loss: Any,
+    variables: Sequence[Any],
+    updates: Sequence[Any],
+    total_steps: int | None,
+    spans: Sequence[RateSpan] = (),
+    steps: Mapping[str, Steps] | None = None,
 ) -> Any:
     """Returns the op of one training step: gradients of `variables` applied, updates run, global step advanced.
+
+    Args:
+      optimizer: which rule.
+      loss: scalar tensor.
+      variables: what the rule may move.
+      updates: ops that run before it.
+      total_steps: the step at which the run ends, where it is known.
+      spans: the phases' learning rates; empty for a run without phases.
+      steps: when a variable is moved, by its op's name; always where it is not named.
 
     Raises:
       UserError: the loss does not depend on one of the variables, so it would silently not train.
     """
     step = tf.compat.v1.train.get_or_create_global_step()
-    rate = optimizer.schedule(step, total_steps)
+    now = tf.identity(step)
+    rate = phased_rate(optimizer.schedule, spans, now, total_steps)
     with tf.compat.v1.name_scope(None):  # the tag is the same whatever scope the head calls from
         tf.compat.v1.summary.scalar("learning_rate", rate)
     built = optimizer.build(rate)
+    if steps:
+        built = gate(built, steps, now)
     gradients = built.compute_gradients(loss, var_list=list(variables))
     unreached = [variable.op.name for gradient, variable in gradients if gradient is None]
     if unreached:

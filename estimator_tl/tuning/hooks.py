@@ -20,7 +20,10 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def __init__(self, frozen: Mapping[str, Any]):
         """Args: frozen: the graph's frozen variables by name."""
-        self._frozen = dict(frozen)
+        self._frozen: dict[str, Any] = {}
+        for name, variable in frozen.items():
+            copies = getattr(variable, "values", None) or (variable,)  # one for each replica of a strategy
+            self._frozen.update({f"{name}/replica_{i}" if i else name: copy for i, copy in enumerate(copies)})
         self._before: dict[str, str] = {}
 
     def after_create_session(self, session: Any, coord: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
+from estimator_tl.tuning.phases import Phased, Span, active_spans, place
 from estimator_tl.tuning.policies import Policy
 
 BATCH_NORM_MODES = ("inference", "train")
@@ -19,11 +20,12 @@ class VariablePlan:
     Attributes:
       structure: the source.
       policy: the tuning policy as text.
-      trainable: names of the variables that the optimizer moves.
+      trainable: names of the variables that the optimizer moves, in any phase.
       batch_norm: ``inference`` or ``train``, for the unfrozen part.
       train_batch_norm: names of the batch-norm layers in training mode.
       dropout: whether dropout inside the source drops while training.
       training_switch: the ``training`` argument while training, for sources with one switch.
+      spans: the phases on the axis of global steps; empty for a policy without phases.
     """
 
     structure: SourceStructure
@@ -33,6 +35,7 @@ class VariablePlan:
     train_batch_norm: frozenset[str]
     dropout: bool
     training_switch: bool
+    spans: tuple[Span, ...] = ()
 
     def call_mode(self, training: bool) -> CallMode:
         """Returns how the source is called in a graph for training, or for anything else."""
@@ -52,6 +55,10 @@ class VariablePlan:
     def frozen(self) -> tuple[str, ...]:
         """Names of the variables that must stay bit-identical."""
         return tuple(v.name for v in self.structure.variables if not self.may_change(v))
+
+    def active_steps(self, name: str) -> list[tuple[int, int | None]]:
+        """Returns the intervals of global steps [start, end) in which a trainable variable is trained."""
+        return active_spans(self.spans, name) if self.spans else [(0, None)]
 
     @property
     def frozen_whole(self) -> bool:
@@ -73,13 +80,23 @@ def make_plan(
       batch_norm: ``inference`` (statistics never move) or ``train`` (unfrozen
         batch-norm layers use and update batch statistics).
       backbone_dropout: None means: on for an unfrozen source as far as its
-        batch norm allows, off for a frozen one.
+        batch norm allows, off for a frozen one or one that is frozen in some phase.
 
     Raises:
       UserError: the policy selects nothing or everything where it should be
         partial, or the source cannot do what is asked.
     """
     check_known("batch_norm mode", batch_norm, BATCH_NORM_MODES)
+    if not isinstance(policy, Policy):
+        raise UserError(f"{policy} is a part of phases(...), not a tuning policy; write e.g. phases({policy}, full).")
+    spans = place(policy, structure) if isinstance(policy, Phased) else ()
+    if spans and batch_norm == "train":
+        raise UserError(
+            f"{policy}: batch norm in training mode would move the statistics of parts that are not unfrozen yet; "
+            "use batch norm inference with phases."
+        )
+    if backbone_dropout is None and not all(span.trainable for span in spans):
+        backbone_dropout = False  # one graph serves all phases, the frozen ones too
     trainable = frozenset(policy.select(structure))
     movable = [v for v in structure.variables if v.trainable]
     if policy.expects_some:
@@ -93,7 +110,7 @@ def make_plan(
         switch, dropout = _one_switch(structure, trains, whole, batch_norm, backbone_dropout)
     elif batch_norm == "train":
         train_batch_norm = frozenset(v.batch_norm for v in movable if v.batch_norm and v.name in trainable)
-    return VariablePlan(structure, str(policy), trainable, batch_norm, train_batch_norm, dropout, switch)
+    return VariablePlan(structure, str(policy), trainable, batch_norm, train_batch_norm, dropout, switch, spans)
 
 
 def _check_selection(

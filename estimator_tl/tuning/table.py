@@ -35,7 +35,25 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
         f"tuning {plan.policy}, batch norm {plan.batch_norm}, backbone dropout {'on' if plan.dropout else 'off'}",
         *(_line(row, widths) for row in cells),
     ]
-    return "\n".join([*lines, summary(plan, head_sizes)])
+    return "\n".join([*lines, *_phase_lines(plan, head_sizes), summary(plan, head_sizes)])
+
+
+def _phase_lines(plan: VariablePlan, head_sizes: Mapping[str, int] | None) -> list[str]:
+    """Returns a line a phase: its steps, its policy and what it trains."""
+    head = sum((head_sizes or {}).values())
+    lines = []
+    for number, span in enumerate(plan.spans, 1):
+        trained = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
+        rate = "" if span.phase.learning_rate is None else f", learning rate {span.phase.learning_rate}"
+        rate += "" if span.phase.multiplier == 1 else f", learning rate times {span.phase.multiplier:g}"
+        rate += ", schedule begun anew" if span.phase.restart else ""
+        policy = span.phase.policy
+        lines.append(f"phase {number}, {_interval(span.start, span.end)}: {policy}, trains {trained:,}{rate}")
+    return lines
+
+
+def _interval(start: int, end: int | None) -> str:
+    return f"from step {start}" if end is None else f"steps {start} to {end - 1}"
 
 
 def summary(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) -> str:
@@ -53,9 +71,17 @@ def _row(plan: VariablePlan, name: str, variables: Sequence[SourceVariable]) -> 
     trained = [v for v in variables if v.name in plan.trainable]
     statistics = [v for v in variables if v.name not in plan.trainable and plan.may_change(v)]
     can_train = sum(v.trainable for v in variables)
-    state = "frozen" if not trained else "train" if len(trained) == can_train else "partly"
+    state = "frozen" if not trained else _train_state(plan, trained) if len(trained) == can_train else "partly"
     batch_norm = "train" if statistics else "inference" if any(v.batch_norm for v in variables) else ""
     return name, state, len(variables), sum(v.size for v in trained), sum(v.size for v in variables), batch_norm
+
+
+def _train_state(plan: VariablePlan, trained: Sequence[SourceVariable]) -> str:
+    when = {tuple(plan.active_steps(v.name)) for v in trained}
+    if len(when) > 1:
+        return "partly"
+    intervals = when.pop()
+    return "train" if intervals == ((0, None),) else ", ".join(_interval(*interval) for interval in intervals)
 
 
 def _merge_runs(rows: Sequence[_Row]) -> list[_Row]:

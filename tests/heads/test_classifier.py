@@ -97,8 +97,12 @@ def test_hidden_layers_and_logits_have_stable_names():
 def test_dropout_drops_in_training_only(training):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         logits = heads.classifier(dropout=0.5, n_classes=3).logits(tf.ones([1, 50]), training)
+        step = tf.compat.v1.train.get_or_create_global_step()
         session.run(tf.compat.v1.global_variables_initializer())
-        first, second = session.run(logits), session.run(logits)
+        first, again = session.run(logits), session.run(logits)
+        session.run(step.assign_add(1))
+        second = session.run(logits)
+    np.testing.assert_array_equal(first, again)  # what is dropped follows from the step alone
     assert np.array_equal(first, second) is not training
 
 

@@ -1,0 +1,55 @@
+"""Learning rates that change with the phases of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.optimization.schedules import Schedule, as_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class RateSpan:
+    """The learning rate of one phase.
+
+    Attributes:
+      start: its first global step.
+      end: the first step of the next phase; None for the last.
+      learning_rate: the phase's own rate or schedule, begun with the phase; None for the run's.
+      multiplier: factor on the rate.
+      restart: whether the run's schedule begins anew with the phase.
+    """
+
+    start: int
+    end: int | None
+    learning_rate: float | str | None = None
+    multiplier: float = 1.0
+    restart: bool = False
+
+
+def phased_rate(schedule: Schedule, spans: Sequence[RateSpan], step: Any, total_steps: int | None) -> Any:
+    """Returns the learning rate at a step, a float32 scalar tensor.
+
+    Args:
+      schedule: the run's.
+      spans: the phases in order; empty for a run without.
+      step: the global step, an int64 scalar tensor.
+      total_steps: the step at which the run ends, where it is known.
+    """
+    if not spans:
+        return schedule(step, total_steps)
+    rate = None
+    for span in reversed(spans):
+        own = _rate(schedule, span, step, total_steps) * span.multiplier
+        rate = own if rate is None else tf.where(step < span.end, own, rate)
+    return rate
+
+
+def _rate(schedule: Schedule, span: RateSpan, step: Any, total_steps: int | None) -> Any:
+    if span.learning_rate is None and not span.restart:
+        return schedule(step, total_steps)
+    used = schedule if span.learning_rate is None else as_schedule(span.learning_rate)
+    end = span.end if span.end is not None else total_steps
+    return used(tf.maximum(step - span.start, 0), None if end is None else max(end - span.start, 1))
