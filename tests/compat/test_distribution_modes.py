@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.versions import has_native_estimator
 from tests import linear
 from tests.cluster import free_ports
 
@@ -235,6 +236,21 @@ def test_the_users_estimator_is_left_as_it_was(tf_config):
     )
     assert {name: value for name, value in vars(config).items() if name != "_session_config"} == before
     assert config.train_distribute is several
+
+
+@pytest.mark.skipif(has_native_estimator(), reason="on TensorFlow 2.15 the strategy's own message says it")
+def test_a_strategy_that_cannot_be_copied_says_what_to_call(tf_config):
+    class Uncopied(Recorder):
+        def __deepcopy__(self, memo):
+            raise ValueError("MultiWorkerMirroredStrategy cannot be deep copied in eager mode.")
+
+    several = tf.compat.v1.distribute.experimental.ParameterServerStrategy()
+    remote = DistributeConfig(remote_cluster=CLUSTER)
+    config = estimator.RunConfig(train_distribute=several, experimental_distribute=remote)
+    with pytest.raises(ValueError, match="disable_eager_execution"):
+        estimator_training.train_and_evaluate(
+            Uncopied(config), estimator.TrainSpec(linear.input_fn, max_steps=9), None, Executor
+        )
 
 
 @pytest.fixture(scope="module")

@@ -206,7 +206,14 @@ def _estimator_of_this_task(estimator: Any, role: str, strategy: Any) -> Any:
       role: "train" or "eval".
       strategy: the coordinator's strategy for the task.
     """
-    local = copy.deepcopy(estimator)
+    try:
+        local = copy.deepcopy(estimator)
+    except ValueError as error:
+        if "eager mode" not in str(error):
+            raise
+        raise ValueError(
+            f"{error} With Estimator, call tf.compat.v1.disable_eager_execution() at the beginning of the program."
+        ) from error
     setattr(local._config, f"_{role}_distribute", strategy)
     setattr(local, f"_{role}_distribution", strategy)
     _take_task(local._config, coordinator_context.get_current_worker_context())

@@ -78,6 +78,8 @@ def is_chief():
 
 
 def main(_):
+    if FLAGS.strategy == "multi_worker_mirrored":
+        tf.compat.v1.disable_eager_execution()  # this strategy cannot be copied for the evaluator otherwise
     config = tf.estimator.RunConfig(
         model_dir=FLAGS.model_dir,
         train_distribute=strategy(),
