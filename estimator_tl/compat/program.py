@@ -60,6 +60,7 @@ def _become(line: Sequence[str]) -> int:
             raise UserError("legacy: Python's flags -E, -I and -S keep Estimator from the program; leave them out.")
         # On TensorFlow 2.15 this would give `tf.keras` classes that Estimator does not know.
         environment.setdefault("TF_USE_LEGACY_KERAS", "1")
+        environment["ESTIMATOR_TL_PREFIX"] = sys.prefix
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(STARTUP), environment.get("PYTHONPATH")]))
     sys.stdout.flush()
     sys.stderr.flush()

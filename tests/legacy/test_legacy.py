@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from estimator_tl.compat import program
 from estimator_tl.compat.versions import has_native_estimator
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -159,6 +160,20 @@ def test_nothing_but_tensorflow_is_other_than_in_plain_python(script, tmp_path):
     assert done.stdout.splitlines() == ["{} True True", "[] True ['error::ImportWarning'] 1"]
     assert done.returncode == -signal.SIGINT
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_another_python_that_the_program_starts_is_left_alone():
+    code = (
+        "import sys; print(any('import_hook' in type(finder).__module__ for finder in sys.meta_path), "
+        f"{str(program.STARTUP)!r} in sys.path)"
+    )
+    path = os.pathsep.join([str(program.STARTUP), str(ROOT)])
+    seen = []
+    for prefix in (sys.prefix, "/another"):
+        environment = {**os.environ, "PYTHONPATH": path, "ESTIMATOR_TL_PREFIX": prefix}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        seen.append(done.stdout.strip())
+    assert seen == ["True False", "False False"]
 
 
 @pytest.mark.skipif(has_native_estimator(), reason="on TensorFlow 2.15 nothing has to be brought in")

@@ -18,10 +18,10 @@ def _run_the_hidden_one() -> None:
 
 
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
-if importlib.util.find_spec("estimator_tl") is None:
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(_HERE))))
+if os.environ.get("ESTIMATOR_TL_PREFIX") == sys.prefix:  # another Python that the program starts is left alone
+    if importlib.util.find_spec("estimator_tl") is None:
+        sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(_HERE))))
+    from estimator_tl.compat import import_hook
 
-from estimator_tl.compat import import_hook  # noqa: E402
-
-import_hook.install()
+    import_hook.install()
 _run_the_hidden_one()
