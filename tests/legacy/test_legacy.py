@@ -135,13 +135,13 @@ def test_processes_that_the_program_starts_have_estimator_too(script):
 
 
 SURROUNDINGS = """
-import inspect, os, signal, sys
+import inspect, sys
 assert "tensorflow" not in sys.modules
 print(__annotations__, __loader__.get_filename("__main__") == __file__, inspect.stack()[-1].filename == __file__)
 print([entry for entry in sys.path if "startup" in entry], hidden_one_ran, sys.warnoptions, sys.flags.optimize)
 if "--interrupt" in sys.argv:
     import tensorflow
-    os.kill(os.getpid(), signal.SIGINT)
+    raise KeyboardInterrupt
 """
 
 
