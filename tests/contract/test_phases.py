@@ -75,6 +75,18 @@ def test_each_step_moves_exactly_its_phase(source, optimizer, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
+def test_a_part_may_rest_and_come_back(source, tmp_path):
+    """At rest it is moved neither by its momentum nor by Adam."""
+    spec, top = next(iter(source.partial.items()))
+    tuning = f"phases(phase(full, until=2), phase({spec}, until=4), full)"
+    everything = HEAD | source.trainable
+    expected = [everything, everything, HEAD | top, HEAD | top, everything, everything]
+    for optimizer in ("momentum", "adam"):
+        states = train(make_model_fn(source, tuning, optimizer), source, tmp_path / optimizer, 6)
+        assert moved_by_step(states, {*source.values, *HEAD}) == expected
+
+
+@pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
 def test_trap_16_a_group_begins_with_adams_first_step(source, tmp_path):
     """Adam's first step is one learning rate long; with a global bias correction it would be about three."""
     states = train(make_model_fn(source, "linear_probe_then_full(40)"), source, tmp_path, 42)
