@@ -30,8 +30,9 @@ AREAS = {
 TEXT = """# What works on which TensorFlow
 
 Made by `scripts/test_matrix.sh` from the results of `make test`; do not edit. A cell says how many tests passed;
-*n of m* where some failed, which are named below. Tests that a version skips (they say why) are not counted.
-{gating} must pass before anything is merged; the others are run for information. Linux, CPU.
+*n of m* where some failed, which are named below. Tests that a version skips (they say why) are not counted; a column
+run at an earlier state of the project has fewer. The versions in bold must pass before anything is merged, the others
+are run for information. Linux, CPU.
 
 {table}
 
@@ -57,8 +58,7 @@ def main(results: Path, target: Path, gating: list[str]) -> int:
         failed = [test for _, broken in found[name].values() for test in broken]
         if failed:
             failures.append(f"Failed on {title(name, [])}:\n\n" + "\n".join(f"- `{test}`" for test in failed) + "\n")
-    named = " and ".join(title(name, []) for name in gating)
-    text = TEXT.format(gating=named, table="\n".join(lines), failures="\n".join(failures))
+    text = TEXT.format(table="\n".join(lines), failures="\n".join(failures))
     target.write_text(text)
     missing = [name for name in gating if name not in found or any(broken for _, broken in found[name].values())]
     for name in missing:
