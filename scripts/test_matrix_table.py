@@ -23,6 +23,7 @@ AREAS = {
         "tests.heads",
         "tests.optimization",
         "tests.inputs",
+        "tests.faults",
         "tests.test_traps",
     ),
     "commands, runs, export": ("tests.cli", "tests.launch", "tests.export", "tests.test_readme"),
