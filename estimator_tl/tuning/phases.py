@@ -6,6 +6,7 @@ group by group from the top is Howard and Ruder 2018 (ULMFiT).
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
@@ -61,9 +62,9 @@ class Phased(Policy):
     def __init__(self, name: str):
         self._name = name
 
+    @abc.abstractmethod
     def phases(self, structure: SourceStructure) -> Sequence[Phase]:
         """Returns the phases for a source, in order; the last has no end."""
-        raise NotImplementedError
 
     def select(self, structure: SourceStructure) -> Iterable[str]:
         spans = place(self, structure)
@@ -82,6 +83,12 @@ class Listed(Phased):
 
     def phases(self, structure: SourceStructure) -> Sequence[Phase]:
         return self._listed
+
+
+class _Pieces(Scopes):
+    """The expressions unfrozen so far, which may come to match everything."""
+
+    partial = False
 
 
 class Gradual(Phased):
@@ -105,7 +112,7 @@ class Gradual(Phased):
         """Returns the policies of growing size, the last with everything that there is to unfreeze."""
         if isinstance(self._by, tuple):
             self._check_groups(structure, self._by)
-            return [Scopes(self._by[:count]) for count in range(1, len(self._by) + 1)]
+            return [_Pieces(self._by[:count]) for count in range(1, len(self._by) + 1)]
         if self._by == "layer":
             if structure.layers is None:
                 raise UserError(
@@ -146,8 +153,7 @@ def place(policy: Phased, structure: SourceStructure) -> tuple[Span, ...]:
         trainable = frozenset(phase.policy.select(structure))
         if phase.policy.expects_some and not trainable:
             raise UserError(f"{policy}: {phase} selects nothing to train; {phase.policy.hint(structure)}")
-        last_of_groups = isinstance(policy, Gradual) and isinstance(phase.policy, Scopes)
-        if phase.policy.partial and trainable == everything and not last_of_groups:
+        if phase.policy.partial and trainable == everything:
             raise UserError(f"{policy}: {phase} selects every trainable variable; write full there, or select less.")
         spans.append(Span(phase, start, phase.until, trainable))
         start = phase.until or start
