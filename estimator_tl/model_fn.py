@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
 from estimator_tl.backbones import Backbone, BuiltBackbone
+from estimator_tl.backbones.initial_values import assigning_scaffold
+from estimator_tl.backbones.recalibration import recalibrated
+from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from estimator_tl.heads import Classifier
-from estimator_tl.optimization import optimizers
+from estimator_tl.optimization import foreign, optimizers
 from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
+from estimator_tl.optimization.training import train_op
 from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_plan
 from estimator_tl.tuning.hooks import FrozenCheckHook, PlanHook
-from estimator_tl.tuning.table import plan_table
+from estimator_tl.tuning.table import phase_line, plan_table
 
 IMAGE_KEY = "image"
-_ASSIGN_BYTES = 32 << 20
 
 
 def make_model_fn(
     backbone: Backbone,
     head: Classifier,
-    tuning: Policy | None = None,
-    optimizer: optimizers.Optimizer | None = None,
+    tuning: Policy | VariablePlan | None = None,
+    optimizer: Any = None,
     learning_rate: float | str | Schedule | None = None,
     batch_norm: str = "inference",
     backbone_dropout: bool | None = None,
     train_steps: int | None = None,
     show_plan: Callable[[str], None] | None = None,
+    recalibrate_on: Callable[[], Any] | None = None,
+    warm_start_from: str | WarmStart | None = None,
+    warm_start_head: bool = True,
+    only_phase: int | None = None,
 ) -> Callable[..., Any]:
     """Returns a model_fn for any Estimator, with or without this project's launcher.
 
@@ -44,55 +52,152 @@ def make_model_fn(
     Args:
       backbone: from `etl.backbone`.
       head: from `etl.heads`.
-      tuning: from `etl.tuning`; frozen by default.
-      optimizer: from `etl.optimizers`; adam by default.
+      tuning: from `etl.tuning`; frozen by default. A `VariablePlan` brings its own batch norm and dropout.
+      optimizer: from `etl.optimizers`, adam by default; or a `tf.compat.v1.train.Optimizer`, a legacy Keras
+        optimizer, or a function that returns one of these.
       learning_rate: a number or a schedule, in place of the optimizer's own.
-      batch_norm: ``inference`` or ``train``, for the unfrozen part of the backbone.
+      batch_norm: ``inference``; ``train``, for the unfrozen part of the backbone; or ``recalibrate``: its
+        statistics are estimated on `recalibrate_on` before the first step, and stay.
       backbone_dropout: see `etl.tuning.make_plan`.
       train_steps: the global step where training ends, for schedules that need it.
       show_plan: takes the plan's text when training begins; logged by default.
+      recalibrate_on: an input_fn; at most 100 of its batches are used.
+      warm_start_from: a model_dir or checkpoint of a run with the same backbone, where training begins.
+      warm_start_head: whether its head is used as well; False for a new one.
+      only_phase: number, from 0, of the one phase that the graphs for training serve. They then cost what its policy
+        costs, and the caller ends training where the phase ends.
 
     Raises:
       UserError: tuning, batch norm or dropout do not fit the source.
     """
-    plan = make_plan(backbone.structure, tuning or frozen(), batch_norm, backbone_dropout)
+    plan = tuning if isinstance(tuning, VariablePlan) else None
+    if plan is None:
+        plan = make_plan(backbone.structure, tuning or frozen(), batch_norm, backbone_dropout)  # type: ignore[arg-type]
     _check_phases_begin(plan, train_steps)
-    chosen = optimizer or optimizers.adam()
+    chosen = foreign.as_optimizer(optimizer or optimizers.adam())
     if learning_rate is not None:
         chosen = chosen.with_learning_rate(learning_rate)
+    chosen.check(_rate_spans(plan))
     head.check(backbone.feature_rank)  # now rather than inside the first graph
+    start = warm_start(warm_start_from, warm_start_head) if isinstance(warm_start_from, str) else warm_start_from
+    if start:
+        start.check(backbone.structure)
+    if recalibrate_on is not None and plan.batch_norm != "recalibrate":
+        raise UserError("recalibrate_on is given; give batch_norm='recalibrate' as well, or leave it out.")
+    model = _Model(backbone, head, plan, chosen, train_steps, only_phase)
+    values = _InitialValues(backbone, plan, start, recalibrate_on)
     show = show_plan or (lambda text: logging.info("%s", text))
 
     def model_fn(features: Any, labels: Any, mode: str, params: Any = None, config: Any = None) -> Any:
-        del config  # part of the signature that Estimator calls
         columns = _as_columns(features)
         training = mode == estimator.ModeKeys.TRAIN
         built = backbone.build(columns[IMAGE_KEY], plan.call_mode(training))
         with _recorded_variables() as head_variables:
             logits = head.logits(built.features, training)
         trained = collections.publish(plan, built.variables, head_variables)
-
-        def train_op_fn(loss: Any) -> Any:
-            rate = (params or {}).get("learning_rate")
-            used = chosen if rate is None else chosen.with_learning_rate(rate)
-            steps = _gated_steps(plan, built)
-            return optimizers.train_op(used, loss, trained, built.updates, train_steps, _rate_spans(plan), steps)
-
         spec = head.estimator_spec(
             features=columns,
             mode=mode,
             logits=logits,
             labels=labels,
-            train_op_fn=train_op_fn,
+            train_op_fn=lambda loss: model.train_op(loss, built, trained, (params or {}).get("learning_rate")),
             regularization_losses=_regularization(plan, built),
             embedding=built.features,
         )
-        hooks = _training_hooks(plan, built, head_variables, show) if training else ()
+        hooks = model.training_hooks(built, head_variables, show) if training else ()
+        if training:
+            values.check(getattr(config, "model_dir", None))
         return spec._replace(
-            scaffold=_scaffold(built) or spec.scaffold, training_hooks=(*(spec.training_hooks or ()), *hooks)
+            scaffold=values.scaffold(built, head_variables) or spec.scaffold,
+            training_hooks=(*(spec.training_hooks or ()), *hooks),
         )
 
     return model_fn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """What trains in the graphs of one model_fn; see `make_model_fn` for the fields."""
+
+    backbone: Backbone
+    head: Classifier
+    plan: VariablePlan
+    optimizer: optimizers.Optimizer | foreign.ForeignOptimizer
+    train_steps: int | None
+    only_phase: int | None
+
+    def train_op(self, loss: Any, built: BuiltBackbone, trained: Sequence[Any], learning_rate: Any) -> Any:
+        optimizer = self.optimizer if learning_rate is None else self.optimizer.with_learning_rate(learning_rate)
+        resting = {id(built.variables[name]) for name in self.plan.trainable - self._moving}
+        only = [variable for variable in trained if id(variable) not in resting] if self._ungated else None
+        steps = {built.variables[name].op.name: self.plan.active_steps(name) for name in self.plan.trainable}
+        gated = {name: intervals for name, intervals in steps.items() if intervals != [(0, None)]}
+        return train_op(optimizer, loss, trained, built.updates, self.train_steps, _rate_spans(self.plan), gated, only)
+
+    @property
+    def _ungated(self) -> bool:
+        """True where the graphs serve only steps in which the same variables move."""
+        return self.only_phase is not None or not self.plan.spans
+
+    @property
+    def _moving(self) -> frozenset[str]:
+        """Names of the source's variables that the graphs for training move."""
+        return self.plan.trainable if self.only_phase is None else self.plan.spans[self.only_phase].trainable
+
+    def training_hooks(
+        self, built: BuiltBackbone, head_variables: Sequence[Any], show: Callable[[str], None]
+    ) -> list[Any]:
+        sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
+        text = plan_table(self.plan, sizes)
+        if self.only_phase:
+            text = phase_line(self.plan, self.only_phase, sizes)
+        resting = self.plan.trainable - self._moving
+        return [
+            PlanHook(text, show, self.plan.dropout and self.backbone.is_random),
+            FrozenCheckHook({name: built.variables[name] for name in (*self.plan.frozen, *sorted(resting))}),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _InitialValues:
+    """Where the variables of a run begin, if not with what their initializers give."""
+
+    backbone: Backbone
+    plan: VariablePlan
+    start: WarmStart | None
+    recalibrate_on: Callable[[], Any] | None
+
+    def check(self, model_dir: str | None) -> None:
+        """Checks, in a graph for training, that the values will be what was asked for."""
+        if self.plan.batch_norm == "recalibrate" and self.recalibrate_on is None:
+            raise UserError("batch_norm='recalibrate' needs data; give recalibrate_on, an input_fn.")
+        if self.start:
+            if model_dir:
+                self.start.check_honoured(model_dir)
+            mark_graph(self.start)
+
+    def scaffold(self, built: BuiltBackbone, head_variables: Sequence[Any]) -> Any:
+        """Returns the Scaffold that assigns them where no checkpoint is restored; None where there is nothing to."""
+        head = {variable.op.name: variable for variable in head_variables}
+        if not (self.start or self.recalibrate_on or built.initial_values):
+            return None
+
+        def read() -> Mapping[str, Any]:
+            values: dict[str, Any] = dict(built.initial_values()) if built.initial_values else {}
+            if self.start:
+                values = self.start.values(self.backbone.structure, head)
+            if self.recalibrate_on:
+                values.update(recalibrated(self.backbone, self._pictures, values))
+            return values
+
+        return assigning_scaffold({**built.variables, **head}, read)
+
+    def _pictures(self) -> Any:
+        assert self.recalibrate_on is not None
+        data = self.recalibrate_on()
+        if not hasattr(data, "element_spec"):
+            return _as_columns(data[0] if isinstance(data, tuple) else data)[IMAGE_KEY]
+        return data.map(lambda features, *labels: _as_columns(features)[IMAGE_KEY])
 
 
 def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:
@@ -142,49 +247,3 @@ def _regularization(plan: VariablePlan, built: BuiltBackbone) -> list[Any]:
 
 def _rate_spans(plan: VariablePlan) -> list[RateSpan]:
     return [RateSpan(s.start, s.end, s.phase.learning_rate, s.phase.multiplier, s.phase.restart) for s in plan.spans]
-
-
-def _gated_steps(plan: VariablePlan, built: BuiltBackbone) -> dict[str, Any]:
-    """Returns the steps of the backbone's variables that are not trained from the first step to the last."""
-    steps = {built.variables[name].op.name: plan.active_steps(name) for name in plan.trainable}
-    return {name: intervals for name, intervals in steps.items() if intervals != [(0, None)]}
-
-
-def _training_hooks(
-    plan: VariablePlan, built: BuiltBackbone, head_variables: list[Any], show: Callable[[str], None]
-) -> list[Any]:
-    sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
-    return [
-        PlanHook(plan_table(plan, sizes), show),
-        FrozenCheckHook({name: built.variables[name] for name in plan.frozen}),
-    ]
-
-
-def _scaffold(built: BuiltBackbone) -> Any:
-    """Returns a Scaffold that assigns pretrained values where no checkpoint is restored; None where not needed."""
-    if built.initial_values is None:
-        return None
-    read = built.initial_values
-    variables = built.variables
-
-    def init_fn(scaffold: Any, session: Any) -> None:
-        del scaffold
-        values = read()
-        pending: dict[Any, Any] = {}
-        size = 0
-        for name, variable in variables.items():
-            # Feeding the initializer's own value tensor adds no op to the graph.
-            for copy in getattr(variable, "values", None) or (variable,):
-                pending[copy.initializer] = (copy.initializer.inputs[1], values[name])
-            size += values[name].nbytes
-            if size >= _ASSIGN_BYTES:
-                _assign(session, pending)
-                pending, size = {}, 0
-        _assign(session, pending)
-
-    return tf.compat.v1.train.Scaffold(init_fn=init_fn)
-
-
-def _assign(session: Any, pending: Mapping[Any, tuple[Any, Any]]) -> None:
-    if pending:
-        session.run(list(pending), feed_dict=dict(pending.values()))

@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+#: Graph collection in which an input pipeline says that a run which goes on finds its place again.
+INPUT_PLACE = "estimator_tl/input_place"
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:

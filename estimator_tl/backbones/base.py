@@ -50,8 +50,10 @@ class Backbone(abc.ABC):
       output_shape: static shape of the output before pooling, batch first; None
         where even the rank is unknown.
       pooling: of outputs with height and width: avg, max, flatten or none.
+      is_random: whether it may draw random numbers while training, as dropout does.
     """
 
+    is_random: bool = True
     handle: str
     kind: str
     structure: SourceStructure
@@ -62,6 +64,10 @@ class Backbone(abc.ABC):
     @abc.abstractmethod
     def digest(self) -> str:
         """``sha256:...`` of the source's content."""
+
+    @abc.abstractmethod
+    def values(self) -> Mapping[str, Any]:
+        """Returns the pretrained values by variable name, as arrays."""
 
     @abc.abstractmethod
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:

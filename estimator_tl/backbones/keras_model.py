@@ -75,6 +75,7 @@ class KerasBackbone(Backbone):
         names = [variable.name for variable in self.structure.variables]
         self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
         self.output_shape = tuple(model.output_shape)
+        self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
         # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
         # `build` turns on those of the call.
         model.trainable = False
@@ -83,6 +84,9 @@ class KerasBackbone(Backbone):
 
     def digest(self) -> str:
         return self._digest()
+
+    def values(self) -> Mapping[str, Any]:
+        return self._values
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
@@ -103,7 +107,7 @@ class KerasBackbone(Backbone):
             variables=variables,
             updates=[update for layer in batch_norms for update in layer.updates],
             regularization_losses=list(_regularization_losses(model, names)),
-            initial_values=lambda: self._values,
+            initial_values=self.values,
         )
 
     def _match(self, weights: list[Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ https://www.tensorflow.org/hub/reusable_saved_models
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
@@ -66,6 +66,17 @@ class SavedModelBackbone(Backbone):
 
     def digest(self) -> str:
         return folder_digest(self.path)
+
+    def values(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+
+        def read() -> None:
+            model = _load(self.path, self.handle)
+            used = _used_variables(model, _inference_first(_functions(model, self.handle)))
+            found.update((v.name, value.numpy()) for v, value in zip(self.structure.variables, used))
+
+        run_eagerly_apart(read)
+        return found
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)

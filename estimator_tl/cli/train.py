@@ -26,9 +26,26 @@ def define(command: CommandFlags) -> None:
     command.number(_TRAINING, "epochs", None, "the same in passes over the data (default: 5).")
     command.integer(_TRAINING, "batch_size", 32, "examples a step, over all devices.")
     command.string(_TRAINING, "optimizer", "adam", 'sgd, adam or rmsprop, e.g. "sgd(momentum=0.9)".')
-    command.string(_TRAINING, "learning_rate", "1e-3", 'a number or a schedule, e.g. "cosine(1e-3, warmup_steps=100)".')
+    command.string(
+        _TRAINING,
+        "learning_rate",
+        None,
+        'a number or a schedule, e.g. "cosine(1e-3, warmup_steps=100)" (default: the optimizer\'s own, 1e-3).',
+    )
     command.integer(_TRAINING, "seed", 0, "of the order of examples, the head's first weights and dropout.")
     command.boolean(_TRAINING, "deterministic", False, "use deterministic ops only; slower, the same bits each time.")
+    command.string(
+        _TRAINING,
+        "warm_start_from",
+        None,
+        "model_dir of a run with the same backbone, where this one begins; its head too where classes are the same.",
+    )
+    command.boolean(
+        _TRAINING,
+        "allow_plan_change",
+        False,
+        "go on in --model_dir under another --tuning, --optimizer, --batch_norm or --backbone_dropout.",
+    )
     command.string(_OUTPUT, "model_dir", None, "where the run is kept; an existing run of the same model goes on.")
     command.integer(
         _OUTPUT, "save_checkpoints_steps", None, "steps between checkpoints; each is evaluated (default: an epoch)."
@@ -48,10 +65,15 @@ def define_model(command: CommandFlags) -> None:
         "tuning",
         "frozen",
         "what trains besides the head: frozen, full, last_layers(n), from_layer('name'), last_groups(n), "
-        "scopes('regex').",
+        "scopes('regex'); linear_probe_then_full(steps), gradual(every), phases(phase(frozen, until=500), full).",
     )
     command.choice(
-        _MODEL, "batch_norm", "inference", ["inference", "train"], "how unfrozen batch norm of the backbone runs."
+        _MODEL,
+        "batch_norm",
+        "inference",
+        ["inference", "train", "recalibrate"],
+        "statistics of the backbone: as they are; of the unfrozen part, moving with training; or estimated on the "
+        "training data before the first step.",
     )
     command.boolean(
         _MODEL, "backbone_dropout", None, "dropout inside the backbone (default: off when frozen, else on if it can)."
@@ -110,6 +132,8 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
             values.save_checkpoints_steps,
             values.keep_checkpoint_max,
             values.save_summary_steps,
+            values.warm_start_from,
+            values.allow_plan_change,
         ),
     )
     from estimator_tl.launch.progress import metrics_text

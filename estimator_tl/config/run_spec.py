@@ -73,14 +73,18 @@ class TrainingSpec:
     train_steps: int | None = None
     epochs: float | None = None
     batch_size: int = 32
-    learning_rate: str = "1e-3"
+    learning_rate: str | None = None
     seed: int = 0
     deterministic: bool = False
     save_checkpoints_steps: int | None = None
     keep_checkpoint_max: int = 5
     save_summary_steps: int = 100
+    warm_start_from: str | None = None
+    allow_plan_change: bool = False
 
     def __post_init__(self) -> None:
+        if self.warm_start_from:
+            object.__setattr__(self, "warm_start_from", absolute_paths(self.warm_start_from))
         if self.train_steps is not None and self.epochs is not None:
             raise UserError("both train_steps and epochs are given; give one of them.")
         if self.train_steps is None and self.epochs is None:

@@ -70,8 +70,7 @@ class ImageFolder:
         training: bool = False,
         seed: int = 0,
         epochs: int | None = None,
-        first_step: int = 0,
-    ) -> Callable[[], Any]:
+    ) -> Callable[..., Any]:
         """Returns an input_fn that gives ({'image': float32 [batch, h, w, c]}, int64 [batch]).
 
         Args:
@@ -81,12 +80,22 @@ class ImageFolder:
           training: shuffle and repeat; otherwise once, in order.
           seed: of the shuffle.
           epochs: how often to repeat in training; None for ever.
-          first_step: where the order begins: a run that goes on from this global step sees what it would have seen.
+
+        Under an Estimator, which gives it its RunConfig, training begins with the batch of the newest checkpoint's
+        step: a run that goes on sees what it would have seen.
         """
         examples = self.examples(split)
-        if training:
-            return functools.partial(pipeline.training_dataset, examples, spec, batch_size, seed, epochs, first_step)
-        return functools.partial(pipeline.evaluation_dataset, examples, spec, batch_size)
+        if not training:
+            return functools.partial(pipeline.evaluation_dataset, examples, spec, batch_size)
+
+        def input_fn(config: Any = None, input_context: Any = None) -> Any:
+            replicas = getattr(input_context, "num_replicas_in_sync", 1)
+            pipelines = getattr(input_context, "num_input_pipelines", 1)
+            number = getattr(input_context, "input_pipeline_id", 0)
+            first = pipeline.latest_step(getattr(config, "model_dir", None)) * replicas
+            return pipeline.training_dataset(examples, spec, batch_size, seed, epochs, first, shard=(pipelines, number))
+
+        return input_fn
 
     def digest(self) -> str:
         """Returns ``sha256:...`` of the listing: names and sizes of all files."""

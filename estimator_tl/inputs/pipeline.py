@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.inputs.images import decode_image
-from estimator_tl.specs import ImageSpec
+from estimator_tl.specs import INPUT_PLACE, ImageSpec
 
 IMAGE_KEY = "image"
 
@@ -28,8 +29,20 @@ class Examples:
         return len(self.paths)
 
 
+def latest_step(model_dir: str | None) -> int:
+    """Returns the global step of a run's newest checkpoint; 0 where there is none."""
+    checkpoint = tf.train.latest_checkpoint(model_dir) if model_dir and os.path.isdir(model_dir) else None
+    return int(tf.train.load_variable(checkpoint, "global_step")) if checkpoint else 0
+
+
 def training_dataset(
-    examples: Examples, spec: ImageSpec, batch_size: int, seed: int, epochs: int | None = None, first_batch: int = 0
+    examples: Examples,
+    spec: ImageSpec,
+    batch_size: int,
+    seed: int,
+    epochs: int | None = None,
+    first_batch: int = 0,
+    shard: tuple[int, int] = (1, 0),
 ) -> Any:
     """Returns shuffled batches (features, labels) for training.
 
@@ -43,11 +56,15 @@ def training_dataset(
       batch_size: examples in a batch.
       seed: of the order.
       epochs: how often each example is given; None for ever.
-      first_batch: where to begin.
+      first_batch: where to begin, counted over all pipelines.
+      shard: how many pipelines share the batches, and the number of this one.
     """
     count = len(examples)
     end = count * epochs if epochs is not None else tf.int64.max
     places = tf.data.Dataset.range(first_batch * batch_size, end)
+    if shard[0] > 1:
+        places = places.batch(batch_size).shard(*shard).unbatch()
+    tf.compat.v1.add_to_collection(INPUT_PLACE, first_batch)
 
     def shuffled(place: Any) -> Any:
         epoch, offset = place // count, place % count

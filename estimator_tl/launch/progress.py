@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from estimator_tl.compat import estimator, tf
+from estimator_tl.compat import tf
 
 _BAR = 24
 _CLEAR_LINE = "\r\x1b[K"
@@ -88,22 +88,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class EvaluationReport(estimator.Exporter):  # type: ignore[misc,name-defined]
-    """Prints a line for each evaluation of train_and_evaluate; exports nothing."""
-
-    name = "report"
-
-    def __init__(self, stream: TextIO | None = None):
-        """Args: stream: standard error by default."""
-        self._stream = stream or sys.stderr
-
-    def export(
-        self, estimator: Any, export_path: str, checkpoint_path: str, eval_result: Any, is_the_final_export: bool
-    ) -> None:
-        metrics = metrics_text(eval_result)
-        clear = _CLEAR_LINE if self._stream.isatty() else ""  # a progress bar may stand there
-        self._stream.write(f"{clear}evaluation at step {int(eval_result['global_step'])}: {metrics}\n")
-        self._stream.flush()
+def show_evaluation(metrics: Any, stream: TextIO | None = None) -> None:
+    """Writes the line of one evaluation. Args: metrics: with the global step. stream: standard error by default."""
+    stream = stream or sys.stderr
+    clear = _CLEAR_LINE if stream.isatty() else ""  # a progress bar may stand there
+    stream.write(f"{clear}evaluation at step {int(metrics['global_step'])}: {metrics_text(metrics)}\n")
+    stream.flush()
 
 
 def metrics_text(metrics: Any) -> str:

@@ -31,6 +31,11 @@ class SavedRun:
     record: Mapping[str, Any]
 
 
+def is_run(folder: str) -> bool:
+    """True where `read` would find something."""
+    return Path(folder, _RUN).is_file()
+
+
 def read(model_dir: str) -> SavedRun:
     """Reads a run that ``train`` made.
 
@@ -61,8 +66,26 @@ def latest_checkpoint(model_dir: str) -> str:
     return str(found)
 
 
-def check_continuable(model_dir: str, model: ModelSpec, labels: Sequence[str], backbone_digest: str) -> None:
+def check_continuable(
+    model_dir: str,
+    model: ModelSpec,
+    labels: Sequence[str],
+    backbone_digest: str,
+    changeable: Sequence[str] = (),
+    may_change: bool = False,
+) -> SavedRun | None:
     """Checks that a model_dir is new or holds a run of the same model.
+
+    Args:
+      model_dir: the folder.
+      model: the settings.
+      labels: the classes.
+      backbone_digest: of the source's content.
+      changeable: names of settings that a run may change on its way.
+      may_change: whether the user said so.
+
+    Returns:
+      The run, if there is one.
 
     Raises:
       UserError: it holds something else; the message names the first difference.
@@ -71,17 +94,19 @@ def check_continuable(model_dir: str, model: ModelSpec, labels: Sequence[str], b
     if not (folder / _RUN).exists():
         if folder.is_dir() and (folder / "checkpoint").exists():
             raise UserError(f"{model_dir} holds checkpoints of another program (no {_RUN}); use another --model_dir.")
-        return
+        return None
     saved = read(model_dir)
     old, new = dataclasses.asdict(saved.spec.model), dataclasses.asdict(model)
     old["classes"], new["classes"] = list(saved.labels), list(labels)
     old["backbone content"], new["backbone content"] = saved.record.get("backbone_digest"), backbone_digest
     for name, value in new.items():
-        if old[name] != value:
+        if old[name] != value and not (may_change and name in changeable):
+            remedy = "--allow_plan_change to go on with the new one, " if name in changeable else ""
             raise UserError(
                 f"{model_dir} holds another run: {name} is {old[name]!r} there and {value!r} here; "
-                "use another --model_dir, or the old setting."
+                f"use the old setting, {remedy}or another --model_dir."
             )
+    return saved
 
 
 def check_writable(model_dir: str) -> None:

@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from estimator_tl import backbones, heads, inputs, tuning
+from estimator_tl import backbones, heads, inputs
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
 from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.inputs import ImageFolder
-from estimator_tl.launch import run_dir
+from estimator_tl.launch import plan_change, run_dir
 from estimator_tl.model_fn import make_model_fn
 from estimator_tl.optimization import optimizers
+from estimator_tl.tuning import VariablePlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +58,28 @@ def build_model_fn(
     source: Backbone,
     labels: tuple[str, ...],
     train_steps: int | None,
-    show_plan: Callable[[str], None] | None = None,
+    plan: VariablePlan | None = None,
+    **options: Any,
 ) -> Callable[..., Any]:
-    """Returns the model_fn that the settings describe."""
+    """Returns the model_fn that the settings describe.
+
+    Args:
+      spec: the settings.
+      source: the backbone that they name.
+      labels: the classes.
+      train_steps: where training ends, if it is known.
+      plan: from `plan_change.plan_of`; the settings' own, without a past, by default.
+      **options: see `make_model_fn`.
+    """
     model = spec.model
     return make_model_fn(
         backbone=source,
         head=heads.registry.make(model.head).with_labels(labels),
-        tuning=tuning.registry.make(model.tuning),
+        tuning=plan or plan_change.plan_of(source.structure, model),
         optimizer=optimizers.registry.make(model.optimizer),
         learning_rate=spec.training.learning_rate,
-        batch_norm=model.batch_norm,
-        backbone_dropout=model.backbone_dropout,
         train_steps=train_steps,
-        show_plan=show_plan,
+        **options,
     )
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import estimator_tl
+from estimator_tl.backbones import Backbone
+from estimator_tl.backbones.warm_start import WarmStart, warm_start
 from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.versions import installed_versions
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import UserError
-from estimator_tl.inputs import ImageFolder
+from estimator_tl.inputs import ImageFolder, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
-from estimator_tl.launch import run_dir, session
-from estimator_tl.launch.progress import EvaluationReport, ProgressHook
+from estimator_tl.launch import loop, plan_change, run_dir, session
+from estimator_tl.launch.progress import ProgressHook, show_evaluation
+from estimator_tl.tuning import VariablePlan
 
 _EVALUATIONS = 10
 
@@ -41,6 +45,34 @@ class Outcome:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """A run that may begin: all that can be wrong with its settings has been looked at, and nothing written.
+
+    Attributes:
+      data: the pictures, and the folder and its part to evaluate on, if there is one.
+      plan: what moves, and when.
+      before: the global step at which this call begins.
+      total: the one at which it ends.
+      every: steps between checkpoints.
+      changed_at: the global step at which this call changes the plan; None where it does not.
+      model_fn: takes `only_phase` as a keyword.
+      record: for run.json.
+    """
+
+    data: ImageFolder
+    evaluation: tuple[ImageFolder, str] | None
+    source: Backbone
+    plan: VariablePlan
+    before: int
+    total: int
+    every: int
+    changed_at: int | None
+    train_input: Callable[..., Any]
+    model_fn: Callable[..., Any]
+    record: dict[str, Any]
+
+
 def train(spec: RunSpec, model_dir: str, flags_text: str = "", hooks: Sequence[Any] = ()) -> Outcome:
     """Trains a run, or continues it, and evaluates it.
 
@@ -56,62 +88,133 @@ def train(spec: RunSpec, model_dir: str, flags_text: str = "", hooks: Sequence[A
     Raises:
       UserError: something is wrong with the settings, the data or the source.
     """
+    run = _prepare(spec, model_dir)
+    if run.changed_at is not None:
+        _change_plan(run, model_dir)
+    run_dir.write(model_dir, run.record, run.data.labels, flags_text)
+    if spec.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    started = time.monotonic()
+    with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
+        metrics = _train_and_evaluate(run, spec, model_dir, hooks)
+    reached = latest_step(model_dir)
+    outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started)
+    run.record["result"] = dataclasses.asdict(outcome)
+    run_dir.write_record(model_dir, run.record)
+    return outcome
+
+
+def _prepare(spec: RunSpec, model_dir: str) -> _Prepared:
     data = session.training_data(spec.data)
     examples = data.examples("train")
     _check_classes(data, examples.labels)
     evaluation = _evaluation_data(spec, data)
     source = session.open_backbone(spec.model)
     total = spec.training.total_steps(len(examples))
-    function = session.build_model_fn(spec, source, data.labels, total, show_plan=print)
     digest = source.digest()
-    run_dir.check_continuable(model_dir, spec.model, data.labels, digest)
-    run_dir.check_writable(model_dir)
-    before = _global_step(model_dir)
-    _tell(data, model_dir, before, total)
-    record = _record(spec, data, digest, max(total, before))
-    run_dir.write(model_dir, record, data.labels, flags_text)
-
-    if spec.training.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    config = session.run_config(model_dir, spec.training, _checkpoint_steps(spec, total, len(examples)))
-    model = estimator.Estimator(function, model_dir, config, params={})
-    batch = spec.training.batch_size
-    train_input = data.input_fn(
-        source.image_spec, batch, "train", training=True, seed=spec.training.seed, first_step=before
+    saved = run_dir.check_continuable(
+        model_dir, spec.model, data.labels, digest, plan_change.FIELDS, spec.training.allow_plan_change
     )
-    eval_input = evaluation and evaluation[0].input_fn(source.image_spec, batch, evaluation[1])
-    started = time.monotonic()
-    with _naming_bad_examples([data, *([evaluation[0]] if evaluation else [])]):
-        metrics = _run(model, train_input, eval_input, max(total, before), [ProgressHook(total, batch), *hooks])
-    reached = _global_step(model_dir)
-    outcome = Outcome(metrics, reached, reached - before, time.monotonic() - started)
-    record["result"] = dataclasses.asdict(outcome)
-    run_dir.write_record(model_dir, record)
-    return outcome
+    before = latest_step(model_dir)
+    earlier = plan_change.history(saved, spec.model, before)
+    plan = plan_change.plan_of(source.structure, spec.model, earlier)
+    start = _warm_start(spec, data.labels, digest)
+    train_input = data.input_fn(
+        source.image_spec, spec.training.batch_size, "train", training=True, seed=spec.training.seed
+    )
+    model_fn = functools.partial(
+        session.build_model_fn,
+        spec,
+        source,
+        data.labels,
+        total,
+        plan,
+        show_plan=print,
+        warm_start_from=start,
+        recalibrate_on=train_input if spec.model.batch_norm == "recalibrate" else None,
+    )
+    model_fn()  # raises what is wrong with the settings
+    if start:
+        start.check_honoured(model_dir)
+    run_dir.check_writable(model_dir)
+    _tell(data, model_dir, before, total, start if not before else None)
+    known = saved.record if saved else {}
+    record = _record(spec, data, digest, max(total, before))
+    record["earlier"] = [item.to_json() for item in earlier]
+    record["warm_start"] = start.checkpoint if start else known.get("warm_start")
+    return _Prepared(
+        data=data,
+        evaluation=evaluation,
+        source=source,
+        plan=plan,
+        before=before,
+        total=total,
+        every=_checkpoint_steps(spec, total, len(examples)),
+        changed_at=before if len(earlier) > len(known.get("earlier", ())) else None,
+        train_input=train_input,
+        model_fn=model_fn,
+        record=record,
+    )
 
 
-def _tell(data: ImageFolder, model_dir: str, before: int, total: int) -> None:
+def _train_and_evaluate(run: _Prepared, spec: RunSpec, model_dir: str, hooks: Sequence[Any]) -> dict[str, float]:
+    config = session.run_config(model_dir, spec.training, run.every)
+    batch = spec.training.batch_size
+    evaluate = None
+    if run.evaluation:
+        eval_input = run.evaluation[0].input_fn(run.source.image_spec, batch, run.evaluation[1])
+
+        def evaluate(model: Any) -> Any:
+            metrics = model.evaluate(eval_input)
+            show_evaluation(metrics)
+            return metrics
+
+    return loop.train_and_evaluate(
+        lambda phase: estimator.Estimator(run.model_fn(only_phase=phase), model_dir, config, params={}),
+        run.train_input,
+        evaluate,
+        list(loop.stretches(run.plan, run.before, run.total)),
+        run.every,
+        run.before,
+        [ProgressHook(run.total, batch), *hooks],
+    )
+
+
+def _warm_start(spec: RunSpec, labels: tuple[str, ...], digest: str) -> WarmStart | None:
+    """Returns where the run begins, with the head of that run only where it is the same for the same classes."""
+    path = spec.training.warm_start_from
+    if not path:
+        return None
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    if not run_dir.is_run(folder):
+        return warm_start(path, head=False)
+    saved = run_dir.read(folder)
+    if saved.record["backbone_digest"] != digest:
+        raise UserError(
+            f"{path} is a run of another backbone ({saved.spec.model.backbone}, {saved.record['backbone_digest']}), "
+            f"not of {spec.model.backbone} ({digest}); warm-start from a run of the same backbone."
+        )
+    return warm_start(path, head=saved.labels == labels and saved.spec.model.head == spec.model.head)
+
+
+def _change_plan(run: _Prepared, model_dir: str) -> None:
+    """Makes the run's newest checkpoint one that the changed plan can go on from, and says so."""
+    new = plan_change.adopt_checkpoint(run.model_fn(), run.train_input, model_dir)
+    listed = f"{len(new)} slot variables begin empty" if new else "no new slot variables"
+    print(f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {listed}", file=sys.stderr)
+
+
+def _tell(data: ImageFolder, model_dir: str, before: int, total: int, start: WarmStart | None) -> None:
     if data.skipped:
         print(f"skipped {len(data.skipped)} unreadable pictures: {', '.join(data.skipped[:5])}", file=sys.stderr)
+    if start:
+        what = "backbone and head" if start.head else "backbone; the head is new"
+        print(f"warm start from {start.checkpoint}: {what}", file=sys.stderr)
     if before >= total:
         print(
             f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
             file=sys.stderr,
         )
-
-
-def _run(model: Any, train_input: Any, eval_input: Any, total: int, hooks: Sequence[Any]) -> dict[str, float]:
-    if eval_input is None:
-        model.train(train_input, max_steps=total, hooks=list(hooks))
-        return {}
-    train_spec = estimator.TrainSpec(train_input, max_steps=total, hooks=list(hooks))
-    eval_spec = estimator.EvalSpec(
-        eval_input, steps=None, start_delay_secs=0, throttle_secs=0, exporters=[EvaluationReport()]
-    )
-    result, _ = estimator.train_and_evaluate(model, train_spec, eval_spec)
-    if result is None:  # nothing was left to train
-        result = model.evaluate(eval_input)
-    return {name: float(value) for name, value in result.items()}
 
 
 def _evaluation_data(spec: RunSpec, data: ImageFolder) -> tuple[ImageFolder, str] | None:
@@ -138,11 +241,6 @@ def _checkpoint_steps(spec: RunSpec, total: int, examples: int) -> int:
     """By default a checkpoint, and so an evaluation, once an epoch but at most ten times a run."""
     epoch = math.ceil(examples / spec.training.batch_size)
     return spec.training.save_checkpoints_steps or max(epoch, math.ceil(total / _EVALUATIONS))
-
-
-def _global_step(model_dir: str) -> int:
-    checkpoint = tf.train.latest_checkpoint(model_dir) if os.path.isdir(model_dir) else None
-    return int(tf.train.load_variable(checkpoint, "global_step")) if checkpoint else 0
 
 
 def _record(spec: RunSpec, data: ImageFolder, backbone_digest: str, total: int) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.gating import Steps, gate
 from estimator_tl.errors import UserError
 from estimator_tl.optimization.phased import RateSpan, phased_rate
 from estimator_tl.optimization.schedules import Schedule, as_schedule
@@ -36,16 +35,28 @@ class Optimizer:
         """Returns this optimizer with another rate or schedule."""
         return dataclasses.replace(self, schedule=as_schedule(learning_rate))
 
-    def build(self, learning_rate: Any) -> Any:
-        """Returns the `tf.compat.v1.train.Optimizer` with a scalar tensor as its rate."""
+    def check(self, spans: Sequence[RateSpan]) -> None:
+        """Fits phases of any learning rate."""
+
+    def in_graph(self, step: Any, spans: Sequence[RateSpan], total_steps: int | None) -> Any:
+        """Returns the `tf.compat.v1.train.Optimizer` of the current graph, and writes its learning rate as a summary.
+
+        Args:
+          step: the step that is being made, an int64 scalar tensor.
+          spans: the phases' learning rates; empty for a run without phases.
+          total_steps: the step at which the run ends, where it is known.
+        """
+        rate = phased_rate(self.schedule, spans, step, total_steps)
+        with tf.compat.v1.name_scope(None):  # the tag is the same whatever scope the head calls from
+            tf.compat.v1.summary.scalar("learning_rate", rate)
         train = tf.compat.v1.train
         settings = dict(self.settings)
         if self.name == "sgd":
             if not settings["momentum"]:
-                return train.GradientDescentOptimizer(learning_rate)
-            return train.MomentumOptimizer(learning_rate, **settings)
+                return train.GradientDescentOptimizer(rate)
+            return train.MomentumOptimizer(rate, **settings)
         kinds = {"adam": train.AdamOptimizer, "rmsprop": train.RMSPropOptimizer}
-        return kinds[self.name](learning_rate, **settings)
+        return kinds[self.name](rate, **settings)
 
 
 def _optimizer(name: str, learning_rate: Any, **settings: Any) -> Optimizer:
@@ -89,45 +100,3 @@ def rmsprop(
 ) -> Optimizer:
     """RMSProp (Tieleman and Hinton 2012)."""
     return _optimizer("rmsprop", learning_rate, decay=decay, momentum=momentum, epsilon=epsilon, centered=centered)
-
-
-def train_op(
-    optimizer: Optimizer,
-    loss: Any,
-    variables: Sequence[Any],
-    updates: Sequence[Any],
-    total_steps: int | None,
-    spans: Sequence[RateSpan] = (),
-    steps: Mapping[str, Steps] | None = None,
-) -> Any:
-    """Returns the op of one training step: gradients of `variables` applied, updates run, global step advanced.
-
-    Args:
-      optimizer: which rule.
-      loss: scalar tensor.
-      variables: what the rule may move.
-      updates: ops that run before it.
-      total_steps: the step at which the run ends, where it is known.
-      spans: the phases' learning rates; empty for a run without phases.
-      steps: when a variable is moved, by its op's name; always where it is not named.
-
-    Raises:
-      UserError: the loss does not depend on one of the variables, so it would silently not train.
-    """
-    step = tf.compat.v1.train.get_or_create_global_step()
-    now = tf.identity(step)
-    rate = phased_rate(optimizer.schedule, spans, now, total_steps)
-    with tf.compat.v1.name_scope(None):  # the tag is the same whatever scope the head calls from
-        tf.compat.v1.summary.scalar("learning_rate", rate)
-    built = optimizer.build(rate)
-    if steps:
-        built = gate(built, steps, now)
-    gradients = built.compute_gradients(loss, var_list=list(variables))
-    unreached = [variable.op.name for gradient, variable in gradients if gradient is None]
-    if unreached:
-        raise UserError(
-            f"the loss does not depend on {len(unreached)} planned variables ({', '.join(unreached[:3])}); "
-            "freeze them, e.g. with scopes(...)."
-        )
-    with tf.control_dependencies(list(updates)):
-        return built.apply_gradients(gradients, global_step=step)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.specs import INPUT_PLACE
 
 _READ_BYTES = 64 << 20
 
@@ -62,12 +63,27 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 
 class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Shows the plan when training begins."""
+    """Shows the plan when training begins, and what a run that is stopped would not find again."""
 
-    def __init__(self, text: str, show: Callable[[str], None]):
-        """Args: text: the plan's table. show: takes the text, e.g. `print`."""
+    def __init__(self, text: str, show: Callable[[str], None], backbone_dropout: bool):
+        """Args: text: the plan's table. show: takes the text, e.g. `print`. backbone_dropout: whether it is on."""
         self._text = text
         self._show = show
+        self._dropout = backbone_dropout
 
     def begin(self) -> None:
-        self._show(self._text)
+        self._show("\n".join([self._text, *self._lost()]))
+
+    def _lost(self) -> list[str]:
+        lines = []
+        if not tf.compat.v1.get_collection(INPUT_PLACE):
+            lines.append(
+                "resume: this input_fn does not keep its place, a run that goes on begins it anew; "
+                "use etl.inputs, or give train() the hook etl.inputs.checkpoint_hook(estimator)."
+            )
+        if self._dropout:
+            lines.append(
+                "resume: dropout of the backbone draws anew in a run that goes on; with backbone_dropout=False it "
+                "ends bit for bit as one that was not stopped."
+            )
+        return lines

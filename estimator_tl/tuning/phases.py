@@ -161,16 +161,19 @@ def place(policy: Phased, structure: SourceStructure) -> tuple[Span, ...]:
 
 
 def active_spans(spans: Sequence[Span], name: str) -> list[tuple[int, int | None]]:
-    """Returns the intervals of steps [start, end) in which a variable is trained; neighbours are joined."""
-    joined: list[tuple[int, int | None]] = []
-    for span in spans:
-        if name not in span.trainable:
-            continue
-        if joined and joined[-1][1] == span.start:
-            joined[-1] = (joined[-1][0], span.end)
+    """Returns the intervals of steps [start, end) in which a variable is trained."""
+    return joined([(span.start, span.end) for span in spans if name in span.trainable])
+
+
+def joined(intervals: Iterable[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
+    """Returns intervals [start, end) with neighbours made one."""
+    found: list[tuple[int, int | None]] = []
+    for start, end in intervals:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
         else:
-            joined.append((span.start, span.end))
-    return joined
+            found.append((start, end))
+    return found
 
 
 def _steps(where: str, name: str, value: object, least: int = 1) -> int:

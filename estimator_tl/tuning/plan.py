@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
-from estimator_tl.tuning.phases import Phased, Span, active_spans, place
+from estimator_tl.tuning.phases import Phased, Span, active_spans, joined, place
 from estimator_tl.tuning.policies import Policy
 
-BATCH_NORM_MODES = ("inference", "train")
+BATCH_NORM_MODES = ("inference", "train", "recalibrate")
+Intervals = Sequence[tuple[int, "int | None"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +23,14 @@ class VariablePlan:
       structure: the source.
       policy: the tuning policy as text.
       trainable: names of the variables that the optimizer moves, in any phase.
-      batch_norm: ``inference`` or ``train``, for the unfrozen part.
+      batch_norm: ``inference``; ``train``, for the unfrozen part; or ``recalibrate``: statistics are estimated anew
+        before the first step and stay.
       train_batch_norm: names of the batch-norm layers in training mode.
       dropout: whether dropout inside the source drops while training.
       training_switch: the ``training`` argument while training, for sources with one switch.
       spans: the phases on the axis of global steps; empty for a policy without phases.
+      since: the global step from which the plan holds, where another one held before it.
+      past: in which steps before `since` a variable was trained, and so what its slots hold.
     """
 
     structure: SourceStructure
@@ -36,6 +41,20 @@ class VariablePlan:
     dropout: bool
     training_switch: bool
     spans: tuple[Span, ...] = ()
+    since: int = 0
+    past: Mapping[str, Intervals] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
+
+    def after(self, step: int, earlier: VariablePlan, keeps_slots: bool) -> VariablePlan:
+        """Returns this plan for a run that followed another one until a step.
+
+        Args:
+          step: the first global step of this plan.
+          earlier: the plan before it, for the same source.
+          keeps_slots: whether variables go on with their slots, as they do under the same optimizer.
+        """
+        names = self.trainable if keeps_slots else ()
+        past = {name: clipped(earlier.active_steps(name), 0, step) for name in names if name in earlier.trainable}
+        return dataclasses.replace(self, since=step, past=types.MappingProxyType(past))
 
     def call_mode(self, training: bool) -> CallMode:
         """Returns how the source is called in a graph for training, or for anything else."""
@@ -58,12 +77,24 @@ class VariablePlan:
 
     def active_steps(self, name: str) -> list[tuple[int, int | None]]:
         """Returns the intervals of global steps [start, end) in which a trainable variable is trained."""
-        return active_spans(self.spans, name) if self.spans else [(0, None)]
+        own = active_spans(self.spans, name) if self.spans else [(0, None)]
+        return joined([*self.past.get(name, ()), *clipped(own, self.since, None)])
 
     @property
     def frozen_whole(self) -> bool:
         """True where no variable of the source is trained."""
         return not self.trainable
+
+
+def clipped(intervals: Intervals, start: int, end: int | None) -> list[tuple[int, int | None]]:
+    """Returns the parts of intervals of steps that lie within [start, end)."""
+    found: list[tuple[int, int | None]] = []
+    for first, last in intervals:
+        ends = [e for e in (last, end) if e is not None]
+        low, high = max(first, start), min(ends, default=None)
+        if high is None or low < high:
+            found.append((low, high))
+    return found
 
 
 def make_plan(
@@ -77,8 +108,9 @@ def make_plan(
     Args:
       structure: the source.
       policy: see `estimator_tl.tuning`.
-      batch_norm: ``inference`` (statistics never move) or ``train`` (unfrozen
-        batch-norm layers use and update batch statistics).
+      batch_norm: ``inference`` (statistics never move), ``train`` (unfrozen
+        batch-norm layers use and update batch statistics) or ``recalibrate``
+        (statistics are estimated on the target data before the first step).
       backbone_dropout: None means: on for an unfrozen source as far as its
         batch norm allows, off for a frozen one or one that is frozen in some phase.
 
@@ -95,6 +127,8 @@ def make_plan(
             f"{policy}: batch norm in training mode would move the statistics of parts that are not unfrozen yet; "
             "use batch norm inference with phases."
         )
+    if batch_norm == "recalibrate" and not structure.has_statistics:
+        raise UserError(f"{structure.handle} has no batch-norm statistics to recalibrate; use batch norm inference.")
     if backbone_dropout is None and not all(span.trainable for span in spans):
         backbone_dropout = False  # one graph serves all phases, the frozen ones too
     trainable = frozenset(policy.select(structure))

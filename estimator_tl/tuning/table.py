@@ -39,17 +39,18 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
 
 
 def _phase_lines(plan: VariablePlan, head_sizes: Mapping[str, int] | None) -> list[str]:
-    """Returns a line a phase: its steps, its policy and what it trains."""
+    return [phase_line(plan, number, head_sizes) for number in range(len(plan.spans))]
+
+
+def phase_line(plan: VariablePlan, number: int, head_sizes: Mapping[str, int] | None = None) -> str:
+    """Returns a phase, counted from 0, as a line: its steps, its policy and what it trains."""
+    span = plan.spans[number]
     head = sum((head_sizes or {}).values())
-    lines = []
-    for number, span in enumerate(plan.spans, 1):
-        trained = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
-        rate = "" if span.phase.learning_rate is None else f", learning rate {span.phase.learning_rate}"
-        rate += "" if span.phase.multiplier == 1 else f", learning rate times {span.phase.multiplier:g}"
-        rate += ", schedule begun anew" if span.phase.restart else ""
-        policy = span.phase.policy
-        lines.append(f"phase {number}, {_interval(span.start, span.end)}: {policy}, trains {trained:,}{rate}")
-    return lines
+    trained = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
+    rate = "" if span.phase.learning_rate is None else f", learning rate {span.phase.learning_rate}"
+    rate += "" if span.phase.multiplier == 1 else f", learning rate times {span.phase.multiplier:g}"
+    rate += ", schedule begun anew" if span.phase.restart else ""
+    return f"phase {number + 1}, {_interval(span.start, span.end)}: {span.phase.policy}, trains {trained:,}{rate}"
 
 
 def _interval(start: int, end: int | None) -> str:

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from estimator_tl.compat import tf
-from estimator_tl.launch.progress import EvaluationReport, ProgressHook, clock, metrics_text
+from estimator_tl.launch.progress import ProgressHook, clock, metrics_text, show_evaluation
 
 
 class Terminal(io.StringIO):
@@ -54,7 +54,7 @@ def test_plain_lines_elsewhere(seconds):
 
 def test_evaluation_takes_the_place_of_the_bar():
     for stream, start in ((Terminal(), "\r\x1b[K"), (io.StringIO(), "")):
-        EvaluationReport(stream).export(None, "", "", {"accuracy": 0.5, "global_step": 7}, False)
+        show_evaluation({"accuracy": 0.5, "global_step": 7}, stream)
         assert stream.getvalue() == start + "evaluation at step 7: accuracy 0.5000\n"
 
 

@@ -10,6 +10,7 @@ import pytest
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.optimization import optimizers, schedules
+from estimator_tl.optimization.training import train_op
 
 
 def rates(spec, steps, total=None):
@@ -59,7 +60,7 @@ def step_with(spec, rate=0.1, steps=3):
     with tf.Graph().as_default():
         w = tf.compat.v1.get_variable("w", initializer=tf.ones([]), use_resource=True)
         optimizer = optimizers.registry.make(spec).with_learning_rate(rate)
-        op = optimizers.train_op(optimizer, w * w, [w], [], None)
+        op = train_op(optimizer, w * w, [w], [], None)
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             values = []
@@ -130,4 +131,4 @@ def test_a_variable_that_the_loss_does_not_reach_is_an_error():
         used = tf.compat.v1.get_variable("used", initializer=1.0)
         lost = tf.compat.v1.get_variable("lost", initializer=1.0)
         with pytest.raises(UserError, match="does not depend on.*lost"):
-            optimizers.train_op(optimizers.sgd(), used * 2, [used, lost], [], None)
+            train_op(optimizers.sgd(), used * 2, [used, lost], [], None)
