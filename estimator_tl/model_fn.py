@@ -21,7 +21,7 @@ from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
 from estimator_tl.optimization.training import train_op
 from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_plan
-from estimator_tl.tuning.hooks import FrozenCheckHook, PlanHook
+from estimator_tl.tuning.hooks import FitsCheckpointHook, FrozenCheckHook, PlanHook
 from estimator_tl.tuning.table import phase_line, plan_table
 
 IMAGE_KEY = "image"
@@ -104,7 +104,7 @@ def make_model_fn(
             regularization_losses=_regularization(plan, built),
             embedding=built.features,
         )
-        hooks = model.training_hooks(built, head_variables, show) if training else ()
+        hooks = model.training_hooks(built, head_variables, show, config) if training else ()
         if training:
             values.check(getattr(config, "model_dir", None))
         return spec._replace(
@@ -145,14 +145,16 @@ class _Model:
         return self.plan.trainable if self.only_phase is None else self.plan.spans[self.only_phase].trainable
 
     def training_hooks(
-        self, built: BuiltBackbone, head_variables: Sequence[Any], show: Callable[[str], None]
+        self, built: BuiltBackbone, head_variables: Sequence[Any], show: Callable[[str], None], config: Any
     ) -> list[Any]:
         sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
         text = plan_table(self.plan, sizes)
         if self.only_phase:
             text = phase_line(self.plan, self.only_phase, sizes)
         resting = self.plan.trainable - self._moving
+        model_dir = getattr(config, "model_dir", None)
         return [
+            *([FitsCheckpointHook(model_dir, config.is_chief)] if model_dir else []),
             PlanHook(text, show, self.plan.dropout and self.backbone.is_random),
             FrozenCheckHook({name: built.variables[name] for name in (*self.plan.frozen, *sorted(resting))}),
         ]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoints import assign
 
 #: Returns values by variable name; called when there is no checkpoint to restore, once.
 Values = Callable[[], Mapping[str, Any]]
-_ASSIGN_BYTES = 32 << 20
 
 
 def assigning_scaffold(variables: Mapping[str, Any], read: Values) -> Any:
@@ -27,24 +27,3 @@ def assigning_scaffold(variables: Mapping[str, Any], read: Values) -> Any:
         assign(session, variables, read())
 
     return tf.compat.v1.train.Scaffold(init_fn=init_fn)
-
-
-def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Assigns values in a session, in parts of some 32 MB, without adding an op to its graph."""
-    pending: dict[Any, Any] = {}
-    size = 0
-    for name, value in values.items():
-        variable = variables[name]
-        for copy in getattr(variable, "values", None) or (variable,):
-            # Feeding the initializer's own value tensor adds no op to the graph.
-            pending[copy.initializer] = (copy.initializer.inputs[1], value)
-        size += value.nbytes
-        if size >= _ASSIGN_BYTES:
-            _run(session, pending)
-            pending, size = {}, 0
-    _run(session, pending)
-
-
-def _run(session: Any, pending: Mapping[Any, tuple[Any, Any]]) -> None:
-    if pending:
-        session.run(list(pending), feed_dict=dict(pending.values()))

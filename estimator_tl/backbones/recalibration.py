@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from estimator_tl.backbones.base import Backbone
-from estimator_tl.backbones.initial_values import assign
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoints import assign
 from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode, SourceVariable
 

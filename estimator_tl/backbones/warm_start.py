@@ -14,6 +14,7 @@ from estimator_tl.structure import SourceStructure
 
 #: A variable of warm-started runs, by which a run that goes on is told from one that would ignore its warm start.
 MARK = "estimator_tl/warm_start"
+_OBJECT_BASED = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,11 @@ class WarmStart:
           UserError: a variable of the source is not there, or has another shape.
         """
         shapes = tf.train.load_checkpoint(self.checkpoint).get_variable_to_shape_map()
+        if any(name.endswith(_OBJECT_BASED) for name in shapes):
+            raise UserError(
+                f"{self.path} was written by tf.train.Checkpoint or Keras, not by an Estimator: its variables have "
+                "the names of objects; warm-start from the model_dir of an Estimator."
+            )
         for variable in structure.variables:
             found = shapes.get(variable.name)
             if found is None or tuple(found) != variable.shape:

@@ -22,26 +22,48 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     refuse_arguments("inspect", arguments)
     if bool(values.model_dir) == bool(values.backbone):
         raise UserError("inspect needs one of --backbone and --model_dir.")
-    from estimator_tl import tuning
     from estimator_tl.config import ModelSpec
     from estimator_tl.launch import run_dir, session
+    from estimator_tl.launch.auditing import has_checkpoint
+    from estimator_tl.launch.plan_change import plan_of
     from estimator_tl.tuning.table import plan_table
 
-    if values.model_dir:
-        saved = run_dir.read(values.model_dir)
-        model = saved.spec.model
+    saved = run_dir.read(values.model_dir) if values.model_dir else None
+    model = saved.spec.model if saved else ModelSpec(**model_settings(values))
+    if saved:
         print(_run_text(saved, values.model_dir))
-    else:
-        model = ModelSpec(**model_settings(values))
     source = session.open_backbone(model)
-    plan = tuning.make_plan(
-        source.structure, tuning.registry.make(model.tuning), model.batch_norm, model.backbone_dropout
-    )
+    plan = plan_of(source.structure, model)
     print(_source_text(source))
     if values.variables:
         print(_variables_text(source.structure, plan))
     print(plan_table(plan))
+    if saved and has_checkpoint(values.model_dir):
+        _audit(saved, values.model_dir, source)
     return 0
+
+
+def _audit(saved: Any, model_dir: str, source: Any) -> None:
+    """Prints what moved in a run.
+
+    Raises:
+      UserError: it contradicts the plan.
+    """
+    from estimator_tl.launch.auditing import audit_run
+    from estimator_tl.tuning.audit import audit_table, contradictions
+
+    findings, what = audit_run(saved, model_dir, source)
+    print(f"audit of {what}")
+    print(audit_table(findings))
+    against = contradictions(findings)
+    for line in against:
+        print(f"contradiction: {line}")
+    if against:
+        raise UserError(
+            f"{len(against)} variables contradict the plan ({against[0]}); something outside the plan wrote to the "
+            "run's checkpoints or its graph, or the run was trained with other settings."
+        )
+    print("the checkpoints agree with the plan")
 
 
 def _run_text(saved: Any, model_dir: str) -> str:
@@ -55,7 +77,7 @@ def _run_text(saved: Any, model_dir: str) -> str:
         f"data           {spec.data.train_data}, {record['pictures']} pictures, {record['data_digest']}",
         f"classes        {len(saved.labels)}: {', '.join(saved.labels[:20])}{', ...' * (len(saved.labels) > 20)}",
         f"head           {spec.model.head}",
-        f"optimizer      {spec.model.optimizer}, learning rate {spec.training.learning_rate}, "
+        f"optimizer      {spec.model.optimizer}, learning rate {spec.training.learning_rate or 'its own'}, "
         f"batch {spec.training.batch_size}",
         f"made with      estimator_tl {record['estimator_tl']}, "
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),

@@ -142,7 +142,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
 
     if values.export_dir:
         check_writable(values.export_dir)
-    outcome = train(spec, values.model_dir, command.text(leave_out=("debug", "help", "flagfile")))
+    outcome = train(spec, values.model_dir, command.text(leave_out=("debug", "help", "flagfile", "allow_plan_change")))
     if outcome.metrics:
         print(f"step {outcome.global_step}: {metrics_text(outcome.metrics)}")
     print(f"{outcome.steps} steps in {outcome.seconds:.1f} s; run kept in {values.model_dir}")

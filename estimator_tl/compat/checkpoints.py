@@ -1,10 +1,70 @@
-"""Hooks that write checkpoints."""
+"""Writing checkpoints: hooks, and checkpoints made from others."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
+
+_ASSIGN_BYTES = 32 << 20
+
+
+def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Assigns values in a session, in parts of some 32 MB, without adding an op to its graph."""
+    pending: dict[Any, tuple[Any, Any]] = {}
+    size = 0
+    for name, value in values.items():
+        variable = variables[name]
+        for copy in getattr(variable, "values", None) or (variable,):
+            # Feeding the initializer's own value tensor adds no op to the graph.
+            pending[copy.initializer] = (copy.initializer.inputs[1], value)
+        size += value.nbytes
+        if size >= _ASSIGN_BYTES:
+            session.run(list(pending), feed_dict=dict(pending.values()))
+            pending, size = {}, 0
+    if pending:
+        session.run(list(pending), feed_dict=dict(pending.values()))
+
+
+def extend_checkpoint(model_dir: str, values: Mapping[str, Any]) -> None:
+    """Writes the newest checkpoint of a model_dir anew with further variables; the old one stays beside it.
+
+    Args:
+      model_dir: holds a checkpoint.
+      values: arrays by variable name, of names that the checkpoint does not have.
+    """
+    tf = load_tensorflow()
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(model_dir))
+    types = reader.get_variable_to_dtype_map()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = {
+            name: tf.Variable(tf.zeros(shape, types[name]), name=f"v{index}")  # names of ops may not nest as these do
+            for index, (name, shape) in enumerate(reader.get_variable_to_shape_map().items())
+        }
+        added = {name: tf.Variable(tf.zeros(value.shape, value.dtype), name="added") for name, value in values.items()}
+        session.run(tf.compat.v1.global_variables_initializer())
+        for name, variable in variables.items():
+            assign(session, {name: variable}, {name: reader.get_tensor(name)})
+        assign(session, added, values)
+        saver = tf.compat.v1.train.Saver({**variables, **added})
+        step = int(reader.get_tensor("global_step"))
+        made = saver.save(session, os.path.join(model_dir, "changed.ckpt"), global_step=step, write_state=False)
+    _make_newest(tf, model_dir, os.path.basename(made))
+
+
+def _make_newest(tf: Any, model_dir: str, checkpoint: str) -> None:
+    known = tf.train.get_checkpoint_state(model_dir).all_model_checkpoint_paths
+    paths = [os.path.relpath(path, model_dir) for path in known]
+    state = tf.compat.v1.train.generate_checkpoint_state_proto(
+        model_dir, checkpoint, [*(path for path in paths if path != checkpoint), checkpoint]
+    )
+    with tempfile.NamedTemporaryFile("w", dir=model_dir, prefix=".checkpoint.", delete=False) as stream:
+        stream.write(str(state))
+    os.chmod(stream.name, 0o644)
+    os.replace(stream.name, os.path.join(model_dir, "checkpoint"))
 
 
 def aligned_saver_hook(model_dir: str, every: int) -> Any:

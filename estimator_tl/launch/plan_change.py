@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from estimator_tl.backbones.initial_values import assign
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoints import extend_checkpoint
 from estimator_tl.config import ModelSpec
 from estimator_tl.errors import UserError
-from estimator_tl.launch.run_dir import SavedRun, write_whole
+from estimator_tl.launch.run_dir import SavedRun
 from estimator_tl.registry import parse_call
 from estimator_tl.structure import SourceStructure
 from estimator_tl.tuning import VariablePlan, make_plan, registry
@@ -71,17 +69,18 @@ def plan_of(structure: SourceStructure, model: ModelSpec, earlier: Sequence[Earl
       model: its settings now.
       earlier: from `history`.
     """
-    plans = [_plan(structure, dataclasses.replace(model, **item.settings)) for item in earlier]
     optimizers = [*(item.settings["optimizer"] for item in earlier), model.optimizer]
-    found: VariablePlan | None = None
-    for index, plan in enumerate([*plans, _plan(structure, model)]):
-        if found is None:
-            found = plan
-            continue
-        same = parse_call(optimizers[index - 1]).name == parse_call(optimizers[index]).name
-        found = plan.after(earlier[index - 1].until, found, keeps_slots=same)
-    assert found is not None
+    found, *later = plans_of(structure, model, earlier)
+    for index, plan in enumerate(later):
+        same = parse_call(optimizers[index]).name == parse_call(optimizers[index + 1]).name
+        found = plan.after(earlier[index].until, found, keeps_slots=same)
     return found
+
+
+def plans_of(structure: SourceStructure, model: ModelSpec, earlier: Sequence[Earlier]) -> list[VariablePlan]:
+    """Returns the plans that held in a run, oldest first, each as if it had held always."""
+    models = [*(dataclasses.replace(model, **item.settings) for item in earlier), model]
+    return [_plan(structure, item) for item in models]
 
 
 def _plan(structure: SourceStructure, model: ModelSpec) -> VariablePlan:
@@ -91,8 +90,6 @@ def _plan(structure: SourceStructure, model: ModelSpec) -> VariablePlan:
 def adopt_checkpoint(model_fn: Callable[..., Any], input_fn: Callable[[], Any], model_dir: str) -> list[str]:
     """Gives the newest checkpoint of a run the slots that a changed plan needs, empty.
 
-    A checkpoint of the same step is written beside it, and becomes the newest.
-
     Args:
       model_fn: of the changed plan.
       input_fn: of the run; only its shapes are used.
@@ -101,29 +98,14 @@ def adopt_checkpoint(model_fn: Callable[..., Any], input_fn: Callable[[], Any], 
     Returns:
       The names of the new slot variables; empty where none were missing and nothing was written.
     """
-    path = tf.train.latest_checkpoint(model_dir)
-    reader = tf.train.load_checkpoint(path)
-    known = reader.get_variable_to_shape_map()
-    step = int(reader.get_tensor("global_step"))
+    known = tf.train.load_checkpoint(tf.train.latest_checkpoint(model_dir)).get_variable_to_shape_map()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.train.get_or_create_global_step()
         features, labels = tf.compat.v1.data.make_initializable_iterator(input_fn()).get_next()
         model_fn(features, labels, "train", {}, None)
-        variables = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
-        missing = sorted(set(variables) - set(known))
-        if missing:
-            session.run(tf.compat.v1.global_variables_initializer())
-            assign(session, variables, {name: reader.get_tensor(name) for name in variables if name in known})
-            saver = tf.compat.v1.train.Saver(save_relative_paths=True)
-            made = saver.save(session, os.path.join(model_dir, "changed.ckpt"), global_step=step, write_state=False)
-            _make_newest(model_dir, os.path.basename(made))
-    return missing
-
-
-def _make_newest(model_dir: str, checkpoint: str) -> None:
-    known = tf.train.get_checkpoint_state(model_dir).all_model_checkpoint_paths
-    paths = [os.path.relpath(path, model_dir) for path in known]
-    state = tf.compat.v1.train.generate_checkpoint_state_proto(
-        model_dir, checkpoint, [*(path for path in paths if path != checkpoint), checkpoint]
-    )
-    write_whole(Path(model_dir, "checkpoint"), str(state))
+        missing = {v.op.name: v for v in tf.compat.v1.global_variables() if v.op.name not in known}
+        session.run([variable.initializer for variable in missing.values()])
+        values = session.run(missing)
+    if values:
+        extend_checkpoint(model_dir, values)
+    return sorted(values)

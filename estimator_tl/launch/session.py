@@ -10,6 +10,7 @@ from estimator_tl import backbones, heads, inputs
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
 from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
+from estimator_tl.errors import UserError
 from estimator_tl.inputs import ImageFolder
 from estimator_tl.launch import plan_change, run_dir
 from estimator_tl.model_fn import make_model_fn
@@ -81,6 +82,22 @@ def build_model_fn(
         train_steps=train_steps,
         **options,
     )
+
+
+def check_single_process() -> None:
+    """Checks that no cluster is described.
+
+    Phases are trained one after the other, each by a call of its own. In a cluster the evaluator would stop at the
+    end of the first, and no process could start its server again for the second.
+
+    Raises:
+      UserError: TF_CONFIG describes a cluster.
+    """
+    if estimator.RunConfig().cluster_spec:
+        raise UserError(
+            "TF_CONFIG describes a cluster, but train runs in one process; unset it, or use etl.make_model_fn and "
+            "train_and_evaluate in a program of your own, whose graph serves all phases."
+        )
 
 
 def run_config(model_dir: str, training: TrainingSpec, save_checkpoints_steps: int | None = None) -> Any:

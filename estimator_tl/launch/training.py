@@ -105,6 +105,7 @@ def train(spec: RunSpec, model_dir: str, flags_text: str = "", hooks: Sequence[A
 
 
 def _prepare(spec: RunSpec, model_dir: str) -> _Prepared:
+    session.check_single_process()
     data = session.training_data(spec.data)
     examples = data.examples("train")
     _check_classes(data, examples.labels)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoints import extend_checkpoint
+from estimator_tl.errors import UserError
 from estimator_tl.specs import INPUT_PLACE
 
+_STOP = "signal_early_stopping/STOP"
 _READ_BYTES = 64 << 20
 
 
@@ -60,6 +66,35 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
                 part, size = {}, 0
         if part:
             yield part
+
+
+class FitsCheckpointHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Sees before a session restores it whether the newest checkpoint has every variable of the graph.
+
+    The variable of the Estimator API's early stopping hooks is added where it is missing, so that such a hook may join
+    a run that began without it.
+    """
+
+    def __init__(self, model_dir: str, is_chief: bool):
+        """Args: model_dir: of the run. is_chief: whether this process writes its checkpoints."""
+        self._model_dir = model_dir
+        self._is_chief = is_chief
+
+    def begin(self) -> None:
+        path = tf.train.latest_checkpoint(self._model_dir) if os.path.isdir(self._model_dir) else None
+        if path is None or tf.distribute.has_strategy():
+            return
+        known = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        missing = sorted({v.op.name for v in tf.compat.v1.global_variables()} - set(known))
+        if missing == [_STOP] and self._is_chief:
+            extend_checkpoint(self._model_dir, {_STOP: np.array(False)})
+        elif missing and missing != [_STOP]:
+            listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise UserError(
+                f"{path} lacks {len(missing)} variables of this graph ({listed}): it was trained under another policy "
+                "or optimizer; use those, another model_dir with warm_start_from, or `estimator-tl train "
+                "--allow_plan_change`."
+            )
 
 
 class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]

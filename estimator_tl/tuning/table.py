@@ -29,11 +29,10 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
     for name, size in (head_sizes or {}).items():
         rows.append((name, "train", 1, size, size, ""))
     header = ("group", "state", "variables", "trained", "parameters", "batch norm")
-    cells = [header, *((n, s, str(c), f"{t:,}", f"{p:,}", b) for n, s, c, t, p, b in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    cells = [(n, s, str(c), f"{t:,}", f"{p:,}", b) for n, s, c, t, p, b in rows]
     lines = [
         f"tuning {plan.policy}, batch norm {plan.batch_norm}, backbone dropout {'on' if plan.dropout else 'off'}",
-        *(_line(row, widths) for row in cells),
+        text_table(header, cells, left=(0, 1, 5)),
     ]
     return "\n".join([*lines, *_phase_lines(plan, head_sizes), summary(plan, head_sizes)])
 
@@ -109,7 +108,11 @@ def _merge(run: Sequence[_Row]) -> _Row:
     )
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    left = (0, 1, 5)
-    cells = [cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
-    return "  ".join(cells).rstrip()
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Returns columns as wide as they must be. Args: left: the numbers of those set to the left."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        cells = [cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

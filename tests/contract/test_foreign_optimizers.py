@@ -116,6 +116,24 @@ def test_trap_16_begins_anew_for_optimizers_of_others_too(source, name, tmp_path
         assert RATE * 0.9 <= np.median(change) <= change.max() <= RATE * 1.001, variable
 
 
+class Decaying(V1.MomentumOptimizer):
+    """Momentum with decoupled weight decay."""
+
+    def _resource_apply_dense(self, grad, var):
+        with tf.control_dependencies([var.assign(0.9 * var)]):
+            return super()._resource_apply_dense(grad, var)
+
+
+@pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
+def test_trap_3_weight_decay_leaves_alone_what_rests(source, tmp_path):
+    """With a gradient of zero alone, decay and momentum would go on moving it."""
+    spec, top = next(iter(source.partial.items()))
+    tuning = f"phases(phase({spec}, until=2), phase(frozen, until=4), full)"
+    states = train(make_model_fn(source, tuning, Decaying(RATE, 0.9)), source, tmp_path, 5)
+    expected = [HEAD | top] * 2 + [HEAD] * 2 + [HEAD | source.trainable]
+    assert moved_by_step(states, {*source.values, *HEAD}) == expected
+
+
 def refused(source, optimizer, tuning="full", **kwargs):
     with pytest.raises(UserError) as error:  # noqa: PT012 - some are found at once, some in the graph
         model_fn = make_model_fn(source, tuning, optimizer, **kwargs)

@@ -75,7 +75,7 @@ def test_each_step_moves_exactly_its_phase(source, optimizer, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-def test_a_part_may_rest_and_come_back(source, tmp_path):
+def test_trap_3_a_part_may_rest_and_come_back(source, tmp_path):
     """At rest it is moved neither by its momentum nor by Adam."""
     spec, top = next(iter(source.partial.items()))
     tuning = f"phases(phase(full, until=2), phase({spec}, until=4), full)"

@@ -101,7 +101,7 @@ def test_batch_norm_of_a_frozen_source_never_trains():
     assert set(plan.frozen) == {v.name for v in layered().variables}
 
 
-def test_one_switch_refuses_partial_training_batch_norm():
+def test_trap_18_one_switch_refuses_partial_training_batch_norm():
     with pytest.raises(UserError, match="one training switch"):
         tuning.make_plan(flat(), tuning.last_groups(2), batch_norm="train")
 

@@ -1,0 +1,86 @@
+"""The best model of a run, kept as a SavedModel while it trains."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from estimator_tl.compat import estimator, tf
+from estimator_tl.errors import UserError, nearest
+
+_BEST = "best.json"
+_LOWER_IS_BETTER = ("loss", "error", "perplexity")
+
+
+class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
+    """Exports each evaluation that is better than all before it, for `EvalSpec.exporters`.
+
+    The Estimator API's own compares losses unless told otherwise, and a restart makes it forget what it has seen, so
+    that it may put a worse model in the place of a better one. This one keeps the best value beside the exports.
+    """
+
+    def __init__(
+        self,
+        receiver_fn: Callable[[], Any],
+        metric: str = "accuracy",
+        higher_is_better: bool | None = None,
+        name: str = "best",
+    ):
+        """Prepares the exporter.
+
+        Args:
+          receiver_fn: e.g. from `image_receiver_fn`.
+          metric: the name of the metric to compare.
+          higher_is_better: by default True, but for losses and errors.
+          name: the folder under ``model_dir/export``.
+        """
+        self._receiver_fn = receiver_fn
+        self._metric = metric
+        lower = any(word in metric for word in _LOWER_IS_BETTER)
+        self._sign = 1.0 if (not lower if higher_is_better is None else higher_is_better) else -1.0
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The folder under ``model_dir/export``."""
+        return self._name
+
+    def export(
+        self,
+        estimator: Any,
+        export_path: str,
+        checkpoint_path: str,
+        eval_result: Mapping[str, Any],
+        is_the_final_export: bool,
+    ) -> str | None:
+        """Exports the checkpoint if it is the best; returns the folder of the new version, or None."""
+        if self._metric not in eval_result:
+            raise UserError(
+                f"the evaluation has no metric {self._metric!r}; {nearest(self._metric, sorted(eval_result))}"
+            )
+        value = float(eval_result[self._metric])
+        best = self._best(export_path)
+        if math.isnan(value) or (best is not None and self._sign * value <= self._sign * best):
+            return None
+        made = estimator.export_saved_model(export_path, self._receiver_fn, checkpoint_path=checkpoint_path)
+        record = {self._metric: value, "global_step": int(eval_result["global_step"])}
+        _write_whole(Path(export_path, _BEST), json.dumps(record) + "\n")
+        return str(tf.compat.as_str_any(made))
+
+    def _best(self, export_path: str) -> float | None:
+        path = Path(export_path, _BEST)
+        if not path.is_file():
+            return None
+        value = json.loads(path.read_text()).get(self._metric)
+        return None if value is None else float(value)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+        stream.write(text)
+    os.replace(stream.name, path)

@@ -1,0 +1,60 @@
+"""The audit of a run directory: its checkpoints against its source and its plans."""
+
+from __future__ import annotations
+
+import os
+
+from estimator_tl.backbones import Backbone
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
+from estimator_tl.launch.plan_change import Earlier, plans_of
+from estimator_tl.launch.run_dir import SavedRun
+from estimator_tl.tuning.audit import Course, Finding, State, audit, state_of
+
+
+def audit_run(saved: SavedRun, model_dir: str, source: Backbone) -> tuple[list[Finding], str]:
+    """Audits the checkpoints that a run has kept.
+
+    Returns:
+      What became of each variable of the source, and what was compared, in words.
+
+    Raises:
+      UserError: the run has no checkpoint, or the source is not what it was.
+    """
+    digest = saved.record["backbone_digest"]
+    if source.digest() != digest:
+        raise UserError(
+            f"{source.handle} is no longer what the run was made from (sha256 differs), so the run cannot be held "
+            f"against it; put the old one ({digest}) back."
+        )
+    checkpoints = sorted((_state(path) for path in _paths(model_dir)), key=lambda state: state.step)
+    if not checkpoints:
+        raise UserError(f"{model_dir} holds no checkpoint yet; run `train` to its first one.")
+    earlier = [Earlier.from_json(values) for values in saved.record.get("earlier", ())]
+    plans = plans_of(source.structure, saved.spec.model, earlier)
+    course = Course(list(zip(plans, [*(item.until for item in earlier), None])))
+    start, what = state_of(0, source.values()), "the source"
+    if saved.record.get("warm_start"):
+        what = saved.record["warm_start"]
+        if not os.path.exists(f"{what}.index"):
+            raise UserError(f"the run began from {what}, which is gone; put it back to audit the run.")
+        start = State(0, _state(what).value)
+    steps = sorted({state.step for state in checkpoints})
+    listed = ", ".join(map(str, steps))
+    return audit(course, start, checkpoints), f"{len(checkpoints)} checkpoints (steps {listed}) against {what}"
+
+
+def has_checkpoint(model_dir: str) -> bool:
+    """True where there is something to audit."""
+    return bool(_paths(model_dir))
+
+
+def _paths(model_dir: str) -> list[str]:
+    state = tf.train.get_checkpoint_state(model_dir)
+    paths = state.all_model_checkpoint_paths if state else ()
+    return [path for path in paths if os.path.exists(f"{path}.index")]
+
+
+def _state(path: str) -> State:
+    reader = tf.train.load_checkpoint(path)
+    return State(int(reader.get_tensor("global_step")), reader.get_tensor)

@@ -1,0 +1,43 @@
+"""Runs of the command line on tiny sources, for tests that look at their checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from estimator_tl.cli.main import main
+from tests.contract.test_variables import checkpoint_values
+
+HEAD = frozenset({"head/logits/kernel", "head/logits/bias"})
+
+
+def train(model_dir, source, pictures, steps, *flags, code=0):
+    """Runs `train` with a checkpoint of every step; further flags win."""
+    common = {
+        "backbone": source.handle,
+        "train_data": pictures,
+        "model_dir": model_dir,
+        "train_steps": steps,
+        "batch_size": 7,
+        "save_checkpoints_steps": 1,
+        "keep_checkpoint_max": 0,
+        "learning_rate": 0.01,
+        "validation_fraction": 0,
+    }
+    assert main(["train", *(f"--{name}={value}" for name, value in common.items()), *flags]) == code
+
+
+def states(model_dir, last):
+    """The values of each step's checkpoint, from step 0."""
+    return [checkpoint_values(Path(model_dir, f"model.ckpt-{step}")) for step in range(last + 1)]
+
+
+def moved(before, after, names):
+    """Those of `names` that differ between two checkpoints."""
+    return frozenset(name for name in names if not np.array_equal(before[name], after[name]))
+
+
+def files(folder):
+    """All files below a folder, with their content's hash."""
+    return {str(p.relative_to(folder)): hash(p.read_bytes()) for p in Path(folder).rglob("*") if p.is_file()}
