@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import tf
@@ -50,9 +51,8 @@ def has_checkpoint(model_dir: str) -> bool:
 
 
 def _paths(model_dir: str) -> list[str]:
-    state = tf.train.get_checkpoint_state(model_dir)
-    paths = state.all_model_checkpoint_paths if state else ()
-    return [path for path in paths if os.path.exists(f"{path}.index")]
+    # By file: TensorFlow's own list is short of those that a run with keep_checkpoint_max=0 has kept.
+    return [str(path.with_suffix("")) for path in sorted(Path(model_dir).glob("*.ckpt-*.index"))]
 
 
 def _state(path: str) -> State:
