@@ -42,14 +42,16 @@ def test_recipes_are_valid_flags():
     from estimator_tl.cli.command import CommandFlags, define_common
 
     recipes = sorted((Path(__file__).parent.parent / "flags").glob("*.flags"))
-    assert [recipe.stem for recipe in recipes] == ["frozen", "full", "last_layers"]
+    names = ["frozen", "full", "gradual", "last_layers", "linear_probe_then_full"]
+    assert [recipe.stem for recipe in recipes] == names
     for recipe in recipes:
         known = CommandFlags()
         train.define(known)
         define_common(known)
         known.values(["train", f"--flagfile={recipe}"])
         assert str(etl.tuning.registry.make(known.values.tuning)).startswith(recipe.stem)
-        etl.optimizers.registry.make(known.values.optimizer).with_learning_rate(known.values.learning_rate)
+        rate = known.values.learning_rate
+        etl.optimizers.registry.make(known.values.optimizer).with_learning_rate(rate)
         etl.heads.registry.make(known.values.head)
 
 

@@ -121,6 +121,9 @@ def make_plan(
     check_known("batch_norm mode", batch_norm, BATCH_NORM_MODES)
     if not isinstance(policy, Policy):
         raise UserError(f"{policy} is a part of phases(...), not a tuning policy; write e.g. phases({policy}, full).")
+    movable = [v for v in structure.variables if v.trainable]
+    if policy.expects_some and not movable:
+        raise UserError(f"{structure.handle} has no trainable variables; use --tuning=frozen.")
     spans = place(policy, structure) if isinstance(policy, Phased) else ()
     if spans and batch_norm == "train":
         raise UserError(
@@ -132,7 +135,6 @@ def make_plan(
     if backbone_dropout is None and not all(span.trainable for span in spans):
         backbone_dropout = False  # one graph serves all phases, the frozen ones too
     trainable = frozenset(policy.select(structure))
-    movable = [v for v in structure.variables if v.trainable]
     if policy.expects_some:
         _check_selection(structure, policy, trainable, movable)
     trains = bool(trainable)
@@ -150,8 +152,6 @@ def make_plan(
 def _check_selection(
     structure: SourceStructure, policy: Policy, trainable: frozenset[str], movable: Sequence[SourceVariable]
 ) -> None:
-    if not movable:
-        raise UserError(f"{structure.handle} has no trainable variables; use --tuning=frozen.")
     if not trainable:
         raise UserError(f"{policy} selects nothing to train in {structure.handle}; {policy.hint(structure)}")
     if policy.partial and len(trainable) == len(movable):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from estimator_tl import tuning
@@ -155,3 +157,27 @@ def test_the_table_says_when_each_group_trains():
         "phase 3, from step 9: last_layers(2), trains 18",
         "trainable params: 30 || all params: 66 || trainable%: 45.4545",
     ]
+
+
+@pytest.mark.parametrize("spec", ["full", "last_layers(1)", "linear_probe_then_full(3)", "gradual(3)"])
+def test_a_source_without_trainable_variables_can_only_be_frozen(spec):
+    variables = tuple(dataclasses.replace(v, trainable=False) for v in layered().variables)
+    structure = dataclasses.replace(layered(), variables=variables)
+    with pytest.raises(UserError, match="has no trainable variables; use --tuning=frozen"):
+        tuning.make_plan(structure, tuning.registry.make(spec))
+    assert tuning.make_plan(structure, tuning.frozen()).frozen_whole
+
+
+def test_a_plan_after_another_counts_the_steps_of_both():
+    """What was trained before goes on with its slots; what joins begins with its first step."""
+    first = tuning.make_plan(layered(), tuning.last_layers(2))
+    second = tuning.make_plan(layered(), tuning.full())
+    joined = second.after(10, first, keeps_slots=True)
+    (old, *_), (new, *_) = sorted(first.trainable), sorted(second.trainable - first.trainable)
+    assert joined.active_steps(old) == [(0, None)]
+    assert joined.active_steps(new) == [(10, None)]
+    assert second.after(10, first, keeps_slots=False).active_steps(old) == [(10, None)]
+    rested = second.after(20, tuning.make_plan(layered(), tuning.frozen()).after(10, first, True), keeps_slots=True)
+    assert rested.active_steps(old) == [(20, None)]
+    phased = tuning.make_plan(layered(), tuning.registry.make("phases(phase(frozen, 15), full)"))
+    assert phased.after(10, second, True).active_steps(old) == [(0, 10), (15, None)]
