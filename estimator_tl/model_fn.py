@@ -70,9 +70,10 @@ def make_model_fn(
     Raises:
       UserError: tuning, batch norm or dropout do not fit the source.
     """
-    plan = tuning if isinstance(tuning, VariablePlan) else None
-    if plan is None:
-        plan = make_plan(backbone.structure, tuning or frozen(), batch_norm, backbone_dropout)  # type: ignore[arg-type]
+    if isinstance(tuning, VariablePlan):
+        plan = tuning
+    else:
+        plan = make_plan(backbone.structure, tuning or frozen(), batch_norm, backbone_dropout)
     _check_phases_begin(plan, train_steps)
     chosen = foreign.as_optimizer(optimizer or optimizers.adam())
     if learning_rate is not None:
@@ -148,14 +149,12 @@ class _Model:
         self, built: BuiltBackbone, head_variables: Sequence[Any], show: Callable[[str], None], config: Any
     ) -> list[Any]:
         sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
-        text = plan_table(self.plan, sizes)
-        if self.only_phase:
-            text = phase_line(self.plan, self.only_phase, sizes)
+        phase = "" if self.only_phase is None else phase_line(self.plan, self.only_phase, sizes)
         resting = self.plan.trainable - self._moving
         model_dir = getattr(config, "model_dir", None)
         return [
             *([FitsCheckpointHook(model_dir, config.is_chief)] if model_dir else []),
-            PlanHook(text, show, self.plan.dropout and self.backbone.is_random),
+            PlanHook(plan_table(self.plan, sizes), show, self.plan.dropout and self.backbone.is_random, phase),
             FrozenCheckHook({name: built.variables[name] for name in (*self.plan.frozen, *sorted(resting))}),
         ]
 

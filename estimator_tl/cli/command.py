@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -55,9 +56,9 @@ class CommandFlags:
         return {name: self.values[name].value for name in self._names() if self.values[name].present}
 
     def text(self, leave_out: tuple[str, ...] = ()) -> str:
-        """Returns the flags that the user set as a flagfile."""
+        """Returns the flags that the user set as a flagfile, each on one line whatever the shell's quotes held."""
         lines = [
-            self.values[name].serialize()
+            re.sub(r"\s*\n\s*", " ", self.values[name].serialize())
             for name in self._names()
             if self.values[name].present and name not in leave_out and self.values[name].value is not None
         ]

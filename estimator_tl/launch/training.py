@@ -130,7 +130,7 @@ def _prepare(spec: RunSpec, model_dir: str) -> _Prepared:
         data.labels,
         total,
         plan,
-        show_plan=print,
+        show_plan=_shows_plan_once(),
         warm_start_from=start,
         recalibrate_on=train_input if spec.model.batch_norm == "recalibrate" else None,
     )
@@ -139,6 +139,7 @@ def _prepare(spec: RunSpec, model_dir: str) -> _Prepared:
         start.check_honoured(model_dir)
     run_dir.check_writable(model_dir)
     _tell(data, model_dir, before, total, start if not before else None)
+    _tell_length(len(examples), spec.training.batch_size, before, total)
     known = saved.record if saved else {}
     record = _record(spec, data, digest, max(total, before))
     record["earlier"] = [item.to_json() for item in earlier]
@@ -216,6 +217,23 @@ def _tell(data: ImageFolder, model_dir: str, before: int, total: int, start: War
             f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
             file=sys.stderr,
         )
+
+
+def _shows_plan_once() -> Callable[[str], None]:
+    """Returns what prints the plan for the first graph of a call, and its last line, the phase, for further ones."""
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        print(text.splitlines()[-1] if shown else text, flush=True)
+        shown.append(text)
+
+    return show
+
+
+def _tell_length(pictures: int, batch_size: int, before: int, total: int) -> None:
+    """Says how long an epoch is, which phases are counted in steps of."""
+    steps = f"{pictures / batch_size:.4g}"
+    print(f"{pictures} pictures to train on, {steps} steps an epoch; from step {before} to {total}", file=sys.stderr)
 
 
 def _evaluation_data(spec: RunSpec, data: ImageFolder) -> tuple[ImageFolder, str] | None:

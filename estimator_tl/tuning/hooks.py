@@ -100,14 +100,22 @@ class FitsCheckpointHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mis
 class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     """Shows the plan when training begins, and what a run that is stopped would not find again."""
 
-    def __init__(self, text: str, show: Callable[[str], None], backbone_dropout: bool):
-        """Args: text: the plan's table. show: takes the text, e.g. `print`. backbone_dropout: whether it is on."""
+    def __init__(self, text: str, show: Callable[[str], None], backbone_dropout: bool, phase: str = ""):
+        """Prepares the hook.
+
+        Args:
+          text: the plan's table.
+          show: takes the text, e.g. `print`.
+          backbone_dropout: whether it is on.
+          phase: the line of the one phase that the graph serves, shown last.
+        """
         self._text = text
         self._show = show
         self._dropout = backbone_dropout
+        self._phase = phase
 
     def begin(self) -> None:
-        self._show("\n".join([self._text, *self._lost()]))
+        self._show("\n".join([self._text, *self._lost(), *([f"now {self._phase}"] if self._phase else [])]))
 
     def _lost(self) -> list[str]:
         lines = []

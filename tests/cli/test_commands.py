@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from estimator_tl.cli.command import CommandFlags
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from tests import tiny
@@ -84,6 +85,13 @@ def test_flags_file_repeats_the_run(trained, tmp_path, capsys):
     first, second = (json.loads((d / "run.json").read_text()) for d in (trained, again))
     assert first["settings"] == second["settings"]
     assert first["result"]["metrics"] == second["result"]["metrics"]
+
+
+def test_flags_file_holds_values_that_ran_over_lines():
+    command = CommandFlags()
+    command.string("Model", "tuning", "frozen", "what trains.")
+    command.values(["train", "--tuning=phases(phase(frozen, 2),\n    full)"])
+    assert command.text() == "--tuning=phases(phase(frozen, 2), full)\n"
 
 
 def test_evaluate_prints_json_last(trained, capsys):
