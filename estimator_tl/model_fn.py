@@ -24,8 +24,6 @@ from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_
 from estimator_tl.tuning.hooks import FitsCheckpointHook, FrozenCheckHook, PlanHook
 from estimator_tl.tuning.table import phase_line, plan_table
 
-IMAGE_KEY = "image"
-
 
 def make_model_fn(
     backbone: Backbone,
@@ -44,10 +42,11 @@ def make_model_fn(
 ) -> Callable[..., Any]:
     """Returns a model_fn for any Estimator, with or without this project's launcher.
 
-    The model_fn takes ``features``: the picture tensor, or a dict with ``image``
+    The model_fn takes ``features``: a bare tensor, or a dict with ``image``
     (float32 [batch, height, width, channels] in the range of
-    `backbone.image_spec`) and optionally ``weight`` ([batch]); ``labels``: int
-    [batch]. Its ``params`` may hold ``learning_rate``, which then wins.
+    `backbone.image_spec`) or ``text`` (string [batch]), whichever the source
+    takes, and optionally ``weight`` ([batch]); ``labels``: int [batch]. Its
+    ``params`` may hold ``learning_rate``, which then wins.
 
     Args:
       backbone: from `etl.backbone`.
@@ -90,9 +89,9 @@ def make_model_fn(
     show = show_plan or (lambda text: logging.info("%s", text))
 
     def model_fn(features: Any, labels: Any, mode: str, params: Any = None, config: Any = None) -> Any:
-        columns = _as_columns(features)
+        columns = _as_columns(features, backbone.input_spec.key)
         training = mode == estimator.ModeKeys.TRAIN
-        built = backbone.build(columns[IMAGE_KEY], plan.call_mode(training))
+        built = backbone.build(columns[backbone.input_spec.key], plan.call_mode(training))
         with _recorded_variables() as head_variables:
             logits = head.logits(built.features, training)
         trained = collections.publish(plan, built.variables, head_variables)
@@ -188,17 +187,18 @@ class _InitialValues:
             if self.start:
                 values = self.start.values(self.backbone.structure, head)
             if self.recalibrate_on:
-                values.update(recalibrated(self.backbone, self._pictures, values))
+                values.update(recalibrated(self.backbone, self._inputs, values))
             return values
 
         return assigning_scaffold({**built.variables, **head}, read)
 
-    def _pictures(self) -> Any:
+    def _inputs(self) -> Any:
         assert self.recalibrate_on is not None
+        key = self.backbone.input_spec.key
         data = self.recalibrate_on()
         if not hasattr(data, "element_spec"):
-            return _as_columns(data[0] if isinstance(data, tuple) else data)[IMAGE_KEY]
-        return data.map(lambda features, *labels: _as_columns(features)[IMAGE_KEY])
+            return _as_columns(data[0] if isinstance(data, tuple) else data, key)[key]
+        return data.map(lambda features, *labels: _as_columns(features, key)[key])
 
 
 def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:
@@ -210,11 +210,11 @@ def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:
         )
 
 
-def _as_columns(features: Any) -> Mapping[str, Any]:
+def _as_columns(features: Any, key: str) -> Mapping[str, Any]:
     if not isinstance(features, Mapping):
-        return {IMAGE_KEY: features}
-    if IMAGE_KEY not in features:
-        raise UserError(f"the features {sorted(features)} hold no {IMAGE_KEY!r}; name the picture tensor so.")
+        return {key: features}
+    if key not in features:
+        raise UserError(f"the features {sorted(features)} hold no {key!r}; name the tensor that the source takes so.")
     return features
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Union
 
 #: Graph collection in which an input pipeline says that a run which goes on finds its place again.
 INPUT_PLACE = "estimator_tl/input_place"
@@ -23,6 +23,9 @@ class ImageSpec:
       range_text: that range or function in words, for people.
     """
 
+    key: ClassVar[str] = "image"
+    what: ClassVar[str] = "pictures"
+
     height: int
     width: int
     channels: int
@@ -33,6 +36,17 @@ class ImageSpec:
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one picture."""
         return (self.height, self.width, self.channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSpec:
+    """The contract of the feature ``text``: string [batch], UTF-8; the source does what else is to be done with it."""
+
+    key: ClassVar[str] = "text"
+    what: ClassVar[str] = "text"
+
+
+InputSpec = Union[ImageSpec, TextSpec]
 
 
 def linear_range(low: float, high: float) -> Callable[[Any], Any]:

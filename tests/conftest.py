@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from estimator_tl.compat import keras, quiet, tf
-from tests import tiny
+from tests import tiny, tiny_text
 
 quiet.silence_deprecations()
 tf.get_logger().setLevel("ERROR")
@@ -30,6 +30,13 @@ def hub_module(tmp_path_factory):
     trainable = frozenset(name for name in values if "moving" not in name)
     top = frozenset({"top/conv2/kernel", "top/conv2_bn/gamma", "top/conv2_bn/beta"})
     return tiny.Source(str(path), tiny.SIZE, values, trainable, {"last_groups(2)": top})
+
+
+@pytest.fixture(scope="session")
+def text_module(tmp_path_factory):
+    path = tmp_path_factory.mktemp("hub") / "sentences"
+    values = tiny_text.save_sentence_encoder(path)
+    return tiny.Source(str(path), 0, values, frozenset(values), {})
 
 
 def _keras_source(handle, model):

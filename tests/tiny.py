@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from estimator_tl.compat import keras, tf
+from tests import tiny_text
 
 SIZE = 8
 DEPTH = 6
@@ -112,7 +113,7 @@ class Source:
 
     Attributes:
       handle: for etl.backbone.
-      size: of its pictures.
+      size: of its pictures; 0 for a source that takes text.
       values: its pretrained values by variable name.
       trainable: the variables that it can train.
       partial: tuning spec -> the variables that it must train.
@@ -126,11 +127,14 @@ class Source:
 
 
 def random_batches(size: int, classes: int = 3, batch: int = 4, seed: int = 0):
-    """Returns an input_fn of random pictures in [0, 1] and labels, for ever."""
+    """Returns an input_fn of random pictures in [0, 1] (or of words, for size 0) and labels, for ever."""
     rng = np.random.RandomState(seed)
-    images = rng.rand(4 * batch, size, size, 3).astype(np.float32)
+    if size:
+        features = {"image": rng.rand(4 * batch, size, size, 3).astype(np.float32)}
+    else:
+        features = {"text": [" ".join(rng.choice(tiny_text.VOCABULARY, 5)) for _ in range(4 * batch)]}
     labels = rng.randint(0, classes, 4 * batch)
-    return lambda: tf.data.Dataset.from_tensor_slices(({"image": images}, labels)).repeat().batch(batch)
+    return lambda: tf.data.Dataset.from_tensor_slices((features, labels)).repeat().batch(batch)
 
 
 def write_pictures(root: Path, classes=("cat", "dog", "owl"), count: int = 10, size: int = 12, seed: int = 0) -> Path:

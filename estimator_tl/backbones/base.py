@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.specs import ImageSpec
+from estimator_tl.specs import ImageSpec, InputSpec, TextSpec
 from estimator_tl.structure import CallMode, SourceStructure
 
 POOLINGS = ("avg", "max", "flatten", "none")
@@ -46,7 +46,7 @@ class Backbone(abc.ABC):
       handle: what the user called it.
       kind: the sort of source in words, for people.
       structure: its variables and layers.
-      image_spec: size, channels and value range that it takes.
+      input_spec: what it takes: pictures of a size and value range, or text.
       output_shape: static shape of the output before pooling, batch first; None
         where even the rank is unknown.
       pooling: of outputs with height and width: avg, max, flatten or none.
@@ -57,7 +57,7 @@ class Backbone(abc.ABC):
     handle: str
     kind: str
     structure: SourceStructure
-    image_spec: ImageSpec
+    input_spec: InputSpec
     output_shape: tuple[int | None, ...] | None
     pooling: str
 
@@ -74,9 +74,25 @@ class Backbone(abc.ABC):
         """Builds the source into the current graph.
 
         Args:
-          inputs: float32 [batch, height, width, channels] in the source's range.
+          inputs: as `input_spec` says: float32 [batch, height, width, channels] in the source's range, or string
+            [batch].
           mode: see `CallMode`.
         """
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """The `input_spec` of a source that takes pictures.
+
+        Raises:
+          UserError: it does not.
+        """
+        if not isinstance(self.input_spec, ImageSpec):
+            raise UserError(f"{self.handle} takes {self.input_spec.what}, not pictures; use its input_spec.")
+        return self.input_spec
+
+    @image_spec.setter
+    def image_spec(self, spec: ImageSpec) -> None:
+        self.input_spec = spec
 
     @property
     def feature_rank(self) -> int | None:
@@ -130,12 +146,19 @@ def resolve_size(handle: str, fixed: tuple[int | None, int | None], asked: int |
     return tuple(result)
 
 
-def check_input(handle: str, inputs: Any, spec: ImageSpec) -> None:
-    """Checks a picture tensor against the contract.
+def check_input(handle: str, inputs: Any, spec: InputSpec) -> None:
+    """Checks an input tensor against the contract.
 
     Raises:
-      UserError: wrong rank, size or channels.
+      UserError: wrong type, rank, size or channels.
     """
+    if isinstance(spec, TextSpec):
+        if inputs.dtype != tf.string or inputs.shape.rank not in (1, None):
+            raise UserError(
+                f"{handle} takes text, string [batch], but the input_fn gives {inputs.dtype.name} {inputs.shape}; "
+                "give the raw strings."
+            )
+        return
     expected = tf.TensorShape([None, *spec.shape])
     if not expected.is_compatible_with(inputs.shape):
         raise UserError(

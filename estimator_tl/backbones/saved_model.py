@@ -9,20 +9,21 @@ https://www.tensorflow.org/hub/reusable_saved_models
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.specs import ImageSpec, linear_range
+from estimator_tl.specs import ImageSpec, TextSpec, linear_range
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 
 class SavedModelBackbone(Backbone):
-    """A callable TF2 SavedModel folder that maps images to features."""
+    """A callable TF2 SavedModel folder that maps pictures or text to features."""
 
     kind = "TF2 SavedModel"
 
@@ -33,6 +34,8 @@ class SavedModelBackbone(Backbone):
         image_size: int | tuple[int, int] | None = None,
         input_range: tuple[float, float] | None = None,
         pooling: str = "avg",
+        signature: str | None = None,
+        output_key: str | None = None,
     ):
         """Reads the model's structure.
 
@@ -42,27 +45,39 @@ class SavedModelBackbone(Backbone):
           image_size: pixels, where the model does not fix them.
           input_range: values that the model takes; [0, 1] by Hub's convention.
           pooling: for outputs with height and width: avg, max, flatten or none.
+          signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
+            cannot be called. Batch norm in it is as it was exported.
+          output_key: which of several outputs to use; ``default`` by default.
 
         Raises:
-          UserError: the folder is not a model that can be called with images.
+          UserError: the folder is not a model that can be called with pictures or text.
         """
         self.path = path
         self.handle = handle or path
         self.pooling = check_known("pooling", pooling, POOLINGS)
+        self._signature, self._output_key = signature, output_key
         run_eagerly_apart(self._describe)
         shape = self._input_shape
+        if shape is None:
+            self.input_spec = TextSpec()
+            for name, value in (("image_size", image_size), ("input_range", input_range)):
+                if value is not None:
+                    raise UserError(f"{self.handle} takes text, so {name} does not apply; leave it out.")
+            return
         height, width = resolve_size(self.handle, (shape[1], shape[2]), image_size)
         low, high = input_range or (0.0, 1.0)
-        self.image_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
+        self.input_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
 
     def _describe(self) -> None:
-        model = _load(self.path, self.handle)
-        functions = _inference_first(_functions(model, self.handle))
-        self._takes_training = any(_training_argument(f) is not None for f in functions)
-        self.structure = _structure(self.handle, model, functions)
-        self._input_shape = _image_shape(functions[0]) or [None] * 4
-        output = _single_output(functions[0].structured_outputs, self.handle)
+        caller = self._caller(_load(self.path, self.handle))
+        self.structure = _structure(self.handle, caller)
+        self._input_shape = caller.image_shape
+        self.is_random = caller.takes_training
+        output = caller.output_of(caller.functions[0].structured_outputs)
         self.output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
+
+    def _caller(self, model: Any) -> Caller:
+        return Caller.of(model, self.handle, self._signature, self._output_key)
 
     def digest(self) -> str:
         return folder_digest(self.path)
@@ -71,24 +86,21 @@ class SavedModelBackbone(Backbone):
         found: dict[str, Any] = {}
 
         def read() -> None:
-            model = _load(self.path, self.handle)
-            used = _used_variables(model, _inference_first(_functions(model, self.handle)))
+            used = self._caller(_load(self.path, self.handle)).variables()
             found.update((v.name, value.numpy()) for v, value in zip(self.structure.variables, used))
 
         run_eagerly_apart(read)
         return found
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.image_spec)
+        check_input(self.handle, inputs, self.input_spec)
         model = self._load_once_for_all_replicas()
-        outputs = model(inputs, training=mode.training) if self._takes_training else model(inputs)
+        caller = self._caller(model)
         names = [variable.name for variable in self.structure.variables]
-        functions = _inference_first(_functions(model, self.handle))
-        variables = dict(zip(names, _used_variables(model, functions)))
         losses = [(None, loss()) for loss in getattr(model, "regularization_losses", None) or ()]
         return BuiltBackbone(
-            features=self.pool(_single_output(outputs, self.handle)),
-            variables=variables,
+            features=self.pool(caller.call(inputs, mode.training)),
+            variables=dict(zip(names, caller.variables())),
             updates=(),
             regularization_losses=losses,
             initial_values=None,
@@ -109,55 +121,11 @@ def _load(path: str, handle: str) -> Any:
         raise UserError(f"{handle} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
 
 
-def _functions(model: Any, handle: str) -> list[Any]:
-    """Returns the traced functions of ``__call__`` that take one image tensor first."""
-    if not callable(model):
-        raise UserError(
-            f"{handle} cannot be called (it has signatures {sorted(model.signatures)} only); use a SavedModel in "
-            "the reusable format of TensorFlow Hub, saved from an object with a traced __call__."
-        )
-    functions = [f for f in model.__call__.concrete_functions if _image_shape(f) is not None]
-    if not functions:
-        raise UserError(
-            f"{handle} does not take a batch of images [batch, height, width, channels]; "
-            "use an image feature vector model here."
-        )
-    return functions
-
-
-def _image_shape(function: Any) -> list[int | None] | None:
-    args, _ = function.structured_input_signature
-    shape = getattr(args[0], "shape", None) if args else None
-    return shape.as_list() if shape is not None and shape.rank == 4 else None
-
-
-def _training_argument(function: Any) -> bool | None:
-    """Returns the ``training`` value that a function was traced for; None where it has no such argument."""
-    args, kwargs = function.structured_input_signature
-    flags = [value for value in (*args[1:], kwargs.get("training")) if isinstance(value, bool)]
-    return flags[0] if flags else None
-
-
-def _used_variables(model: Any, functions: Sequence[Any]) -> list[Any]:
-    """Returns the variables that the functions read or write, in the order of first use in the graph."""
-    known: dict[int, Any] = {}
-    for variable in tf.train.TrackableView(model).descendants():
-        if isinstance(variable, tf.Variable):
-            known[id(variable)] = known[id(variable.handle)] = variable  # under a strategy it is captured itself
-    ordered = {id(captured): None for function in functions for captured in function.captured_inputs}
-    return [known[key] for key in ordered if key in known]
-
-
-def _inference_first(functions: Sequence[Any]) -> list[Any]:
-    return sorted(functions, key=lambda function: bool(_training_argument(function)))
-
-
-def _structure(handle: str, model: Any, functions: Sequence[Any]) -> SourceStructure:
-    trainable = getattr(model, "trainable_variables", None)
-    trainable_ids = None if trainable is None else {id(v.handle) for v in trainable}
+def _structure(handle: str, caller: Caller) -> SourceStructure:
+    trainable = caller.trainable_ids()
     seen: dict[str, int] = {}
     variables = []
-    for variable in _used_variables(model, functions):
+    for variable in caller.variables():
         name = variable.name.removesuffix(":0")
         count = seen.get(name, 0)
         seen[name] = count + 1
@@ -166,19 +134,9 @@ def _structure(handle: str, model: Any, functions: Sequence[Any]) -> SourceStruc
                 name=f"{name}_{count}" if count else name,
                 shape=tuple(variable.shape.as_list()),
                 dtype=variable.dtype.name,
-                trainable=variable.trainable if trainable_ids is None else id(variable.handle) in trainable_ids,
+                trainable=variable.trainable if trainable is None else id(variable.handle) in trainable,
             )
         )
     if not variables:
         raise UserError(f"{handle} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
     return SourceStructure(handle, tuple(variables), layers=None, one_training_switch=True)
-
-
-def _single_output(outputs: Any, handle: str) -> Any:
-    if isinstance(outputs, dict) and "default" in outputs:
-        return outputs["default"]
-    if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
-        return outputs[0]
-    if not hasattr(outputs, "shape"):
-        raise UserError(f"{handle} gives several outputs ({outputs}); use a model with one feature output.")
-    return outputs

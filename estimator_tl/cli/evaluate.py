@@ -46,7 +46,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
                 f"the run kept no {split} part (--{split}_fraction=0); use --eval_data=FOLDER, or --split=all."
             )
         folder = session.training_data(spec.data)
-    input_fn = folder.input_fn(opened.backbone.image_spec, values.batch_size or spec.training.batch_size, split)
+    input_fn = folder.input_fn(opened.backbone.input_spec, values.batch_size or spec.training.batch_size, split)
     metrics = opened.estimator.evaluate(input_fn)
     result = {name: float(value) for name, value in metrics.items()}
     result["global_step"] = int(metrics["global_step"])

@@ -74,7 +74,7 @@ def _run_text(saved: Any, model_dir: str) -> str:
     spec, record = saved.spec, saved.record
     lines = [
         f"run            {model_dir}, at step {step} of {record['total_steps']}",
-        f"data           {spec.data.train_data}, {record['pictures']} pictures, {record['data_digest']}",
+        f"data           {spec.data.train_data}, {record['examples']} examples, {record['data_digest']}",
         f"classes        {len(saved.labels)}: {', '.join(saved.labels[:20])}{', ...' * (len(saved.labels) > 20)}",
         f"head           {spec.model.head}",
         f"optimizer      {spec.model.optimizer}, learning rate {spec.training.learning_rate or 'its own'}, "
@@ -90,7 +90,7 @@ def _run_text(saved: Any, model_dir: str) -> str:
 
 
 def _source_text(source: Any) -> str:
-    spec, structure = source.image_spec, source.structure
+    spec, structure = source.input_spec, source.structure
     sizes = [v.size for v in structure.variables]
     trainable = sum(v.size for v in structure.variables if v.trainable)
     layers = "none of its own" if structure.layers is None else str(len(structure.layers))
@@ -98,13 +98,19 @@ def _source_text(source: Any) -> str:
         [
             f"backbone       {source.handle}",
             f"kind           {source.kind}",
-            f"input          {spec.height}x{spec.width}x{spec.channels}, values {spec.range_text}",
+            f"input          {_input_text(spec)}",
             f"output         {source.output_shape}, pooling {source.pooling}",
             f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
             f"layers         {layers}; groups {len(structure.groups())}",
             f"digest         {source.digest()}",
         ]
     )
+
+
+def _input_text(spec: Any) -> str:
+    if spec.key == "text":
+        return "text, UTF-8 strings"
+    return f"{spec.height}x{spec.width}x{spec.channels}, values {spec.range_text}"
 
 
 def _variables_text(structure: Any, plan: Any) -> str:

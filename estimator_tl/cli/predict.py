@@ -8,7 +8,8 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from estimator_tl.cli.command import Command, CommandFlags
 from estimator_tl.errors import UserError
@@ -17,51 +18,86 @@ from estimator_tl.errors import UserError
 def define(command: CommandFlags) -> None:
     """Adds the flags of predict."""
     command.string("Run", "model_dir", None, "the run.")
-    command.many("Data", "input", None, "files, globs or folders, separated by commas; also given as plain arguments.")
+    command.many(
+        "Data",
+        "input",
+        None,
+        "pictures: files, globs or folders, separated by commas; text: a table as \"csv('PATH', text='body')\", or "
+        "a file with a text a line; also given as plain arguments.",
+    )
     command.integer("Data", "batch_size", 32, "examples at a time.")
     command.choice("Data", "on_bad_example", "error", ["error", "skip"], "what to do with files that are no pictures.")
     command.choice("Output", "format", "jsonl", ["jsonl", "csv"], "of the result on standard output.")
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
-    """Prints a line a picture: file, class, its score, and the scores of all classes."""
+    """Prints a line an example: file or text, class, its score, and the scores of all classes."""
     values = command.values
     if not values.model_dir:
         raise UserError("no --model_dir given; name the run to predict with.")
-    wanted = [*(values.input or []), *arguments]
+    wanted = [*_specs(values.input or []), *arguments]
     if not wanted:
         raise UserError("no --input given; name files, globs or folders.")
-    files = list(_files(wanted))
     from estimator_tl.inputs import Examples, evaluation_dataset
-    from estimator_tl.inputs.image_folder import bad_example_error
-    from estimator_tl.inputs.images import is_decodable
     from estimator_tl.launch import session
 
+    opened = session.open_run(values.model_dir)
+    spec = opened.backbone.input_spec
+    items = _texts(wanted) if spec.key == "text" else _pictures(wanted, values.on_bad_example)
+    input_fn = functools.partial(evaluation_dataset, Examples(tuple(items)), spec, values.batch_size)
+    _write(items, opened.estimator.predict(input_fn), opened.saved.labels, spec.key, values.format == "csv")
+    return 0
+
+
+def _write(items: list[str], predictions: Any, labels: Sequence[str], key: str, as_csv: bool) -> None:
+    name = "text" if key == "text" else "file"
+    writer = csv.writer(sys.stdout) if as_csv else None
+    if writer:
+        writer.writerow([name, "class", "score", *labels])
+    for item, prediction in zip(items, predictions):
+        scores = [round(float(score), 6) for score in prediction["probabilities"]]
+        best = int(prediction["class_ids"][0])
+        if writer:
+            writer.writerow([item, labels[best], scores[best], *scores])
+        else:
+            line = {name: item, "class": labels[best], "score": scores[best], "scores": dict(zip(labels, scores))}
+            print(json.dumps(line, ensure_ascii=False))
+
+
+def _specs(items: list[str]) -> list[str]:
+    """Puts specs together again that their commas have parted."""
+    text = ",".join(items)
+    return [text] if text.startswith("csv(") else items
+
+
+def _texts(wanted: list[str]) -> list[str]:
+    from estimator_tl.inputs.csv_table import read_texts
+    from estimator_tl.registry import Registry
+
+    readers = Registry("input")
+    readers.register("csv")(read_texts)
+    found: list[str] = []
+    for item in wanted:
+        found += readers.make(item) if item.startswith("csv(") else read_texts(item)
+    if not found:
+        raise UserError("the input holds no text; give a table, or a file with a text a line.")
+    return found
+
+
+def _pictures(wanted: list[str], on_bad_example: str) -> list[str]:
+    from estimator_tl.inputs.image_folder import bad_example_error
+    from estimator_tl.inputs.images import is_decodable
+
+    files = list(_files(wanted))
     bad = [file for file in files if not is_decodable(file, channels=3)]
-    if bad and values.on_bad_example == "error":
+    if bad and on_bad_example == "error":
         raise bad_example_error("", bad)
     if bad:
         print(f"skipped {len(bad)} unreadable pictures: {', '.join(bad[:5])}", file=sys.stderr)
     good = [file for file in files if file not in set(bad)]
     if not good:
         raise UserError("none of the input files is a readable picture; check --input.")
-    opened = session.open_run(values.model_dir)
-    input_fn = functools.partial(
-        evaluation_dataset, Examples(tuple(good)), opened.backbone.image_spec, values.batch_size
-    )
-    labels = opened.saved.labels
-    writer = csv.writer(sys.stdout) if values.format == "csv" else None
-    if writer:
-        writer.writerow(["file", "class", "score", *labels])
-    for file, prediction in zip(good, opened.estimator.predict(input_fn)):
-        scores = [round(float(score), 6) for score in prediction["probabilities"]]
-        best = int(prediction["class_ids"][0])
-        if writer:
-            writer.writerow([file, labels[best], scores[best], *scores])
-        else:
-            line = {"file": file, "class": labels[best], "score": scores[best], "scores": dict(zip(labels, scores))}
-            print(json.dumps(line))
-    return 0
+    return good
 
 
 def _files(wanted: list[str]) -> Iterator[str]:
@@ -85,5 +121,8 @@ def _files(wanted: list[str]) -> Iterator[str]:
 
 
 COMMAND = Command(
-    "classify pictures with a run", "estimator-tl predict --model_dir=FOLDER --input='photos/*.jpg'", define, run
+    "classify pictures or text with a run",
+    "estimator-tl predict --model_dir=FOLDER --input='photos/*.jpg'",
+    define,
+    run,
 )

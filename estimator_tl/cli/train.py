@@ -15,8 +15,13 @@ def define(command: CommandFlags) -> None:
     """Adds the flags of train."""
     define_model(command)
     command.string(_MODEL, "head", "classifier", 'what stands on the backbone, e.g. "classifier(hidden_units=[128])".')
-    command.string(_DATA, "train_data", None, "folder with one subfolder of pictures a class.")
-    command.string(_DATA, "eval_data", None, "another such folder for evaluation (default: a part of --train_data).")
+    command.string(
+        _DATA,
+        "train_data",
+        None,
+        "folder with one subfolder of pictures a class, or a table as \"csv('PATH', text='body', label='spam')\".",
+    )
+    command.string(_DATA, "eval_data", None, "other such data for evaluation (default: a part of --train_data).")
     command.number(
         _DATA, "validation_fraction", None, "share of --train_data for evaluation (default: 0.2; 0 with --eval_data)."
     )

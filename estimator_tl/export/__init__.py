@@ -1,6 +1,6 @@
 """Exports for TF Serving."""
 
 from estimator_tl.export.best import BestExporter
-from estimator_tl.export.serving import export_saved_model, image_receiver_fn
+from estimator_tl.export.serving import export_saved_model, image_receiver_fn, text_receiver_fn
 
-__all__ = ["BestExporter", "export_saved_model", "image_receiver_fn"]
+__all__ = ["BestExporter", "export_saved_model", "image_receiver_fn", "text_receiver_fn"]

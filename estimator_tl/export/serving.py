@@ -1,4 +1,4 @@
-"""SavedModels for TF Serving that take encoded pictures.
+"""SavedModels for TF Serving that take encoded pictures, or text.
 
 Over REST a request holds ``{"instances": [{"image_bytes": {"b64": "..."}}]}``;
 the server undoes the base64, so the graph does not.
@@ -15,8 +15,7 @@ from typing import Any
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from estimator_tl.inputs.images import decode_image
-from estimator_tl.inputs.pipeline import IMAGE_KEY
-from estimator_tl.specs import ImageSpec
+from estimator_tl.specs import ImageSpec, InputSpec, TextSpec
 
 BYTES_KEY = "image_bytes"
 
@@ -35,18 +34,28 @@ def image_receiver_fn(spec: ImageSpec) -> Callable[[], Any]:
         images = tf.map_fn(
             lambda one: decode_image(one, spec), encoded, fn_output_signature=tf.TensorSpec(spec.shape, tf.float32)
         )
-        return estimator.export.ServingInputReceiver({IMAGE_KEY: images}, {BYTES_KEY: encoded})
+        return estimator.export.ServingInputReceiver({spec.key: images}, {BYTES_KEY: encoded})
 
     return receiver
 
 
-def export_saved_model(trained: Any, export_dir: str, spec: ImageSpec, labels: Sequence[str] = ()) -> str:
+def text_receiver_fn() -> Callable[[], Any]:
+    """Returns a serving_input_receiver_fn for a batch of raw strings, ``text``."""
+
+    def receiver() -> Any:
+        texts = tf.compat.v1.placeholder(tf.string, [None], name=TextSpec.key)
+        return estimator.export.ServingInputReceiver({TextSpec.key: texts}, {TextSpec.key: texts})
+
+    return receiver
+
+
+def export_saved_model(trained: Any, export_dir: str, spec: InputSpec, labels: Sequence[str] = ()) -> str:
     """Exports an Estimator as ``export_dir/VERSION``, a SavedModel for TF Serving.
 
     Args:
       trained: an Estimator with a checkpoint.
       export_dir: where versions are kept; the server watches it.
-      spec: `backbone.image_spec`.
+      spec: `backbone.input_spec`.
       labels: class names, kept as assets.extra/labels.txt.
 
     Returns:
@@ -60,7 +69,8 @@ def export_saved_model(trained: Any, export_dir: str, spec: ImageSpec, labels: S
             label_file = Path(folder, "labels.txt")
             label_file.write_text("".join(f"{label}\n" for label in labels))
             extra = {"labels.txt": str(label_file)} if labels else None
-            path = trained.export_saved_model(export_dir, image_receiver_fn(spec), assets_extra=extra)
+            receiver_fn = text_receiver_fn() if isinstance(spec, TextSpec) else image_receiver_fn(spec)
+            path = trained.export_saved_model(export_dir, receiver_fn, assets_extra=extra)
     except (OSError, tf.errors.OpError) as error:
         if isinstance(error, (OSError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
             raise UserError(

@@ -1,16 +1,22 @@
 """input_fn builders on tf.data."""
 
-from estimator_tl.inputs.image_folder import ImageFolder, image_folder, registry
+from estimator_tl.inputs.csv_table import TextTable, csv
+from estimator_tl.inputs.image_folder import ImageFolder, image_folder
 from estimator_tl.inputs.pipeline import Examples, evaluation_dataset, latest_step, training_dataset
 from estimator_tl.inputs.place import checkpoint_hook
+from estimator_tl.inputs.source import DataSource, open_source, registry
 
 __all__ = [
+    "DataSource",
     "Examples",
     "ImageFolder",
+    "TextTable",
     "checkpoint_hook",
+    "csv",
     "evaluation_dataset",
     "image_folder",
     "latest_step",
+    "open_source",
     "registry",
     "training_dataset",
 ]

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 from estimator_tl.errors import UserError, check_known, nearest
-from estimator_tl.inputs import pipeline
 from estimator_tl.inputs.images import SUFFIXES, is_decodable, looks_like_image
-from estimator_tl.inputs.splits import PARTS, check_fractions, part_of
-from estimator_tl.registry import Registry
-from estimator_tl.specs import ImageSpec
-
-registry = Registry("data source")
-BAD_EXAMPLE_POLICIES = ("error", "skip")
+from estimator_tl.inputs.source import BAD_EXAMPLE_POLICIES, DataSource, registry
+from estimator_tl.inputs.splits import check_fractions
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFolder:
-    """A labelled folder of pictures, listed and checked.
+class ImageFolder(DataSource):
+    """A labelled folder of pictures, listed and checked; see `DataSource` for the attributes.
 
     Attributes:
-      root: the folder.
-      labels: class names in the order of their numbers.
       files: (``class/file``, class number) for each picture, sorted.
-      validation: share of the validation part.
-      test: share of the test part.
-      skipped: unreadable files that were left out.
     """
 
+    what: ClassVar[str] = "pictures"
     root: str
     labels: tuple[str, ...]
     files: tuple[tuple[str, int], ...]
@@ -41,61 +31,8 @@ class ImageFolder:
     test: float = 0.0
     skipped: tuple[str, ...] = ()
 
-    def examples(self, split: str = "all") -> pipeline.Examples:
-        """Returns the pictures of one part: train, validation, test or all.
-
-        Raises:
-          UserError: the part is unknown or empty.
-        """
-        check_known("split", split, PARTS)
-        chosen = [
-            (name, label)
-            for name, label in self.files
-            if split == "all" or part_of(name, self.validation, self.test) == split
-        ]
-        if not chosen:
-            raise UserError(
-                f"the {split} part of {self.root} is empty ({len(self.files)} pictures in all); "
-                f"raise --{split}_fraction, or add pictures."
-            )
-        return pipeline.Examples(
-            tuple(os.path.join(self.root, name) for name, _ in chosen), tuple(label for _, label in chosen)
-        )
-
-    def input_fn(
-        self,
-        spec: ImageSpec,
-        batch_size: int,
-        split: str = "all",
-        training: bool = False,
-        seed: int = 0,
-        epochs: int | None = None,
-    ) -> Callable[..., Any]:
-        """Returns an input_fn that gives ({'image': float32 [batch, h, w, c]}, int64 [batch]).
-
-        Args:
-          spec: `backbone.image_spec`.
-          batch_size: examples in a batch.
-          split: train, validation, test or all.
-          training: shuffle and repeat; otherwise once, in order.
-          seed: of the shuffle.
-          epochs: how often to repeat in training; None for ever.
-
-        Under an Estimator, which gives it its RunConfig, training begins with the batch of the newest checkpoint's
-        step: a run that goes on sees what it would have seen.
-        """
-        examples = self.examples(split)
-        if not training:
-            return functools.partial(pipeline.evaluation_dataset, examples, spec, batch_size)
-
-        def input_fn(config: Any = None, input_context: Any = None) -> Any:
-            replicas = getattr(input_context, "num_replicas_in_sync", 1)
-            pipelines = getattr(input_context, "num_input_pipelines", 1)
-            number = getattr(input_context, "input_pipeline_id", 0)
-            first = pipeline.latest_step(getattr(config, "model_dir", None)) * replicas
-            return pipeline.training_dataset(examples, spec, batch_size, seed, epochs, first, shard=(pipelines, number))
-
-        return input_fn
+    def rows(self) -> list[tuple[str, str, int]]:
+        return [(name, os.path.join(self.root, name), label) for name, label in self.files]
 
     def digest(self) -> str:
         """Returns ``sha256:...`` of the listing: names and sizes of all files."""
@@ -104,9 +41,9 @@ class ImageFolder:
             listing.update(f"{name}\0{os.path.getsize(os.path.join(self.root, name))}\n".encode())
         return f"sha256:{listing.hexdigest()}"
 
-    def unreadable(self, channels: int = 3) -> list[str]:
+    def unreadable(self) -> list[str]:
         """Decodes every picture and returns the names of those that cannot be."""
-        return _undecodable(self.root, [name for name, _ in self.files], channels)
+        return _undecodable(self.root, [name for name, _ in self.files], channels=3)
 
 
 @registry.register()

@@ -1,4 +1,4 @@
-"""The tf.data pipelines: names first, shuffled before anything is read; then decode, batch, prefetch."""
+"""The tf.data pipelines: numbers first, shuffled before anything is read; then decode, batch, prefetch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.inputs.images import decode_image
-from estimator_tl.specs import INPUT_PLACE, ImageSpec
-
-IMAGE_KEY = "image"
+from estimator_tl.specs import INPUT_PLACE, InputSpec, TextSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Files and their class numbers.
+    """Files or texts, and their class numbers.
 
     Attributes:
-      paths: one file for each example.
+      items: one file or one text for each example.
       labels: the class number of each; empty where they are not known.
     """
 
-    paths: tuple[str, ...]
+    items: tuple[str, ...]
     labels: tuple[int, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.items)
 
 
 def latest_step(model_dir: str | None) -> int:
@@ -37,7 +35,7 @@ def latest_step(model_dir: str | None) -> int:
 
 def training_dataset(
     examples: Examples,
-    spec: ImageSpec,
+    spec: InputSpec,
     batch_size: int,
     seed: int,
     epochs: int | None = None,
@@ -74,17 +72,19 @@ def training_dataset(
     return _decoded(places.map(shuffled), examples, spec, batch_size)
 
 
-def evaluation_dataset(examples: Examples, spec: ImageSpec, batch_size: int) -> Any:
+def evaluation_dataset(examples: Examples, spec: InputSpec, batch_size: int) -> Any:
     """Returns batches of all examples, once and in order; (features, labels), or features where labels are unknown."""
     return _decoded(tf.data.Dataset.range(len(examples)), examples, spec, batch_size)
 
 
-def _decoded(indices: Any, examples: Examples, spec: ImageSpec, batch_size: int) -> Any:
-    paths = tf.constant(examples.paths)
+def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int) -> Any:
+    items = tf.constant(examples.items)
     labels = tf.constant(examples.labels, tf.int64) if examples.labels else None
 
     def load(index: Any) -> Any:
-        features = {IMAGE_KEY: decode_image(tf.io.read_file(paths[index]), spec)}
+        item = items[index]
+        value = item if isinstance(spec, TextSpec) else decode_image(tf.io.read_file(item), spec)
+        features = {spec.key: value}
         return features if labels is None else (features, labels[index])
 
     return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)

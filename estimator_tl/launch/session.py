@@ -11,7 +11,7 @@ from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
 from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.errors import UserError
-from estimator_tl.inputs import ImageFolder
+from estimator_tl.inputs import DataSource
 from estimator_tl.launch import plan_change, run_dir
 from estimator_tl.model_fn import make_model_fn
 from estimator_tl.optimization import optimizers
@@ -112,9 +112,9 @@ def run_config(model_dir: str, training: TrainingSpec, save_checkpoints_steps: i
     )
 
 
-def training_data(data: DataSpec) -> ImageFolder:
-    """Lists the training folder with its split."""
-    return inputs.image_folder(
+def training_data(data: DataSpec) -> DataSource:
+    """Lists the training data with its split."""
+    return inputs.open_source(
         data.train_data,
         validation=data.validation_fraction,
         test=data.test_fraction,
@@ -122,6 +122,6 @@ def training_data(data: DataSpec) -> ImageFolder:
     )
 
 
-def other_data(path: str, labels: tuple[str, ...], on_bad_example: str) -> ImageFolder:
-    """Lists a folder of which the classes are already known."""
-    return inputs.image_folder(path, labels=labels, on_bad_example=on_bad_example)
+def other_data(path: str, labels: tuple[str, ...], on_bad_example: str) -> DataSource:
+    """Lists data of which the classes are already known."""
+    return inputs.open_source(path, labels=labels, on_bad_example=on_bad_example)

@@ -19,7 +19,7 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.versions import installed_versions
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import UserError
-from estimator_tl.inputs import ImageFolder, latest_step
+from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
 from estimator_tl.launch import loop, plan_change, run_dir, session
 from estimator_tl.launch.progress import ProgressHook, show_evaluation
@@ -50,7 +50,8 @@ class _Prepared:
     """A run that may begin: all that can be wrong with its settings has been looked at, and nothing written.
 
     Attributes:
-      data: the pictures, and the folder and its part to evaluate on, if there is one.
+      data: the examples.
+      evaluation: the data and its part to evaluate on, if there is one.
       plan: what moves, and when.
       before: the global step at which this call begins.
       total: the one at which it ends.
@@ -60,8 +61,8 @@ class _Prepared:
       record: for run.json.
     """
 
-    data: ImageFolder
-    evaluation: tuple[ImageFolder, str] | None
+    data: DataSource
+    evaluation: tuple[DataSource, str] | None
     source: Backbone
     plan: VariablePlan
     before: int
@@ -121,7 +122,7 @@ def _prepare(spec: RunSpec, model_dir: str) -> _Prepared:
     plan = plan_change.plan_of(source.structure, spec.model, earlier)
     start = _warm_start(spec, data.labels, digest)
     train_input = data.input_fn(
-        source.image_spec, spec.training.batch_size, "train", training=True, seed=spec.training.seed
+        source.input_spec, spec.training.batch_size, "train", training=True, seed=spec.training.seed
     )
     model_fn = functools.partial(
         session.build_model_fn,
@@ -164,7 +165,7 @@ def _train_and_evaluate(run: _Prepared, spec: RunSpec, model_dir: str, hooks: Se
     batch = spec.training.batch_size
     evaluate = None
     if run.evaluation:
-        eval_input = run.evaluation[0].input_fn(run.source.image_spec, batch, run.evaluation[1])
+        eval_input = run.evaluation[0].input_fn(run.source.input_spec, batch, run.evaluation[1])
 
         def evaluate(model: Any) -> Any:
             metrics = model.evaluate(eval_input)
@@ -206,9 +207,9 @@ def _change_plan(run: _Prepared, model_dir: str) -> None:
     print(f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {listed}", file=sys.stderr)
 
 
-def _tell(data: ImageFolder, model_dir: str, before: int, total: int, start: WarmStart | None) -> None:
+def _tell(data: DataSource, model_dir: str, before: int, total: int, start: WarmStart | None) -> None:
     if data.skipped:
-        print(f"skipped {len(data.skipped)} unreadable pictures: {', '.join(data.skipped[:5])}", file=sys.stderr)
+        print(f"skipped {len(data.skipped)} unreadable {data.what}: {', '.join(data.skipped[:5])}", file=sys.stderr)
     if start:
         what = "backbone and head" if start.head else "backbone; the head is new"
         print(f"warm start from {start.checkpoint}: {what}", file=sys.stderr)
@@ -230,14 +231,14 @@ def _shows_plan_once() -> Callable[[str], None]:
     return show
 
 
-def _tell_length(pictures: int, batch_size: int, before: int, total: int) -> None:
+def _tell_length(examples: int, batch_size: int, before: int, total: int) -> None:
     """Says how long an epoch is, which phases are counted in steps of."""
-    steps = f"{pictures / batch_size:.4g}"
-    print(f"{pictures} pictures to train on, {steps} steps an epoch; from step {before} to {total}", file=sys.stderr)
+    steps = f"{examples / batch_size:.4g}"
+    print(f"{examples} examples to train on, {steps} steps an epoch; from step {before} to {total}", file=sys.stderr)
 
 
-def _evaluation_data(spec: RunSpec, data: ImageFolder) -> tuple[ImageFolder, str] | None:
-    """Returns the folder and its part to evaluate on; None where the settings name none."""
+def _evaluation_data(spec: RunSpec, data: DataSource) -> tuple[DataSource, str] | None:
+    """Returns the data and its part to evaluate on; None where the settings name none."""
     if spec.data.eval_data:
         return session.other_data(spec.data.eval_data, data.labels, spec.data.on_bad_example), "all"
     if not spec.data.validation_fraction:
@@ -246,13 +247,13 @@ def _evaluation_data(spec: RunSpec, data: ImageFolder) -> tuple[ImageFolder, str
     return data, "validation"
 
 
-def _check_classes(data: ImageFolder, labels: Sequence[int]) -> None:
+def _check_classes(data: DataSource, labels: Sequence[int]) -> None:
     present = set(labels)
     for index, name in enumerate(data.labels):
         if index not in present:
             raise UserError(
-                f"class {name!r} in {data.root} has no picture left for training after the split; "
-                "add pictures, or lower --validation_fraction and --test_fraction."
+                f"class {name!r} in {data.root} has no {data.what} left for training after the split; "
+                f"add {data.what}, or lower --validation_fraction and --test_fraction."
             )
 
 
@@ -262,7 +263,7 @@ def _checkpoint_steps(spec: RunSpec, total: int, examples: int) -> int:
     return spec.training.save_checkpoints_steps or max(epoch, math.ceil(total / _EVALUATIONS))
 
 
-def _record(spec: RunSpec, data: ImageFolder, backbone_digest: str, total: int) -> dict[str, Any]:
+def _record(spec: RunSpec, data: DataSource, backbone_digest: str, total: int) -> dict[str, Any]:
     return {
         "estimator_tl": estimator_tl.__version__,
         "versions": installed_versions(),
@@ -271,13 +272,13 @@ def _record(spec: RunSpec, data: ImageFolder, backbone_digest: str, total: int) 
         "total_steps": total,
         "backbone_digest": backbone_digest,
         "data_digest": data.digest(),
-        "pictures": len(data.files),
+        "examples": len(data),
         "skipped": list(data.skipped),
     }
 
 
 @contextlib.contextmanager
-def _naming_bad_examples(folders: Sequence[ImageFolder]) -> Iterator[None]:
+def _naming_bad_examples(folders: Sequence[DataSource]) -> Iterator[None]:
     """Turns the pipeline's decoding error, which does not know the file, into one that names it."""
     try:
         yield

@@ -45,7 +45,7 @@ def measure_pictures(folder: str, spec: ImageSpec, batch_size: int, rounds: int)
       A sample for each round, by name of the stage.
     """
     pictures = etl.inputs.image_folder(folder)
-    passes = _stages(pictures.examples().paths, spec)
+    passes = _stages(pictures.examples().items, spec)
     passes["whole etl.inputs pipeline"] = pictures.input_fn(spec, batch_size, training=True, epochs=1)()
     samples: dict[str, list[Sample]] = {name: [] for name in passes}
     for number in range(rounds + 1):

@@ -135,7 +135,7 @@ def _export_and_classify(work_dir: Path, strategy: Strategy, run: Run, source: B
     print(f"classification: a test picture of digit {digit}, in a process that imports TensorFlow only", flush=True)
     script = Path(__file__).with_name("classify_export.py")
     # TensorFlow's start-up messages are of no interest unless something fails.
-    done = subprocess.run([sys.executable, script, export, examples.paths[number]], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, script, export, examples.items[number]], stderr=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{script.name} failed:\n{done.stderr}")
 

@@ -56,9 +56,9 @@ def pretrain(folder: ImageFolder, seed: int) -> tuple[Any, float, int]:
     rate = keras.optimizers.schedules.CosineDecay(3e-3, _STEPS)
     model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     train, validation = folder.examples("train"), folder.examples("validation")
-    images, labels = _oriented(pictures.read(train.paths), np.array(train.labels), digits)
+    images, labels = _oriented(pictures.read(train.items), np.array(train.labels), digits)
     model.fit(_distorted(images, labels, seed), steps_per_epoch=_STEPS, verbose=0)
-    predicted = model.predict(pictures.read(validation.paths), verbose=0).argmax(axis=1) % digits
+    predicted = model.predict(pictures.read(validation.items), verbose=0).argmax(axis=1) % digits
     return features, float(np.mean(predicted == np.array(validation.labels))), len(validation)
 
 

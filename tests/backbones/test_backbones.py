@@ -226,18 +226,6 @@ def test_damaged_saved_model(hub_module, tmp_path):
         etl.backbone(str(tmp_path / "m"))
 
 
-def test_saved_model_that_cannot_be_called(tmp_path):
-    class Signed(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
-        def serve(self, x):
-            return x
-
-    module = Signed()
-    tf.saved_model.save(module, str(tmp_path), signatures=module.serve)
-    with pytest.raises(UserError, match="serving_default.*__call__"):
-        etl.backbone(str(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("handle", "message"),
     [

@@ -52,7 +52,7 @@ def test_split_covers_everything_once_in_about_the_asked_shares():
 def test_adding_pictures_never_moves_old_ones(tmp_path):
     def parts():
         folder = inputs.image_folder(str(tmp_path), validation=0.3, test=0.2)
-        return {part: set(folder.examples(part).paths) for part in ("train", "validation", "test")}
+        return {part: set(folder.examples(part).items) for part in ("train", "validation", "test")}
 
     write_pictures(tmp_path, count=40)
     before = parts()
@@ -122,7 +122,7 @@ def collect(dataset, batches):
 
 def order(pictures, seed, batches=15, first=0, batch=4, epochs=None):
     examples = inputs.image_folder(str(pictures)).examples()
-    numbered = inputs.Examples(examples.paths, tuple(range(len(examples))))
+    numbered = inputs.Examples(examples.items, tuple(range(len(examples))))
     got = collect(lambda: inputs.training_dataset(numbered, SPEC, batch, seed, epochs, first), batches)
     return np.concatenate([labels for _, labels in got]).tolist()
 
@@ -144,7 +144,7 @@ def test_order_follows_from_the_seed_and_the_place_alone(pictures):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 17])
 def test_small_data_is_permuted_too(pictures, count):
-    paths = inputs.image_folder(str(pictures)).examples().paths[:count]
+    paths = inputs.image_folder(str(pictures)).examples().items[:count]
     examples = inputs.Examples(paths, tuple(range(count)))
     got = collect(lambda: inputs.training_dataset(examples, SPEC, count, seed=0), 3)
     for _, labels in got:

@@ -1,0 +1,86 @@
+"""Text, from a table to an export, on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from estimator_tl.cli.main import main
+from estimator_tl.compat import tf
+from tests.contract.test_variables import checkpoint_values
+from tests.tiny_text import write_table
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return write_table(tmp_path_factory.mktemp("table") / "texts.csv")
+
+
+@pytest.fixture(scope="module")
+def trained(text_module, table, tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("run") / "model"
+    flags = {
+        "backbone": text_module.handle,
+        "train_data": table,
+        "model_dir": model_dir,
+        "tuning": "linear_probe_then_full(20)",
+        "train_steps": 60,
+        "save_checkpoints_steps": 20,
+        "batch_size": 8,
+        "learning_rate": 0.1,
+    }
+    assert main(["train", *(f"--{name}={value}" for name, value in flags.items())]) == 0
+    return model_dir
+
+
+def test_training_moves_the_vectors_in_their_phase_only(trained, text_module):
+    before, after = (checkpoint_values(trained / f"model.ckpt-{step}") for step in (20, 60))
+    np.testing.assert_array_equal(before["embeddings"], text_module.values["embeddings"])
+    assert not np.array_equal(after["embeddings"], before["embeddings"])
+
+
+def test_evaluate_predict_and_export_agree(trained, table, tmp_path, capsys):
+    assert main(["evaluate", f"--model_dir={trained}"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy"] > 0.9
+    texts = ["the fur and the paw", "motor and brake", "zebra"]
+    (tmp_path / "new.txt").write_text("".join(f"{text}\n" for text in texts))
+    assert main(["predict", f"--model_dir={trained}", f"--input={tmp_path / 'new.txt'}"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines] == texts
+    assert [line["class"] for line in lines[:2]] == ["pet", "car"]
+    assert main(["export", f"--model_dir={trained}", f"--export_dir={tmp_path / 'served'}"]) == 0
+    signature = tf.saved_model.load(capsys.readouterr().out.splitlines()[-1]).signatures["serving_default"]
+    assert signature.structured_input_signature[1]["text"].shape.as_list() == [None]
+    served = signature(text=tf.constant(texts))
+    assert served["classes"].numpy()[:, 0].tolist() == [line["class"].encode() for line in lines]
+    np.testing.assert_allclose(served["probabilities"], [list(line["scores"].values()) for line in lines], atol=2e-6)
+
+
+def test_predict_a_column_of_a_table(trained, table, capsys):
+    assert main(["predict", f"--model_dir={trained}", f"--input=csv({str(table)!r}, text='text')", "--format=csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "text,class,score,car,pet"
+    assert len(lines) == 61
+
+
+def test_inspect(trained, text_module, capsys):
+    assert main(["inspect", f"--backbone={text_module.handle}"]) == 0
+    assert "input          text, UTF-8 strings" in capsys.readouterr().out
+    assert main(["inspect", f"--model_dir={trained}"]) == 0
+    assert capsys.readouterr().out.endswith("the checkpoints agree with the plan\n")
+
+
+def test_pictures_for_a_text_source_and_the_reverse(text_module, hub_module, table, pictures, tmp_path, capsys):
+    for source, data, message in (
+        (text_module, pictures, "holds pictures, but the backbone takes text"),
+        (hub_module, table, "holds text, but the backbone takes pictures"),
+    ):
+        code = main(["train", f"--backbone={source.handle}", f"--train_data={data}", f"--model_dir={tmp_path / 'run'}"])
+        assert code == 2
+        assert message in capsys.readouterr().err
+    flags = [f"--backbone={text_module.handle}", f"--train_data={table}", f"--model_dir={tmp_path / 'run'}"]
+    assert main(["train", *flags, "--image_size=8"]) == 2
+    assert "takes text, so image_size does not apply" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
