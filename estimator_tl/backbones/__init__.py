@@ -28,13 +28,17 @@ def _saved_model(path: str, **kwargs: Any) -> Backbone:
     return SavedModelBackbone(_resolve(path), handle=path, **kwargs)
 
 
-def backbone(handle: str, **kwargs: Any) -> Backbone:
+def backbone(
+    handle: str, sha256: str | None = None, allow_unsafe_deserialization: bool = False, **kwargs: Any
+) -> Backbone:
     """Opens a pretrained source.
 
     Args:
       handle: a Keras application (``keras.MobileNetV2(alpha=0.35)``), a Keras 2
         file (``.h5``, ``.hdf5``, ``.keras``), a SavedModel folder, a Hub URL, or a
         spec such as ``saved_model('PATH', pooling='max')``.
+      sha256: the digest that the source's content must have, as `Backbone.digest` and ``inspect`` give it.
+      allow_unsafe_deserialization: load what holds Python code or reads and writes files, too.
       **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),
         `input_range` ((low, high) that the model takes), where the source allows them.
 
@@ -45,15 +49,28 @@ def backbone(handle: str, **kwargs: Any) -> Backbone:
       UserError: the handle names nothing that can be used; the message says why.
     """
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    opened = _open(handle, kwargs, {"allow_unsafe_deserialization": True} if allow_unsafe_deserialization else {})
+    if sha256 is None:
+        return opened
+    found = opened.digest()
+    if found.removeprefix("sha256:") != sha256.removeprefix("sha256:"):
+        raise UserError(
+            f"{handle} has the content {found}, not the one that was asked for ({sha256}); get the right one, or "
+            "correct --backbone_sha256."
+        )
+    return opened
+
+
+def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbone:
     call = _as_call(handle)
     if call is not None and call.name.startswith("keras."):
         from estimator_tl.backbones.keras_applications import keras_application
 
         return keras_application(call, handle, **kwargs)
     if call is not None:
-        opened: Backbone = registry.make(Call(call.name, call.args, {**kwargs, **call.kwargs}))
+        opened: Backbone = registry.make(Call(call.name, call.args, {**kwargs, **unsafe, **call.kwargs}))
         return opened
-    return _open_path(handle, kwargs)
+    return _open_path(handle, {**kwargs, **unsafe})
 
 
 def _as_call(handle: str) -> Call | None:
@@ -73,6 +90,9 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
         return keras_files.keras_file(handle, **kwargs)
     folder = _resolve(handle)
     if os.path.exists(os.path.join(folder, "keras_metadata.pb")):
+        from estimator_tl.backbones.safety import check_keras
+
+        check_keras(folder, handle, kwargs.get("allow_unsafe_deserialization", False))
         try:
             return keras_files.keras_file(folder, **kwargs)
         except UserError:

@@ -12,8 +12,9 @@ from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, folder_digest
 from estimator_tl.backbones.keras_model import KerasBackbone
+from estimator_tl.backbones.safety import check_keras
 from estimator_tl.compat import keras
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, nearest
 from estimator_tl.specs import linear_range
 
 FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -29,6 +30,8 @@ def keras_file(
     input_range: tuple[float, float] | None = None,
     pooling: str = "avg",
     features: str | None = None,
+    drop_top: int = 0,
+    allow_unsafe_deserialization: bool = False,
 ) -> KerasBackbone:
     """Returns a personal Keras 2 model as a backbone.
 
@@ -38,6 +41,8 @@ def keras_file(
       input_range: the values that the model was trained on; [0, 1] by default.
       pooling: avg, max, flatten or none.
       features: name of the layer whose output is used; the model's output by default.
+      drop_top: how many layers to leave out at the end, instead; 1 leaves out a classification layer.
+      allow_unsafe_deserialization: load Lambda layers, which hold Python code, too.
 
     Raises:
       UserError: the file is missing, damaged, of Keras 3, or holds weights only.
@@ -46,15 +51,21 @@ def keras_file(
     is_folder = os.path.isdir(path)
     if not is_folder:
         check_file(path)
+    check_keras(path, path, allow_unsafe_deserialization)
+    if drop_top and features:
+        raise UserError(
+            f"{path}: features={features!r} and drop_top={drop_top} both say where to cut; give one of them."
+        )
     return KerasBackbone(
         handle=path,
         kind="Keras model",
-        load=functools.partial(_load, path, features),
+        load=functools.partial(_load, path, features, drop_top, allow_unsafe_deserialization),
         digest=functools.partial(folder_digest if is_folder else file_digest, path),
         preprocess=linear_range(low, high),
         range_text=f"[{low:g}, {high:g}]",
         image_size=image_size,
         pooling=pooling,
+        allow_code=allow_unsafe_deserialization,
     )
 
 
@@ -104,20 +115,24 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _load(path: str, features: str | None) -> Any:
+def _load(path: str, features: str | None, drop_top: int, allow_unsafe_deserialization: bool) -> Any:
     try:
-        model = keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False, safe_mode=not allow_unsafe_deserialization)
     except Exception as error:  # Keras raises whatever its parts raise
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} cannot be loaded as a Keras 2 model: {first_line}; save it again with Keras 2."
         ) from error
+    known = [layer.name for layer in getattr(model, "layers", ())]
+    if drop_top:
+        if not isinstance(drop_top, int) or not 0 < drop_top < len(known):
+            raise UserError(
+                f"{path}: drop_top={drop_top!r} must leave some of its {len(known)} layers; give 1 or a few."
+            )
+        features = known[-1 - drop_top]
     if features is None:
         return model
-    known = [layer.name for layer in model.layers]
     if features not in known:
-        from estimator_tl.errors import nearest
-
         raise UserError(f"{path} has no layer {features!r}; {nearest(features, known)}")
     return keras.Model(model.inputs, model.get_layer(features).output, name=model.name)
 

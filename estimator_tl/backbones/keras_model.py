@@ -16,7 +16,7 @@ from typing import Any
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import run_eagerly_apart
-from estimator_tl.compat.keras2 import rebuilding_objects
+from estimator_tl.compat.keras2 import loading_code, rebuilding_objects
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -40,6 +40,7 @@ class KerasBackbone(Backbone):
         image_size: int | tuple[int, int] | None = None,
         pooling: str = "avg",
         custom_objects: Mapping[str, Any] | None = None,
+        allow_code: bool = False,
     ):
         """Loads the model and takes its description.
 
@@ -53,12 +54,14 @@ class KerasBackbone(Backbone):
           image_size: pixels, where the model does not fix them.
           pooling: for outputs with height and width: avg, max, flatten or none.
           custom_objects: classes and functions that the model's configuration names.
+          allow_code: whether Lambda layers, which hold Python code, may be built.
         """
         self.handle = handle
         self.kind = kind
         self._digest = digest
         self.pooling = check_known("pooling", pooling, POOLINGS)
         self._custom_objects = dict(custom_objects or {})
+        self._allow_code = allow_code
         run_eagerly_apart(functools.partial(self._describe, load))
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
@@ -90,7 +93,8 @@ class KerasBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
-        with keras.utils.custom_object_scope({**rebuilding_objects(), **self._custom_objects}):
+        objects = {**rebuilding_objects(), **self._custom_objects}
+        with keras.utils.custom_object_scope(objects), loading_code(self._allow_code):
             model = getattr(keras, self._model_class).from_config(self._config)
         model.trainable = True
         variables = self._match(_weights(model))

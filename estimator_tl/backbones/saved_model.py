@@ -15,6 +15,7 @@ from typing import Any
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
@@ -36,6 +37,7 @@ class SavedModelBackbone(Backbone):
         pooling: str = "avg",
         signature: str | None = None,
         output_key: str | None = None,
+        allow_unsafe_deserialization: bool = False,
     ):
         """Reads the model's structure.
 
@@ -48,6 +50,7 @@ class SavedModelBackbone(Backbone):
           signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
             cannot be called. Batch norm in it is as it was exported.
           output_key: which of several outputs to use; ``default`` by default.
+          allow_unsafe_deserialization: load models that read or write files, too.
 
         Raises:
           UserError: the folder is not a model that can be called with pictures or text.
@@ -56,6 +59,7 @@ class SavedModelBackbone(Backbone):
         self.handle = handle or path
         self.pooling = check_known("pooling", pooling, POOLINGS)
         self._signature, self._output_key = signature, output_key
+        check_saved_model(path, self.handle, allow_unsafe_deserialization)
         run_eagerly_apart(self._describe)
         shape = self._input_shape
         if shape is None:

@@ -88,6 +88,17 @@ def define_model(command: CommandFlags) -> None:
     command.choice(
         _MODEL, "pooling", None, ["avg", "max", "flatten", "none"], "of outputs with height and width (default: avg)."
     )
+    _define_trust(command)
+
+
+def _define_trust(command: CommandFlags) -> None:
+    command.string(_MODEL, "backbone_sha256", None, "the content that the backbone must have, as inspect prints it.")
+    command.boolean(
+        _MODEL,
+        "allow_unsafe_deserialization",
+        False,
+        "load backbones that hold Python code (Lambda layers) or read and write files.",
+    )
 
 
 def model_settings(values: Any) -> dict[str, Any]:
@@ -100,6 +111,8 @@ def model_settings(values: Any) -> dict[str, Any]:
         "image_size": values.image_size,
         "input_range": _pair(values.input_range),
         "pooling": values.pooling,
+        "backbone_sha256": values.backbone_sha256,
+        "allow_unsafe_deserialization": values.allow_unsafe_deserialization,
     }
 
 

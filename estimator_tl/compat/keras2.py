@@ -8,8 +8,10 @@ the package `tf_keras`. On 2.15 the classes of `tf_keras` are not those of
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -55,6 +57,15 @@ def rebuilding_objects() -> dict[str, Any]:
     if tf.__internal__.tf2.enabled():
         return {}
     return {"BatchNormalization": load_keras2().layers.BatchNormalization}
+
+
+@contextlib.contextmanager
+def loading_code(allowed: bool) -> Iterator[None]:
+    """Lets Keras build Lambda layers, which hold Python code, in its body, if that is allowed."""
+    name = load_keras2().Model.__module__.partition(".src.")[0]
+    library = importlib.import_module(f"{name}.src.saving.serialization_lib")
+    with library.SafeModeScope(not allowed):
+        yield
 
 
 class _Overlay(ModuleType):

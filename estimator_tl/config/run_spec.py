@@ -11,7 +11,7 @@ from estimator_tl.registry import absolute_paths
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What makes two runs the same model; a model_dir can be continued only with equal values.
+    """What makes two runs the same model; a model_dir can be continued only with equal values (but for the last two).
 
     The fields are the flags of the same names.
     """
@@ -25,6 +25,8 @@ class ModelSpec:
     image_size: int | None = None
     input_range: tuple[float, float] | None = None
     pooling: str | None = None
+    backbone_sha256: str | None = None
+    allow_unsafe_deserialization: bool = False
 
     def __post_init__(self) -> None:
         if not self.backbone:

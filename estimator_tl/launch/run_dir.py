@@ -13,6 +13,7 @@ from typing import Any
 from estimator_tl.config import ModelSpec, RunSpec
 from estimator_tl.errors import UserError
 
+_NO_PART_OF_THE_MODEL = ("backbone_sha256", "allow_unsafe_deserialization")
 _RUN, _FLAGS, _LABELS = "run.json", "flags.txt", "labels.txt"
 
 
@@ -100,6 +101,8 @@ def check_continuable(
     old["classes"], new["classes"] = list(saved.labels), list(labels)
     old["backbone content"], new["backbone content"] = saved.record.get("backbone_digest"), backbone_digest
     for name, value in new.items():
+        if name in _NO_PART_OF_THE_MODEL:
+            continue
         if old[name] != value and not (may_change and name in changeable):
             remedy = "--allow_plan_change to go on with the new one, " if name in changeable else ""
             raise UserError(

@@ -36,7 +36,12 @@ class OpenRun:
 def open_backbone(model: ModelSpec) -> Backbone:
     """Opens the source that the settings name."""
     return backbones.backbone(
-        model.backbone, image_size=model.image_size, pooling=model.pooling, input_range=model.input_range
+        model.backbone,
+        sha256=model.backbone_sha256,
+        allow_unsafe_deserialization=model.allow_unsafe_deserialization,
+        image_size=model.image_size,
+        pooling=model.pooling,
+        input_range=model.input_range,
     )
 
 

@@ -234,7 +234,7 @@ def _shows_plan_once() -> Callable[[str], None]:
 def _tell_length(examples: int, batch_size: int, before: int, total: int) -> None:
     """Says how long an epoch is, which phases are counted in steps of."""
     steps = f"{examples / batch_size:.4g}"
-    print(f"{examples} examples to train on, {steps} steps an epoch; from step {before} to {total}", file=sys.stderr)
+    print(f"{examples} examples to train on, {steps} steps an epoch; from step {before} to {total}")
 
 
 def _evaluation_data(spec: RunSpec, data: DataSource) -> tuple[DataSource, str] | None:

@@ -1,0 +1,111 @@
+"""What a source could do beside computing features, found before it is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+from estimator_tl.compat.saved_models import operations
+from estimator_tl.errors import UserError
+
+#: Operations that read or write files that the graph names, or run Python code.
+_DANGEROUS = frozenset(
+    {
+        "ReadFile", "WriteFile", "MatchingFiles", "WholeFileReader", "WholeFileReaderV2", "TextLineReader",
+        "TextLineReaderV2", "TFRecordReader", "TFRecordReaderV2", "TextLineDataset", "TFRecordDataset",
+        "TFRecordDatasetV2", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "SaveDatasetV2", "SaveSlices",
+        "PyFunc", "PyFuncStateless", "EagerPyFunc", "DebugIdentity", "DebugIdentityV2",
+    }
+)  # fmt: skip
+_REMEDY = "load it only if you trust where it comes from, with --allow_unsafe_deserialization"
+
+
+def dangerous_operations(path: str) -> list[str]:
+    """Returns the kinds of operations in a SavedModel that reach beyond it, sorted; [] where there are none.
+
+    The operations by which every SavedModel restores its own variables and vocabularies are not among them.
+    """
+    found = {node.op for node in operations(path) if node.op in _DANGEROUS}
+    found |= {"PrintV2 to a file" for node in operations(path) if node.op == "PrintV2" and _prints_to_file(node)}
+    return sorted(found)
+
+
+def _prints_to_file(node: Any) -> bool:
+    return bool(node.attr["output_stream"].s.startswith(b"file://"))
+
+
+def check_saved_model(path: str, handle: str, allowed: bool) -> None:
+    """Checks a SavedModel before it is loaded.
+
+    Raises:
+      UserError: it has such operations, and that was not allowed.
+    """
+    found = [] if allowed else dangerous_operations(path)
+    if found:
+        raise UserError(f"{handle} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
+
+
+def check_keras(path: str, handle: str, allowed: bool) -> None:
+    """Checks a Keras model before it is loaded.
+
+    Raises:
+      UserError: it holds Python code (Lambda layers are saved as marshalled code), and that was not allowed.
+    """
+    found = [] if allowed else list(dict.fromkeys(_lambda_layers(_config(path))))
+    if found:
+        raise UserError(f"{handle} holds Python code in its Lambda layers ({', '.join(found)}); {_REMEDY}.")
+
+
+def _config(path: str) -> Any:
+    """Returns the configuration that a Keras file or folder holds; None where it holds none."""
+    try:
+        if os.path.isdir(path):
+            return _metadata_configs(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.read("config.json"))
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            return json.loads(file.attrs["model_config"])
+    except (OSError, KeyError, ValueError):
+        return None  # whoever loads it says what is wrong with it
+
+
+def _metadata_configs(folder: str) -> list[Any]:
+    """Returns the configurations in a Keras SavedModel's keras_metadata.pb, which are JSON inside of a proto."""
+    with open(os.path.join(folder, "keras_metadata.pb"), "rb") as stream:
+        text = stream.read().decode("utf-8", errors="replace")
+    found = []
+    decoder = json.JSONDecoder()
+    start = text.find("{")
+    while start >= 0:
+        try:
+            value, end = decoder.raw_decode(text, start)
+            found.append(value)
+        except ValueError:
+            end = start + 1
+        start = text.find("{", end)
+    return found
+
+
+def _lambda_layers(config: Any) -> Iterator[str]:
+    """Yields the names of the Lambda layers in a configuration whose function is code rather than a name."""
+    if isinstance(config, dict):
+        inner = config.get("config")
+        if config.get("class_name") == "Lambda" and isinstance(inner, dict) and _is_code(inner.get("function")):
+            yield str(inner.get("name", "lambda"))
+        for value in config.values():
+            yield from _lambda_layers(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _lambda_layers(value)
+
+
+def _is_code(function: Any) -> bool:
+    if isinstance(function, dict):
+        return function.get("class_name") in ("__lambda__", "__tuple__")
+    return isinstance(function, (list, tuple)) or function is None
