@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from estimator_tl.compat import keras, tf
+from estimator_tl.compat.keras2 import tensorflow_with_keras2
 from tests.tiny import keras_values, randomize
 
 DECAY = 0.9
@@ -57,6 +58,15 @@ def keras_network(inputs, training=False):
     net = tf.nn.relu(layers.BatchNormalization(name="bn1", momentum=DECAY)(net, training=training))
     net = layers.Conv2D(6, 3, use_bias=False, name="conv2")(net)
     return tf.nn.relu(layers.BatchNormalization(name="bn2", momentum=DECAY)(net, training=training))
+
+
+def layers_network(inputs, training=False):
+    """The same out of TensorFlow 1's layers, which name themselves."""
+    layers = tensorflow_with_keras2().compat.v1.layers
+    net = layers.conv2d(inputs, 4, 3, use_bias=False, kernel_regularizer=l2)
+    net = tf.nn.relu(layers.batch_normalization(net, momentum=DECAY, training=training))
+    net = layers.conv2d(net, 6, 3, use_bias=False)
+    return tf.nn.relu(layers.batch_normalization(net, momentum=DECAY, training=training))
 
 
 def keras_model_network(inputs, training=False):

@@ -196,17 +196,18 @@ def _structure(handle: str, graph: Any, inputs: Any, output: Any, called: Called
 
 
 def _averaging_statistics() -> Any:
-    """Returns a scope in which statistics can be assigned under a strategy: the mean over its replicas.
+    """Returns a scope in which statistics that are assigned under a strategy are the mean over its replicas.
 
-    Networks from before strategies say nothing of that, and TensorFlow would refuse the assignment.
+    Networks from before strategies say nothing of that; each replica would then go on with statistics of its own, and
+    a checkpoint would have those of the first.
     """
-    strategies = tf.compat.v1.VariableAggregation
+    aggregation = tf.compat.v1.VariableAggregation
 
     def create(next_creator: Callable[..., Any], **kwargs: Any) -> Any:
-        unsaid = kwargs.get("aggregation") in (None, strategies.NONE)
+        unsaid = kwargs.get("aggregation") in (None, aggregation.NONE)
         if tf.distribute.has_strategy() and kwargs.get("trainable") is False and unsaid:
             is_real = tf.as_dtype(kwargs["dtype"]).is_floating if kwargs.get("dtype") is not None else True
-            kwargs["aggregation"] = strategies.MEAN if is_real else strategies.ONLY_FIRST_REPLICA
+            kwargs["aggregation"] = aggregation.MEAN if is_real else aggregation.ONLY_FIRST_REPLICA
         return next_creator(**kwargs)
 
     return tf.variable_creator_scope(create)

@@ -21,9 +21,8 @@ def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]
         for copy in getattr(variable, "values", None) or (variable,):
             # Feeding the initializer's own value tensor adds no op to the graph.
             fed = copy.initializer.inputs[1]
-            if any(
-                fed.name == tensor.name for tensor, _ in pending.values()
-            ):  # variables may share it, not their values
+            shared = any(fed.name == tensor.name for tensor, _ in pending.values())
+            if shared:  # by variables whose values are not the same
                 session.run(list(pending), feed_dict=dict(pending.values()))
                 pending, size = {}, 0
             pending[copy.initializer] = (fed, value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -237,9 +239,21 @@ def normalized(images, kernel, padding, norm, values, statistics=None):
     return net, np.maximum(scaled, 0)
 
 
+@pytest.fixture(scope="module")
+def layers_checkpoint(tmp_path_factory):
+    values = networks.random_values(networks.layers_network, SIZE, seed=7)
+    path = networks.save_v1(tmp_path_factory.mktemp("layers") / "model.ckpt", values)
+    return Source(spec(path, "layers_network"), SIZE, values, frozenset(n for n in values if "moving" not in n), {})
+
+
 @pytest.mark.parametrize(
     ("name", "padding", "scopes"),
     [
+        (
+            "layers_checkpoint",
+            "VALID",
+            [("conv2d/kernel", "batch_normalization"), ("conv2d_1/kernel", "batch_normalization_1")],
+        ),
         ("v1_checkpoint", "SAME", [("stem/conv1/kernel", "stem/bn"), ("top/conv2/kernel", "top/bn")]),
         ("keras_checkpoint", "VALID", [("conv1/kernel", "bn1"), ("conv2/kernel", "bn2")]),
     ],
@@ -295,30 +309,53 @@ def test_an_endpoint_is_all_of_the_source(tmp_path):
     assert [v.name for v in etl.backbone(spec(path, "default_network")).structure.variables] == list(VALUES)
 
 
-def test_regularization_and_statistics_are_the_same_under_mirrored(v1_checkpoint, keras_checkpoint, tmp_path):
+@pytest.mark.parametrize("source", ["v1_checkpoint", "keras_checkpoint", "layers_checkpoint"], indirect=True)
+def test_regularization_and_statistics_are_the_same_under_mirrored(source, tmp_path):
     """Two replicas with the same batch each do what one does."""
-    for name, source in (("v1", v1_checkpoint), ("keras", keras_checkpoint)):
-        states = []
-        for devices in (1, 2):
-            distributed = {
-                "train_distribute": tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(2)]),
-                "session_config": tf.compat.v1.ConfigProto(device_count={"CPU": 2}, allow_soft_placement=True),
-            }
-            config = estimator.RunConfig(tf_random_seed=1, **(distributed if devices == 2 else {}))
-            model_fn = etl.make_model_fn(
-                etl.backbone(source.handle),
-                etl.heads.classifier(n_classes=3),
-                etl.tuning.full(),
-                optimizer=etl.optimizers.sgd(10.0),  # so that the losses' part is well above rounding
-                batch_norm="train",
-            )
-            model_dir = tmp_path / f"{name}{devices}"
-            model = estimator.Estimator(model_fn, str(model_dir), config, params={})
-            model.train(lambda: random_batches(SIZE)().take(1).repeat(), steps=1)
-            states.append(checkpoint_values(model_dir / "model.ckpt-1"))
-        for variable in (*source.values, *HEAD):
-            one, two = (state[variable] for state in states)
-            np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-5, err_msg=variable)
+    states = []
+    for devices in (1, 2):
+        distributed = {
+            "train_distribute": tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(2)]),
+            "session_config": tf.compat.v1.ConfigProto(device_count={"CPU": 2}, allow_soft_placement=True),
+        }
+        config = estimator.RunConfig(tf_random_seed=1, **(distributed if devices == 2 else {}))
+        model_fn = etl.make_model_fn(
+            etl.backbone(source.handle),
+            etl.heads.classifier(n_classes=3),
+            etl.tuning.full(),
+            optimizer=etl.optimizers.sgd(10.0),  # so that the losses' part is well above rounding
+            batch_norm="train",
+        )
+        model_dir = tmp_path / str(devices)
+        model = estimator.Estimator(model_fn, str(model_dir), config, params={})
+        model.train(lambda: random_batches(SIZE)().take(1).repeat(), steps=1)
+        states.append(checkpoint_values(model_dir / "model.ckpt-1"))
+    for variable in (*source.values, *HEAD):
+        one, two = (state[variable] for state in states)
+        np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-5, err_msg=variable)
+
+
+def test_statistics_under_mirrored_are_means_over_the_replicas(v1_checkpoint, tmp_path):
+    """Each replica has a batch of its own; by themselves, its statistics would be those of that batch."""
+    config = estimator.RunConfig(
+        train_distribute=tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]),
+        session_config=tf.compat.v1.ConfigProto(device_count={"CPU": 2}, allow_soft_placement=True),
+    )
+    backbone, head = etl.backbone(v1_checkpoint.handle), etl.heads.classifier(n_classes=3)
+    model_fn = etl.make_model_fn(backbone, head, etl.tuning.full(), batch_norm="train")
+    pictures = np.random.RandomState(2).rand(8, SIZE, SIZE, 3).astype(np.float32)
+    pictures[4:] *= 3
+
+    def input_fn():
+        return tf.data.Dataset.from_tensor_slices((pictures, np.arange(8) % 3)).batch(4)
+
+    estimator.Estimator(model_fn, str(tmp_path), config, params={}).train(input_fn, steps=1)
+    activations = tf.nn.conv2d(pictures, VALUES["stem/conv1/kernel"], 1, "SAME").numpy()
+    means = [activations[half].mean((0, 1, 2)) for half in (slice(4), slice(4, 8))]
+    assert not np.allclose(*means, rtol=0.1)
+    expected = 0.9 * VALUES["stem/bn/moving_mean"] + 0.1 * np.mean(means, 0)
+    found = checkpoint_values(tmp_path / "model.ckpt-1")["stem/bn/moving_mean"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_leaves_no_update_in_the_graph(v1_checkpoint):
@@ -337,6 +374,36 @@ def test_dropout_alone_follows_the_switch(tmp_path):
     still, dropped = built(backbone)[0], built(backbone, training=True)[0]
     assert not np.allclose(still, dropped)
     assert etl.tuning.make_plan(backbone.structure, etl.tuning.full()).training_switch
+
+
+PROGRAM_WITHOUT_V2_BEHAVIOR = """
+import sys
+import numpy as np
+import tensorflow as tf
+tf.compat.v1.disable_v2_behavior()
+import estimator_tl as etl
+handle, model_dir = sys.argv[1:]
+head = etl.heads.classifier(n_classes=3)
+model_fn = etl.make_model_fn(etl.backbone(handle), head, etl.tuning.full(), batch_norm="train")
+images, labels = np.random.RandomState(0).rand(8, 8, 8, 3).astype('f'), np.arange(8) % 3
+
+def input_fn():
+    data = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    return tf.compat.v1.data.make_one_shot_iterator(data).get_next()
+
+etl.estimator.Estimator(model_fn, model_dir, params={}).train(input_fn, steps=2)
+"""
+
+
+def test_a_program_without_v2_behavior(v1_checkpoint, tmp_path):
+    """There variables are not resources."""
+    command = [sys.executable, "-c", PROGRAM_WITHOUT_V2_BEHAVIOR, v1_checkpoint.handle, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, last = (checkpoint_values(tmp_path / f"model.ckpt-{step}") for step in (0, 2))
+    for name, value in VALUES.items():
+        np.testing.assert_array_equal(first[name], value)
+    assert runs.moved(first, last, VALUES) == set(VALUES)
 
 
 # A run.
