@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -13,7 +12,8 @@ from estimator_tl.backbones import Backbone, BuiltBackbone
 from estimator_tl.backbones.initial_values import assigning_scaffold
 from estimator_tl.backbones.recalibration import recalibrated
 from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
-from estimator_tl.compat import estimator, tf
+from estimator_tl.compat import estimator
+from estimator_tl.compat.recording import recorded
 from estimator_tl.errors import UserError
 from estimator_tl.heads import Classifier
 from estimator_tl.optimization import foreign, optimizers
@@ -92,8 +92,9 @@ def make_model_fn(
         columns = _as_columns(features, backbone.input_spec.key)
         training = mode == estimator.ModeKeys.TRAIN
         built = backbone.build(columns[backbone.input_spec.key], plan.call_mode(training))
-        with _recorded_variables() as head_variables:
+        with recorded() as made:
             logits = head.logits(built.features, training)
+        head_variables = made.variables
         trained = collections.publish(plan, built.variables, head_variables)
         spec = head.estimator_spec(
             features=columns,
@@ -216,27 +217,6 @@ def _as_columns(features: Any, key: str) -> Mapping[str, Any]:
     if key not in features:
         raise UserError(f"the features {sorted(features)} hold no {key!r}; name the tensor that the source takes so.")
     return features
-
-
-@contextlib.contextmanager
-def _recorded_variables() -> Iterator[list[Any]]:
-    """Collects the variables that its body creates or, in the further replicas of a strategy, uses again."""
-    variables: list[Any] = []
-
-    def record(variable: Any) -> Any:
-        if all(variable is not known for known in variables):
-            variables.append(variable)
-        return variable
-
-    def create(next_creator: Callable[..., Any], **kwargs: Any) -> Any:
-        return record(next_creator(**kwargs))
-
-    def get(getter: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return record(getter(*args, **kwargs))
-
-    scope = tf.compat.v1.get_variable_scope()
-    with tf.variable_creator_scope(create), tf.compat.v1.variable_scope(scope, custom_getter=get):
-        yield variables
 
 
 def _regularization(plan: VariablePlan, built: BuiltBackbone) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import glob
 import inspect
 import os
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 
 from estimator_tl.errors import UserError, nearest
 
+#: Arguments of sources that are names, also where a file is called the same.
+_NO_PATHS = frozenset({"endpoint", "exclude", "features", "pooling", "scope"})
 _Maker = TypeVar("_Maker", bound=Callable[..., Any])
 
 
@@ -38,14 +41,24 @@ def absolute_paths(text: str) -> str:
     """
     if os.path.exists(os.path.expanduser(text)):
         return os.path.abspath(os.path.expanduser(text))
-    if "(" not in text or "://" in text:
+    if "(" not in text:
         return text
     call = parse_call(text)
+    named = {key: value if key in _NO_PATHS else _absolute_path(value) for key, value in call.kwargs.items()}
+    return str(Call(call.name, tuple(map(_absolute_path, call.args)), named))
 
-    def absolute(value: Any) -> Any:
-        return os.path.abspath(value) if isinstance(value, str) and os.path.exists(value) else value
 
-    return str(Call(call.name, tuple(map(absolute, call.args)), {k: absolute(v) for k, v in call.kwargs.items()}))
+def _absolute_path(value: Any) -> Any:
+    """Returns a value, absolute where it names a file, a checkpoint or a function in a file."""
+    if not isinstance(value, str) or not value or "://" in value:
+        return value
+    file, colon, function = value.rpartition(":")
+    if colon and file.endswith(".py"):
+        return f"{_absolute_path(file)}:{function}"
+    place = os.path.expanduser(value)
+    # A checkpoint is named by what the names of its files begin with.
+    checkpoint = any(glob.glob(glob.escape(place) + ending) for ending in (".index", "-?????-of-?????"))
+    return os.path.abspath(place) if os.path.exists(place) or checkpoint else value
 
 
 def parse_call(text: str) -> Call:

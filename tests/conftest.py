@@ -9,11 +9,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from estimator_tl.compat import keras, quiet, tf
-from tests import tiny, tiny_text
+from tests import networks, tiny, tiny_text
 
 quiet.silence_deprecations()
 tf.get_logger().setLevel("ERROR")
 tf.config.threading.set_inter_op_parallelism_threads(2)
+# TensorFlow starts here rather than inside the first graph, which would turn off soft placement, and with it
+# MirroredStrategy on two CPU devices, for all tests of the process.
+tf.config.list_logical_devices()
 
 CONV2 = frozenset({"conv2/kernel", "bn2/gamma", "bn2/beta"})
 KERAS_PARTIAL = {
@@ -79,6 +82,25 @@ def application(tmp_path_factory):
     trainable = frozenset(w.name.removesuffix(":0") for w in model.trainable_weights)
     handle = f"keras.MobileNet(alpha=0.25, weights={str(path)!r}, image_size=32)"
     return tiny.Source(handle, 32, tiny.keras_values(model), trainable, {"last_layers(5)": last})
+
+
+@pytest.fixture(scope="session")
+def v1_checkpoint(tmp_path_factory):
+    values = networks.random_values(networks.v1_network, tiny.SIZE, seed=5)
+    path = networks.save_v1(tmp_path_factory.mktemp("checkpoint") / "model.ckpt", values)
+    trainable = frozenset(name for name in values if "moving" not in name)
+    top = frozenset(name for name in trainable if name.startswith("top/"))
+    handle = f"checkpoint({path!r}, network='tests.networks:v1_network', image_size={tiny.SIZE})"
+    return tiny.Source(handle, tiny.SIZE, values, trainable, {"last_groups(2)": top})
+
+
+@pytest.fixture(scope="session")
+def keras_checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "weights"
+    values = networks.save_keras(path, seed=6)
+    trainable = frozenset(name for name in values if "moving" not in name)
+    handle = f"checkpoint({str(path)!r}, network='tests.networks:keras_network', image_size={tiny.SIZE})"
+    return tiny.Source(handle, tiny.SIZE, values, trainable, {"last_groups(2)": CONV2})
 
 
 @pytest.fixture

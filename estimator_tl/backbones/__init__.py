@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.backbones.base import Backbone, BuiltBackbone
@@ -28,6 +29,27 @@ def _saved_model(path: str, **kwargs: Any) -> Backbone:
     return SavedModelBackbone(_resolve(path), handle=path, **kwargs)
 
 
+@registry.register("checkpoint")
+def _checkpoint(
+    path: str,
+    network: str,
+    image_size: int | None = None,
+    pooling: str = "avg",
+    input_range: tuple[float, float] | None = None,
+    channels: int = 3,
+    endpoint: str | None = None,
+    scope: str = "",
+    rename: dict[str, str] | None = None,
+    exclude: str | Sequence[str] = (),
+    skip_mismatched: bool = False,
+    ema: bool = True,
+) -> Backbone:
+    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
+    from estimator_tl.backbones.checkpoint import CheckpointBackbone
+
+    return CheckpointBackbone(**given)
+
+
 def backbone(
     handle: str, sha256: str | None = None, allow_unsafe_deserialization: bool = False, **kwargs: Any
 ) -> Backbone:
@@ -36,7 +58,8 @@ def backbone(
     Args:
       handle: a Keras application (``keras.MobileNetV2(alpha=0.35)``), a Keras 2
         file (``.h5``, ``.hdf5``, ``.keras``), a SavedModel folder, a Hub URL, or a
-        spec such as ``saved_model('PATH', pooling='max')``.
+        spec such as ``saved_model('PATH', pooling='max')`` or
+        ``checkpoint('PATH', network='nets.py:resnet')``.
       sha256: the digest that the source's content must have, as `Backbone.digest` and ``inspect`` give it.
       allow_unsafe_deserialization: load what holds Python code or reads and writes files, too.
       **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),

@@ -67,7 +67,7 @@ class Backbone(abc.ABC):
 
     @abc.abstractmethod
     def values(self) -> Mapping[str, Any]:
-        """Returns the pretrained values by variable name, as arrays."""
+        """Returns the pretrained values by variable name, as arrays; variables without one keep their initializers."""
 
     @abc.abstractmethod
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 _CHUNK = 1 << 20
@@ -17,9 +18,15 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 def folder_digest(path: str | os.PathLike[str]) -> str:
     """Returns ``sha256:...`` over relative names and contents of all files below a folder."""
     root = Path(path)
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    return joined_digest({file.relative_to(root).as_posix(): _sha256(file) for file in files})
+
+
+def joined_digest(parts: Mapping[str, str]) -> str:
+    """Returns ``sha256:...`` over names and the digests of what they name, in the order given."""
     total = hashlib.sha256()
-    for file in sorted(p for p in root.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(root).as_posix()}\0{_sha256(file)}\n".encode())
+    for name, digest in parts.items():
+        total.update(f"{name}\0{digest}\n".encode())
     return f"sha256:{total.hexdigest()}"
 
 

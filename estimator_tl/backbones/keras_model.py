@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
@@ -110,7 +110,7 @@ class KerasBackbone(Backbone):
             features=self.pool(features),
             variables=variables,
             updates=[update for layer in batch_norms for update in layer.updates],
-            regularization_losses=list(_regularization_losses(model, names)),
+            regularization_losses=regularization_losses(_layers(model), names),
             initial_values=self.values,
         )
 
@@ -188,9 +188,17 @@ def _unused(name: str, taken: set[str]) -> str:
     return next(n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if n not in taken)
 
 
-def _regularization_losses(model: Any, names: Mapping[int, str]) -> Iterator[tuple[str, Any]]:
-    for layer in _layers(model):
-        for attribute, regularizer in vars(layer).items():
-            weight = getattr(layer, attribute.removesuffix("_regularizer"), None)
-            if attribute.endswith("_regularizer") and callable(regularizer) and id(weight) in names:
-                yield names[id(weight)], regularizer(weight)
+def regularization_losses(layers: Iterable[Any], names: Mapping[int, str]) -> list[tuple[str, Any]]:
+    """Returns the losses of layers' weights, as pairs of a weight's name and its loss.
+
+    Args:
+      layers: without those inside them.
+      names: of the weights that count, by `id`.
+    """
+    return [
+        (names[id(weight)], regularizer(weight))
+        for layer in layers
+        for attribute, regularizer in vars(layer).items()
+        for weight in [getattr(layer, attribute.removesuffix("_regularizer"), None)]
+        if attribute.endswith("_regularizer") and callable(regularizer) and id(weight) in names
+    ]

@@ -20,7 +20,12 @@ def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]
         variable = variables[name]
         for copy in getattr(variable, "values", None) or (variable,):
             # Feeding the initializer's own value tensor adds no op to the graph.
-            pending[copy.initializer] = (copy.initializer.inputs[1], value)
+            fed = copy.initializer.inputs[1]
+            shared = any(fed.name == tensor.name for tensor, _ in pending.values())
+            if shared:  # by variables whose values are not the same
+                session.run(list(pending), feed_dict=dict(pending.values()))
+                pending, size = {}, 0
+            pending[copy.initializer] = (fed, value)
         size += value.nbytes
         if size >= _ASSIGN_BYTES:
             session.run(list(pending), feed_dict=dict(pending.values()))

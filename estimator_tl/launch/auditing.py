@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import tf
@@ -34,7 +35,7 @@ def audit_run(saved: SavedRun, model_dir: str, source: Backbone) -> tuple[list[F
     earlier = [Earlier.from_json(values) for values in saved.record.get("earlier", ())]
     plans = plans_of(source.structure, saved.spec.model, earlier)
     course = Course(list(zip(plans, [*(item.until for item in earlier), None])))
-    start, what = state_of(0, source.values()), "the source"
+    start, what = state_of(0, _beginning(source, checkpoints[0])), "the source"
     if saved.record.get("warm_start"):
         what = saved.record["warm_start"]
         if not os.path.exists(f"{what}.index"):
@@ -43,6 +44,13 @@ def audit_run(saved: SavedRun, model_dir: str, source: Backbone) -> tuple[list[F
     steps = sorted({state.step for state in checkpoints})
     listed = ", ".join(map(str, steps))
     return audit(course, start, checkpoints), f"{len(checkpoints)} checkpoints (steps {listed}) against {what}"
+
+
+def _beginning(source: Backbone, first: State) -> dict[str, Any]:
+    """Returns the source's values; where it has none for a variable, what the first checkpoint says it began with."""
+    values = dict(source.values())
+    unknown = [variable.name for variable in source.structure.variables if variable.name not in values]
+    return {**values, **{name: first.value(name) for name in unknown}}
 
 
 def has_checkpoint(model_dir: str) -> bool:

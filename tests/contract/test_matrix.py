@@ -17,7 +17,16 @@ from tests.contract.test_variables import checkpoint_values
 from tests.runs import HEAD, moved
 from tests.tiny import random_batches
 
-SOURCES = ("hub_module", "keras_h5", "keras_zip", "keras_folder", "application", "text_module")
+SOURCES = (
+    "hub_module",
+    "keras_h5",
+    "keras_zip",
+    "keras_folder",
+    "application",
+    "v1_checkpoint",
+    "keras_checkpoint",
+    "text_module",
+)
 POLICIES = ("frozen", "partial", "full", "phases", "gradual")
 STRATEGIES = ("none", "mirrored", "tpu_estimator")
 IN_MAKE_TEST = {  # the cells that other tests of this folder do not run anyway
@@ -32,6 +41,9 @@ IN_MAKE_TEST = {  # the cells that other tests of this folder do not run anyway
     ("hub_module", "gradual", "mirrored"),
     ("text_module", "phases", "none"),
     ("text_module", "full", "mirrored"),
+    ("v1_checkpoint", "phases", "mirrored"),
+    ("keras_checkpoint", "full", "mirrored"),
+    ("v1_checkpoint", "partial", "tpu_estimator"),
 }
 STEPS = 4
 

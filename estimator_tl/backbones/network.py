@@ -1,0 +1,176 @@
+"""Networks of users: functions ``fn(inputs, training=False)`` that build a graph."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from estimator_tl.backbones.digest import file_digest
+from estimator_tl.compat import tf
+from estimator_tl.compat.recording import Recorded, recorded
+from estimator_tl.errors import UserError, check_known, nearest
+
+_EXAMPLE = "write network='pkg.module:function' or network='path/file.py:function'"
+#: What mistakes in a network raise. Other exceptions may be TensorFlow's own way to stop a replica.
+_MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NameError, AssertionError, ImportError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Called:
+    """What one call of a network has built.
+
+    Attributes:
+      outputs: what it returned: a tensor, or tensors by name.
+      made: its variables and layers.
+      updates: what it added to UPDATE_OPS.
+      losses: what it added to REGULARIZATION_LOSSES.
+    """
+
+    outputs: Any
+    made: Recorded
+    updates: Sequence[Any]
+    losses: Sequence[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network's function.
+
+    Attributes:
+      spec: as the user wrote it.
+      function: takes a batch of pictures and `training`.
+      file: where it is written.
+      digest: ``sha256:...`` of that file when it was read.
+    """
+
+    spec: str
+    function: Callable[..., Any]
+    file: str
+    digest: str
+
+    def call(self, inputs: Any, training: bool) -> Called:
+        """Builds the network into the current graph.
+
+        Raises:
+          UserError: it fails, or cannot be used in a graph.
+        """
+        keys = tf.compat.v1.GraphKeys
+        before = {key: list(tf.compat.v1.get_collection(key)) for key in (keys.UPDATE_OPS, keys.REGULARIZATION_LOSSES)}
+        try:
+            with recorded() as made:
+                outputs = self.function(inputs, training=training)
+        except UserError:
+            raise
+        except _MISTAKES as error:
+            raise UserError(f"network {self.spec} fails in {self._place(error)}; correct it there.") from error
+        if made.other_keras:
+            raise UserError(
+                f"network {self.spec} makes its layers with the package {made.other_keras}, whose batch norm and "
+                "regularization a graph would lose; use the layers of estimator_tl.keras (Keras 2), or set "
+                "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
+            )
+        return Called(outputs, made, *(_added(key, known) for key, known in before.items()))
+
+    def _place(self, error: BaseException) -> str:
+        """Returns where in the network an error came from, and what it says."""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if os.path.abspath(frame.filename) == self.file] or frames[-1:]
+        text = (str(error).splitlines() or [""])[0]
+        return f"line {own[-1].lineno} of {own[-1].filename}: {type(error).__name__}: {text}"
+
+    def endpoint(self, outputs: Any, name: str | None) -> Any:
+        """Returns the tensor of `outputs` that has a name; without one, 'default' or the only one.
+
+        Raises:
+          UserError: there is no such tensor.
+        """
+        if not isinstance(outputs, Mapping):
+            if name is not None:
+                raise UserError(f"network {self.spec} returns one tensor, no endpoints; leave endpoint={name!r} out.")
+            return self._checked(outputs, "returns")
+        names = [str(key) for key in outputs]
+        if name is None:
+            if "default" not in names and len(names) != 1:
+                raise UserError(f"network {self.spec} returns several endpoints; choose one with endpoint=: {names}.")
+            name = "default" if "default" in names else names[0]
+        check_known(f"endpoint of network {self.spec}", name, names)
+        return self._checked(outputs[name], f"gives for endpoint {name!r}")
+
+    def _checked(self, output: Any, verb: str) -> Any:
+        if not tf.is_tensor(output):
+            raise UserError(
+                f"network {self.spec} {verb} {type(output).__name__}; return a tensor, or a dict of tensors by name."
+            )
+        return output
+
+
+def _added(key: str, before: Sequence[Any]) -> list[Any]:
+    known = {id(item) for item in before}
+    return [item for item in tf.compat.v1.get_collection(key) if id(item) not in known]
+
+
+def load_network(spec: str) -> Network:
+    """Finds the function that ``pkg.module:function`` or ``path/file.py:function`` names.
+
+    Raises:
+      UserError: there is none, or it takes other arguments.
+    """
+    place, colon, name = str(spec).rpartition(":")
+    if not colon or not place or not name:
+        raise UserError(f"network={spec!r} names no function; {_EXAMPLE}.")
+    module = _from_file(place, spec) if place.endswith(".py") else _from_package(place, spec)
+    function = getattr(module, name, None)
+    if not callable(function):
+        public = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
+        raise UserError(f"network={spec!r}: no function {name!r} in {place}; {nearest(name, public)}")
+    try:
+        inspect.signature(function).bind(None, training=False)
+    except TypeError as error:
+        raise UserError(
+            f"network={spec!r} cannot be called as {name}(inputs, training=False) ({error}); give it these arguments."
+        ) from error
+    file = os.path.abspath(inspect.getsourcefile(module) or place)
+    return Network(spec, function, file, file_digest(file))
+
+
+def _from_package(name: str, spec: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"network={spec!r} cannot be imported ({error}); check PYTHONPATH, or {_EXAMPLE}.") from error
+
+
+def _from_file(path: str, spec: str) -> ModuleType:
+    """Runs a file as a module of its own; it may import its neighbours, as a script may."""
+    file = Path(os.path.expanduser(path)).absolute()
+    if not file.is_file():
+        raise UserError(f"network={spec!r}: there is no file {path}; check the path.")
+    name = f"estimator_tl_network_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    found = importlib.util.spec_from_file_location(name, file)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.parent))
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(
+            f"network={spec!r}: {file} cannot be run ({type(error).__name__}: {error}); correct it."
+        ) from error
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(file.parent))
+    return module
