@@ -23,9 +23,27 @@ def _keras_model(path: str, **kwargs: Any) -> Backbone:
 
 @registry.register("saved_model")
 def _saved_model(path: str, **kwargs: Any) -> Backbone:
-    from estimator_tl.backbones.saved_model import SavedModelBackbone
+    from estimator_tl.backbones import saved_model, tf1_hub
 
-    return SavedModelBackbone(_resolve(path), handle=path, **kwargs)
+    folder = _resolve(path)
+    if os.path.exists(os.path.join(folder, tf1_hub.MARK)):
+        opened: Backbone = registry.make(Call("tf1_hub", (path,), kwargs))
+        return opened
+    return saved_model.SavedModelBackbone(folder, handle=path, **kwargs)
+
+
+@registry.register("tf1_hub")
+def _tf1_hub(
+    path: str,
+    image_size: int | tuple[int, int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    pooling: str = "avg",
+    signature: str | None = None,
+    output_key: str = "default",
+) -> Backbone:
+    from estimator_tl.backbones.tf1_hub import TF1HubBackbone
+
+    return TF1HubBackbone(_resolve(path), path, image_size, input_range, pooling, signature, output_key)
 
 
 def backbone(handle: str, **kwargs: Any) -> Backbone:
@@ -36,7 +54,8 @@ def backbone(handle: str, **kwargs: Any) -> Backbone:
         file (``.h5``, ``.hdf5``, ``.keras``), a SavedModel folder, a Hub URL, or a
         spec such as ``saved_model('PATH', pooling='max')``.
       **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),
-        `input_range` ((low, high) that the model takes), where the source allows them.
+        `input_range` ((low, high) that the model takes), where the source allows them; for TF1 Hub modules also
+        `signature` and `output_key`.
 
     Returns:
       A Backbone with its structure and input contract read.
@@ -91,8 +110,6 @@ def _resolve(handle: str) -> str:
         folder = os.path.abspath(os.path.expanduser(handle))
         if not os.path.exists(folder):
             raise UserError(f"unknown backbone {handle!r}: no such file or folder; {_suggestion(handle)}")
-    if os.path.exists(os.path.join(folder, "tfhub_module.pb")):
-        raise UserError(f"{handle} is in the TF1 Hub format, which is not supported yet; use its TF2 SavedModel.")
     if not any(os.path.exists(os.path.join(folder, f"saved_model.{suffix}")) for suffix in ("pb", "pbtxt")):
         raise UserError(f"{handle} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
     return folder
