@@ -17,7 +17,7 @@ from tests.contract.test_variables import checkpoint_values
 from tests.runs import HEAD, moved
 from tests.tiny import random_batches
 
-SOURCES = ("hub_module", "keras_h5", "keras_zip", "keras_folder", "application")
+SOURCES = ("hub_module", "keras_h5", "keras_zip", "keras_folder", "application", "tf1_module", "tf1_references")
 POLICIES = ("frozen", "partial", "full", "phases", "gradual")
 STRATEGIES = ("none", "mirrored", "tpu_estimator")
 IN_MAKE_TEST = {  # the cells that other tests of this folder do not run anyway
@@ -30,6 +30,8 @@ IN_MAKE_TEST = {  # the cells that other tests of this folder do not run anyway
     ("keras_zip", "partial", "tpu_estimator"),
     ("keras_h5", "gradual", "none"),
     ("hub_module", "gradual", "mirrored"),
+    ("tf1_module", "phases", "none"),
+    ("tf1_references", "full", "mirrored"),
 }
 STEPS = 4
 
