@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from estimator_tl.compat import keras, quiet, tf
-from tests import networks, tiny, tiny_text
+from tests import networks, tiny, tiny_text, tiny_tf1
 
 quiet.silence_deprecations()
 tf.get_logger().setLevel("ERROR")
@@ -40,6 +40,23 @@ def text_module(tmp_path_factory):
     path = tmp_path_factory.mktemp("hub") / "sentences"
     values = tiny_text.save_sentence_encoder(path)
     return tiny.Source(str(path), 0, values, frozenset(values), {})
+
+
+def _tf1_source(path, form):
+    values = tiny_tf1.save_tf1_module(path, form=form)
+    trainable = frozenset(name for name in values if "moving" not in name)
+    top = frozenset(name for name in trainable if name.startswith("top/"))
+    return tiny.Source(str(path), tiny.SIZE, values, trainable, {"last_groups(2)": top})
+
+
+@pytest.fixture(scope="session")
+def tf1_module(tmp_path_factory):
+    return _tf1_source(tmp_path_factory.mktemp("tf1") / "tiny", tiny_tf1.Form())
+
+
+@pytest.fixture(scope="session")
+def tf1_references(tmp_path_factory):
+    return _tf1_source(tmp_path_factory.mktemp("tf1") / "tiny", tiny_tf1.Form(resource=False, parts=2))
 
 
 def _keras_source(handle, model):

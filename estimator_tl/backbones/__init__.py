@@ -24,9 +24,31 @@ def _keras_model(path: str, **kwargs: Any) -> Backbone:
 
 @registry.register("saved_model")
 def _saved_model(path: str, **kwargs: Any) -> Backbone:
-    from estimator_tl.backbones.saved_model import SavedModelBackbone
+    from estimator_tl.backbones import saved_model, tf1_hub
 
-    return SavedModelBackbone(_resolve(path), handle=path, **kwargs)
+    folder = _resolve(path)
+    if os.path.exists(os.path.join(folder, tf1_hub.MARK)):
+        opened: Backbone = registry.make(Call("tf1_hub", (path,), kwargs))
+        return opened
+    return saved_model.SavedModelBackbone(folder, handle=path, **kwargs)
+
+
+@registry.register("tf1_hub")
+def _tf1_hub(
+    path: str,
+    image_size: int | tuple[int, int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    pooling: str = "avg",
+    signature: str | None = None,
+    output_key: str = "default",
+    allow_unsafe_deserialization: bool = False,
+) -> Backbone:
+    from estimator_tl.backbones.safety import check_saved_model
+    from estimator_tl.backbones.tf1_hub import TF1HubBackbone
+
+    folder = _resolve(path)
+    check_saved_model(folder, path, allow_unsafe_deserialization)
+    return TF1HubBackbone(folder, path, image_size, input_range, pooling, signature, output_key)
 
 
 @registry.register("checkpoint")
@@ -63,7 +85,8 @@ def backbone(
       sha256: the digest that the source's content must have, as `Backbone.digest` and ``inspect`` give it.
       allow_unsafe_deserialization: load what holds Python code or reads and writes files, too.
       **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),
-        `input_range` ((low, high) that the model takes), where the source allows them.
+        `input_range` ((low, high) that the model takes), where the source allows them; for TF1 Hub modules also
+        `signature` and `output_key`.
 
     Returns:
       A Backbone with its structure and input contract read.
@@ -91,6 +114,8 @@ def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbo
 
         return keras_application(call, handle, **kwargs)
     if call is not None:
+        if call.name == "checkpoint":  # its network is code that the user names anyway
+            unsafe = {}
         opened: Backbone = registry.make(Call(call.name, call.args, {**kwargs, **unsafe, **call.kwargs}))
         return opened
     return _open_path(handle, {**kwargs, **unsafe})
@@ -134,8 +159,6 @@ def _resolve(handle: str) -> str:
         folder = os.path.abspath(os.path.expanduser(handle))
         if not os.path.exists(folder):
             raise UserError(f"unknown backbone {handle!r}: no such file or folder; {_suggestion(handle)}")
-    if os.path.exists(os.path.join(folder, "tfhub_module.pb")):
-        raise UserError(f"{handle} is in the TF1 Hub format, which is not supported yet; use its TF2 SavedModel.")
     if not any(os.path.exists(os.path.join(folder, f"saved_model.{suffix}")) for suffix in ("pb", "pbtxt")):
         raise UserError(f"{handle} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
     return folder

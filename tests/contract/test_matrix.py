@@ -26,6 +26,8 @@ SOURCES = (
     "v1_checkpoint",
     "keras_checkpoint",
     "text_module",
+    "tf1_module",
+    "tf1_references",
 )
 POLICIES = ("frozen", "partial", "full", "phases", "gradual")
 STRATEGIES = ("none", "mirrored", "tpu_estimator")
@@ -44,6 +46,8 @@ IN_MAKE_TEST = {  # the cells that other tests of this folder do not run anyway
     ("v1_checkpoint", "phases", "mirrored"),
     ("keras_checkpoint", "full", "mirrored"),
     ("v1_checkpoint", "partial", "tpu_estimator"),
+    ("tf1_module", "phases", "none"),
+    ("tf1_references", "full", "mirrored"),
 }
 STEPS = 4
 

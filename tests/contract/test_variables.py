@@ -9,7 +9,17 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from tests.tiny import random_batches
 
-SOURCES = ["hub_module", "keras_h5", "keras_zip", "keras_folder", "application", "v1_checkpoint", "keras_checkpoint"]
+SOURCES = [
+    "hub_module",
+    "keras_h5",
+    "keras_zip",
+    "keras_folder",
+    "application",
+    "v1_checkpoint",
+    "keras_checkpoint",
+    "tf1_module",
+    "tf1_references",
+]
 
 
 def make_estimator(source, tuning, model_dir, batch_norm="inference", **kwargs):
@@ -67,7 +77,11 @@ def test_other_policies_move_exactly_their_variables(source, spec, tmp_path):
     assert train_and_compare(source, spec, tmp_path) == (source.partial[spec], HEAD)
 
 
-@pytest.mark.parametrize("source", ["hub_module", "keras_h5", "v1_checkpoint", "keras_checkpoint"], indirect=True)
+@pytest.mark.parametrize(
+    "source",
+    ["hub_module", "keras_h5", "v1_checkpoint", "keras_checkpoint", "tf1_module", "tf1_references"],
+    indirect=True,
+)
 def test_full_with_training_batch_norm_moves_statistics_too(source, tmp_path):
     moved, _ = train_and_compare(source, "full", tmp_path, batch_norm="train")
     assert moved == set(source.values)
@@ -94,7 +108,7 @@ def test_training_statistics_follow_the_batch(source, tmp_path):
     np.testing.assert_allclose(last["bn1/moving_mean"], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("source", ["hub_module", "keras_h5", "v1_checkpoint"], indirect=True)
+@pytest.mark.parametrize("source", ["hub_module", "keras_h5", "v1_checkpoint", "tf1_module"], indirect=True)
 def test_restart_continues_from_the_checkpoint_not_from_the_source(source, tmp_path):
     model = make_estimator(source, "full", tmp_path)
     model.train(random_batches(source.size), steps=2)

@@ -1,0 +1,138 @@
+"""What a graph of a TF1 Hub module computes, and of which variables: walks over its nodes, without building it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from estimator_tl.compat import meta_graphs
+from estimator_tl.compat.graph_import import RANDOM, VARIABLES, WRITES, node_of
+from estimator_tl.errors import UserError, check_known
+
+
+class ModuleGraph:
+    """One graph of a module, seen from one signature.
+
+    Attributes:
+      meta: the MetaGraphDef.
+      nodes: by name.
+      input: name of the tensor that takes the pictures.
+      input_shape: its static shape.
+      output: name of the tensor with the features.
+      output_shape: its static shape; None where the rank is unknown.
+    """
+
+    def __init__(self, meta: Any, handle: str, signature: str | None, output_key: str):
+        """Finds the signature.
+
+        Args:
+          meta: a MetaGraphDef.
+          handle: what the user called the module.
+          signature: its name; None for ``image_feature_vector`` where there is one, else ``default``.
+          output_key: which output of the signature.
+
+        Raises:
+          UserError: there is no such signature or output, or it does not take pictures.
+        """
+        self.meta = meta
+        self.nodes = {node.name: node for node in meta.graph_def.node}
+        known = sorted(meta.signature_def)
+        chosen = signature or ("image_feature_vector" if "image_feature_vector" in known else "default")
+        found = meta.signature_def[check_known(f"signature of {handle}", chosen, known)]
+        output = check_known(f"output of the signature {chosen} of {handle}", output_key, sorted(found.outputs))
+        self.input, self.input_shape = _pictures(handle, chosen, found.inputs)
+        self.output = found.outputs[output].name
+        self.output_shape = meta_graphs.static_shape(found.outputs[output])
+
+    def ancestors(self, roots: Iterable[str], through_loops: bool = True) -> list[str]:
+        """Returns the nodes that tensors or ops need, themselves included, each after what it needs.
+
+        Args:
+          roots: names of tensors or ops.
+          through_loops: False to leave out what is needed only by way of a while loop.
+        """
+        fed = {node_of(self.input)}
+        seen: set[str] = set()
+        order: list[str] = []
+        stack = [(node_of(root), False) for root in reversed(list(roots))]
+        while stack:
+            name, is_done = stack.pop()
+            if is_done:
+                order.append(name)
+            elif name not in seen:
+                seen.add(name)
+                stack.append((name, True))
+                if name in fed or (not through_loops and self.nodes[name].op == "Exit"):
+                    continue
+                stack.extend((node_of(source), False) for source in reversed(self.nodes[name].input))
+        return order
+
+    def variables(self, names: Iterable[str]) -> list[str]:
+        """Returns those of `names` that are variables, in the same order."""
+        return [name for name in names if self.nodes[name].op in VARIABLES]
+
+    def listed_as_trainable(self) -> set[str]:
+        """Names of the variables that the module lets gradients move."""
+        return {variable.name for variable in meta_graphs.listed_variables(self.meta, "trainable_variables")}
+
+    def differentiable(self) -> set[str]:
+        """Names of the nodes that gradients of the output reach; TensorFlow cannot lead them through imported loops."""
+        return set(self.ancestors([self.output], through_loops=False))
+
+    def updates(self, of: Iterable[str]) -> list[str]:
+        """Names of the update ops that write to any of these variables."""
+        wanted = set(of)
+        ops = [node_of(name) for name in meta_graphs.listed_nodes(self.meta, "update_ops")]
+        return [op for op in dict.fromkeys(ops) if wanted & self.written(op)]
+
+    def written(self, op: str) -> set[str]:
+        """Names of the variables that a tensor or op writes to, by what it needs too."""
+        needed = [self.nodes[name] for name in self.ancestors([op])]
+        return {node_of(node.input[0]) for node in needed if node.op in WRITES}
+
+    def losses(self) -> list[str]:
+        """Names of the tensors of the regularization losses."""
+        return list(dict.fromkeys(meta_graphs.listed_nodes(self.meta, "regularization_losses")))
+
+    def variables_of(self, tensor: str) -> set[str]:
+        """Names of the variables that a tensor depends on."""
+        return set(self.variables(self.ancestors([tensor])))
+
+    def needs_pictures(self, tensor: str) -> bool:
+        """True where a tensor depends on the input."""
+        return node_of(self.input) in self.ancestors([tensor])
+
+    def table_initializers(self, needed: Sequence[str]) -> list[str]:
+        """Names of the ops that fill the tables among these nodes."""
+        tables = {name for name in needed if "Table" in self.nodes[name].op}
+        ops = meta_graphs.listed_nodes(self.meta, "table_initializer")
+        return [op for op in ops if tables & set(self.ancestors([op]))]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether random numbers reach the output."""
+        return any(RANDOM.fullmatch(self.nodes[name].op) for name in self.ancestors([self.output]))
+
+    def dtype(self, variable: str) -> str:
+        """Returns the dtype of a variable."""
+        return meta_graphs.dtype_name(self.nodes[variable].attr["dtype"].type)
+
+
+def _pictures(handle: str, signature: str, inputs: Any) -> tuple[str, tuple[int | None, ...]]:
+    """Returns name and shape of the tensor that takes the pictures, the only input."""
+    for info in inputs.values() if len(inputs) == 1 else ():
+        shape = meta_graphs.static_shape(info)
+        is_float = info.WhichOneof("encoding") == "name" and meta_graphs.dtype_name(info.dtype) == "float32"
+        if is_float and shape is not None and len(shape) == 4:
+            return info.name, shape
+    raise UserError(
+        f"the signature {signature} of {handle} takes {_described(inputs)}, not one float32 batch of images [batch, "
+        "height, width, channels]; use an image module, or another of its signatures."
+    )
+
+
+def _described(inputs: Any) -> str:
+    return ", ".join(
+        f"{name} ({meta_graphs.dtype_name(info.dtype)}, {meta_graphs.static_shape(info)})"
+        for name, info in sorted(inputs.items())
+    )

@@ -1,0 +1,242 @@
+"""Modules in the TF1 format of TensorFlow Hub: a graph for inference, another one for training, one set of variables.
+
+A graph that is called in inference mode is the first of them, whatever trains in it; only batch norm in training mode,
+or dropout, takes the second with its update ops. The variables are made by `get_variable` and the graph is imported on
+them, so that strategies can mirror them.
+https://www.tensorflow.org/hub/tf1_hub_module
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.tf1_graph import ModuleGraph
+from estimator_tl.compat import meta_graphs, tf
+from estimator_tl.compat.graph_import import NotImportableError, import_nodes, node_of
+from estimator_tl.errors import UserError, check_known
+from estimator_tl.specs import ImageSpec, linear_range
+from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
+
+#: The file that tells the format.
+MARK = "tfhub_module.pb"
+_INFERENCE: frozenset[str] = frozenset()
+_TRAIN = frozenset({"train"})
+
+
+class TF1HubBackbone(Backbone):
+    """A TF1 Hub module that maps images to features."""
+
+    kind = "TF1 Hub module"
+
+    def __init__(
+        self,
+        path: str,
+        handle: str | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        input_range: tuple[float, float] | None = None,
+        pooling: str = "avg",
+        signature: str | None = None,
+        output_key: str = "default",
+    ):
+        """Reads the module's structure.
+
+        Args:
+          path: the folder that holds tfhub_module.pb.
+          handle: what the user called it; the path by default.
+          image_size: pixels, where the module does not fix them; what it was trained with by default.
+          input_range: values that the module takes; [0, 1] by Hub's convention.
+          pooling: for outputs with height and width: avg, max, flatten or none.
+          signature: ``image_feature_vector`` by default where there is one, else ``default``.
+          output_key: which output of the signature.
+
+        Raises:
+          UserError: the folder is not a module that can be called with images.
+        """
+        self.path = path
+        self.handle = handle or path
+        self.pooling = check_known("pooling", pooling, POOLINGS)
+        graphs = meta_graphs.read_meta_graphs(path, self.handle)
+        if _INFERENCE not in graphs:
+            tags = sorted(sorted(tags) for tags in graphs)
+            raise UserError(f"{self.handle} has no graph without tags, only {tags}; export it with one for inference.")
+        self._inference = ModuleGraph(graphs[_INFERENCE], self.handle, signature, output_key)
+        has_train = _TRAIN in graphs
+        self._train = ModuleGraph(graphs[_TRAIN], self.handle, signature, output_key) if has_train else None
+        self.is_random = self._train is not None and self._train.is_random
+        self.structure = self._read_structure()
+        shape = self._inference.input_shape
+        trained_with = meta_graphs.attached_image_size(graphs[_INFERENCE]) if None in shape[1:3] else None
+        height, width = resolve_size(self.handle, (shape[1], shape[2]), image_size or trained_with)
+        low, high = input_range or (0.0, 1.0)
+        self.image_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
+        self.output_shape = self._built_shape()
+
+    @property
+    def _weighed(self) -> ModuleGraph:
+        """The graph that says what trains and what regularizes it."""
+        return self._train or self._inference
+
+    def _read_structure(self) -> SourceStructure:
+        """Returns the variables that the output depends on, or that the update ops of those write."""
+        names: dict[str, ModuleGraph] = {}
+        for graph in dict.fromkeys((self._inference, self._weighed)):
+            used = graph.variables(graph.ancestors([graph.output]))
+            used += graph.variables(graph.ancestors(graph.updates({*names, *used})))
+            names.update({name: graph for name in used if name not in names})
+        if not names:
+            raise UserError(f"{self.handle} has no variables, so there is nothing to transfer; use a trained module.")
+        trainable = self._trainable(names)
+        self._listed = self._find(names)
+        shapes = self._reader().get_variable_to_shape_map()
+        missing = [v.key for v in self._listed.values() if v.key not in shapes]
+        if missing:
+            raise UserError(f"{self.handle} lacks the values of {len(missing)} variables ({missing[0]}); get it again.")
+        variables = []
+        for name, graph in names.items():
+            where = self._listed[name]
+            shape = tuple(size for _, size in where.part) if where.part else tuple(shapes[where.key])
+            dtype = graph.dtype(name)
+            moves = name in trainable and tf.as_dtype(dtype).is_floating
+            variables.append(SourceVariable(name, shape, dtype, moves))
+        return SourceStructure(self.handle, tuple(variables), one_training_switch=True)
+
+    def _trainable(self, names: Iterable[str]) -> set[str]:
+        """Returns which variables gradients can move, and says in `kind` where the module allows for more."""
+        allowed = self._weighed.listed_as_trainable() & set(names)
+        can = allowed & self._inference.differentiable() & self._weighed.differentiable()
+        if len(can) < len(allowed):
+            self.kind = f"{self.kind}; {len(allowed - can)} of its variables are in while loops and cannot be trained"
+        return can
+
+    def _find(self, names: Iterable[str]) -> dict[str, meta_graphs.ListedVariable]:
+        """Returns where the checkpoint has each variable."""
+        graphs = dict.fromkeys((self._inference, self._weighed))
+        listed = {v.name: v for graph in graphs for v in meta_graphs.listed_variables(graph.meta, "variables")}
+        return {name: listed.get(name, meta_graphs.ListedVariable(name, name, None)) for name in names}
+
+    def _reader(self) -> Any:
+        try:
+            return tf.train.load_checkpoint(os.path.join(self.path, "variables", "variables"))
+        except (ValueError, OSError, tf.errors.OpError) as error:
+            first_line = str(error).splitlines()[0]
+            raise UserError(f"{self.handle}: its variables cannot be read ({first_line}); get it again.") from error
+
+    def _built_shape(self) -> tuple[int | None, ...] | None:
+        """Builds a graph only to see that it can be, and what shape the features have before pooling."""
+        with tf.Graph().as_default():
+            images = tf.compat.v1.placeholder(tf.float32, [None, *self.image_spec.shape])
+            (features,) = self._import(self._inference, images, self._variables(), [self._inference.output])
+            _tell_shape(features, self._inference)
+            if not features.dtype.is_floating:
+                raise UserError(f"{self.handle} gives {features.dtype.name}, not features; choose another output_key.")
+            return tuple(features.shape.as_list()) if features.shape.rank is not None else None
+
+    def digest(self) -> str:
+        return folder_digest(self.path)
+
+    def values(self) -> Mapping[str, Any]:
+        reader = self._reader()
+        values = {}
+        for name, variable in self._listed.items():
+            value = reader.get_tensor(variable.key)
+            part = tuple(slice(first, first + size) for first, size in variable.part or ())
+            values[name] = value[part] if variable.part else value
+        return values
+
+    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+        check_input(self.handle, inputs, self.image_spec)
+        graph = self._graph(mode)
+        updates = graph.updates(self._listed) if mode.training else []
+        moved = {name for root in (graph.output, *updates) for name in graph.written(root)}
+        variables = self._variables(moved)
+        losses = [loss for loss in self._weighed.losses() if self._has_place_for(loss, graph)]
+        together = losses if graph is self._weighed else []
+        features, *others = self._import(graph, inputs, variables, [graph.output, *updates, *together])
+        _tell_shape(features, graph)
+        built = others[len(updates) :] if together else self._import(self._weighed, inputs, variables, losses)
+        return BuiltBackbone(
+            features=self.pool(features),
+            variables=variables,
+            updates=others[: len(updates)],
+            regularization_losses=[(self._owner(loss), tensor) for loss, tensor in zip(losses, built)],
+            initial_values=self.values,
+        )
+
+    def _graph(self, mode: CallMode) -> ModuleGraph:
+        if not mode.training:
+            return self._inference
+        if self._train is None and self.structure.has_statistics:
+            raise UserError(f"{self.handle} has no graph for training (tag train); use batch norm inference.")
+        return self._weighed
+
+    def _has_place_for(self, loss: str, graph: ModuleGraph) -> bool:
+        """Whether a loss of the graph for training belongs to a model of which the features come from `graph`.
+
+        One that depends on the pictures does not where they go through the other graph, nor one of variables that the
+        output does not depend on.
+        """
+        if not self._weighed.variables_of(loss) <= set(self._listed):
+            return False
+        return graph is self._weighed or not self._weighed.needs_pictures(loss)
+
+    def _owner(self, loss: str) -> str | None:
+        owners = self._weighed.variables_of(loss)
+        return owners.pop() if len(owners) == 1 else None
+
+    def _variables(self, moved: Iterable[str] = ()) -> dict[str, Any]:
+        """Makes the variables in the current graph, or finds them, in the further replicas of a strategy.
+
+        Args:
+          moved: names of those that the graph itself writes to; each replica then has its own value, and a checkpoint
+            their mean.
+        """
+        own = frozenset(moved)
+        made = {}
+        for variable in self.structure.variables:
+            dtype = tf.as_dtype(variable.dtype)
+            by_replica = {
+                "synchronization": tf.VariableSynchronization.ON_READ,
+                "aggregation": tf.VariableAggregation.MEAN
+                if dtype.is_floating
+                else tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            }
+            made[variable.name] = tf.compat.v1.get_variable(
+                variable.name,
+                variable.shape,
+                dtype,
+                initializer=tf.compat.v1.zeros_initializer(),
+                trainable=variable.trainable,
+                use_resource=True,
+                **(by_replica if variable.name in own else {}),
+            )
+        return made
+
+    def _import(
+        self, graph: ModuleGraph, inputs: Any, variables: Mapping[str, Any], fetches: Sequence[str]
+    ) -> list[Any]:
+        """Imports what tensors and ops of the module need, its tables and their files included."""
+        needed = graph.ancestors(fetches)
+        tables = graph.table_initializers(needed)
+        needed = graph.ancestors([*fetches, *tables])
+        files = meta_graphs.asset_files(graph.meta, self.path)
+        paths = {name: tf.constant(path) for name, path in files.items() if node_of(name) in needed}
+        own = {name: variables[name] for name in graph.variables(needed)}
+        try:
+            found = import_nodes(graph.meta, needed, own, {graph.input: inputs, **paths}, [*fetches, *tables])
+        except NotImportableError as error:
+            raise UserError(f"{self.handle} cannot be built here: {error}; export it anew, or use another.") from error
+        keys = tf.compat.v1.GraphKeys
+        for key, ops in ((keys.TABLE_INITIALIZERS, found[len(fetches) :]), (keys.ASSET_FILEPATHS, paths.values())):
+            for op in ops:
+                tf.compat.v1.add_to_collection(key, op)
+        return found[: len(fetches)]
+
+
+def _tell_shape(features: Any, graph: ModuleGraph) -> None:
+    """Gives features the shape that the signature tells, which an imported while loop does not."""
+    if graph.output_shape is not None:
+        features.set_shape(graph.output_shape)
