@@ -51,6 +51,23 @@ def _tf1_hub(
     return TF1HubBackbone(folder, path, image_size, input_range, pooling, signature, output_key)
 
 
+@registry.register("text_encoder")
+def _text_encoder(
+    path: str,
+    vocab: str,
+    seq_length: int = 128,
+    lower_case: bool = True,
+    pooling: str = "avg",
+    signature: str | None = None,
+    output_key: str | None = None,
+    allow_unsafe_deserialization: bool = False,
+) -> Backbone:
+    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
+    from estimator_tl.backbones.text_encoder import TextEncoderBackbone
+
+    return TextEncoderBackbone(handle=path, **{**given, "path": _resolve(path)})
+
+
 @registry.register("checkpoint")
 def _checkpoint(
     path: str,

@@ -10,7 +10,8 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import UserError, nearest
 
 _DEFAULT_SIGNATURE = "serving_default"
-_DEFAULT_OUTPUT = "default"
+_DEFAULT_OUTPUTS = ("default", "pooled_output")  # of Hub's models in general, and of its encoders
+_TOKENS = ("input_word_ids", "input_mask", "input_type_ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,15 @@ class Caller:
     output_key: str | None
 
     @classmethod
-    def of(cls, model: Any, handle: str, signature: str | None, output_key: str | None) -> Caller:
+    def of(cls, model: Any, handle: str, signature: str | None, output_key: str | None, tokens: bool = False) -> Caller:
         """Finds out how to call a model.
+
+        Args:
+          model: as loaded.
+          handle: what the user called it.
+          signature: see `Caller`.
+          output_key: see `Caller`.
+          tokens: whether it is to take a dict of token ids.
 
         Raises:
           UserError: there is no such signature, or nothing that takes pictures or text.
@@ -52,7 +60,12 @@ class Caller:
             functions = [model.signatures[signature]]
         else:
             functions = list(model.__call__.concrete_functions)
-        usable = [function for function in functions if _takes(_input(function))]
+        usable = [function for function in functions if _takes(_input(function), tokens)]
+        if not usable and tokens:
+            raise UserError(
+                f"{handle} does not take {', '.join(_TOKENS)}; use an encoder with these inputs, or leave vocab out "
+                "for a model that takes strings."
+            )
         if not usable:
             what = f"signature {signature!r} of {handle}" if signature else handle
             raise UserError(
@@ -65,6 +78,8 @@ class Caller:
     def image_shape(self) -> list[int | None] | None:
         """Static shape of the pictures that the model takes, batch first; None for text."""
         given = _input(self.functions[0])
+        if isinstance(given, Mapping):
+            return None
         return None if given.dtype == tf.string else given.shape.as_list()
 
     @property
@@ -75,8 +90,10 @@ class Caller:
     def call(self, inputs: Any, training: bool) -> Any:
         """Returns the output for a batch. Args: training: the argument, where the call has it."""
         if self.signature is not None:
-            (name,) = self.functions[0].structured_input_signature[1]
-            return self.output_of(self.functions[0](**{name: inputs}))
+            if not isinstance(inputs, Mapping):
+                (name,) = self.functions[0].structured_input_signature[1]
+                inputs = {name: inputs}
+            return self.output_of(self.functions[0](**inputs))
         outputs = self.model(inputs, training=training) if self.takes_training else self.model(inputs)
         return self.output_of(outputs)
 
@@ -91,11 +108,12 @@ class Caller:
                 raise UserError(
                     f"{self.handle} has no output {self.output_key!r}; {nearest(self.output_key, sorted(outputs))}"
                 )
-            if self.output_key is None and len(outputs) > 1 and _DEFAULT_OUTPUT not in outputs:
+            usual = next((key for key in _DEFAULT_OUTPUTS if key in outputs), None)
+            if self.output_key is None and len(outputs) > 1 and usual is None:
                 raise UserError(
                     f"{self.handle} gives several outputs ({', '.join(sorted(outputs))}); name one with output_key="
                 )
-            only = next(iter(outputs)) if len(outputs) == 1 else _DEFAULT_OUTPUT
+            only = next(iter(outputs)) if len(outputs) == 1 else usual
             return outputs[self.output_key or only]
         if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
             outputs = outputs[0]
@@ -121,14 +139,16 @@ class Caller:
 
 
 def _input(function: Any) -> Any:
-    """Returns the spec of the one tensor that a function takes, or None."""
+    """Returns the spec of the one tensor, or of the dict of tensors, that a function takes; None for others."""
     args, kwargs = function.structured_input_signature
     if args:
-        return args[0] if hasattr(args[0], "dtype") else None
-    return next(iter(kwargs.values())) if len(kwargs) == 1 else None
+        return args[0] if hasattr(args[0], "dtype") or isinstance(args[0], Mapping) else None
+    return next(iter(kwargs.values())) if len(kwargs) == 1 else kwargs
 
 
-def _takes(given: Any) -> bool:
+def _takes(given: Any, tokens: bool) -> bool:
+    if isinstance(given, Mapping) or tokens:
+        return tokens and isinstance(given, Mapping) and set(given) == set(_TOKENS)
     if given is None or not hasattr(given, "shape"):
         return False
     if given.dtype == tf.string:

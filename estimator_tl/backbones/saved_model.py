@@ -98,6 +98,9 @@ class SavedModelBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.input_spec)
+        return self._built(inputs, mode)
+
+    def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         model = self._load_once_for_all_replicas()
         caller = self._caller(model)
         names = [variable.name for variable in self.structure.variables]
