@@ -150,15 +150,17 @@ def test_trap_17_the_launcher_refuses_a_cluster(keras_h5, pictures, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
-def test_trap_17_one_graph_serves_all_phases_on_a_cluster(keras_h5, tmp_path):
-    tuning = "phases(phase(frozen, 2), phase(last_layers(3), 4), full)"
+@pytest.mark.parametrize("source", ["keras_h5", "tf1_module"], indirect=True)
+def test_trap_17_one_graph_serves_all_phases_on_a_cluster(source, tmp_path):
+    spec, part = next(iter(source.partial.items()))
+    tuning = f"phases(phase(frozen, 2), phase({spec}, 4), full)"
     command = (sys.executable, "-m", "tests.programs.phased_cluster")
-    arguments = [keras_h5.handle, tuning, str(tmp_path / "run"), "6"]
+    arguments = [source.handle, tuning, str(tmp_path / "run"), "6"]
     with Cluster(tmp_path / "logs", arguments, command, chief=1, ps=1) as cluster:
         cluster.start("ps")
         cluster.start("chief")
         cluster.finish()
     found = states(tmp_path / "run", 6)
-    top, everything = HEAD | keras_h5.partial["last_layers(3)"], HEAD | keras_h5.trainable
-    steps = [moved(before, after, {*keras_h5.values, *HEAD}) for before, after in zip(found, found[1:])]
+    top, everything = HEAD | part, HEAD | source.trainable
+    steps = [moved(before, after, {*source.values, *HEAD}) for before, after in zip(found, found[1:])]
     assert steps == [HEAD] * 2 + [top] * 2 + [everything] * 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from estimator_tl.backbones.tf1_import import RANDOM, VARIABLES, WRITES, node_of
 from estimator_tl.compat import meta_graphs
-from estimator_tl.compat.graph_import import RANDOM, VARIABLES, WRITES, node_of
 from estimator_tl.errors import UserError, check_known
 
 
@@ -82,13 +82,19 @@ class ModuleGraph:
     def updates(self, of: Iterable[str]) -> list[str]:
         """Names of the update ops that write to any of these variables."""
         wanted = set(of)
-        ops = [node_of(name) for name in meta_graphs.listed_nodes(self.meta, "update_ops")]
-        return [op for op in dict.fromkeys(ops) if wanted & self.written(op)]
+        ops = list(dict.fromkeys(node_of(name) for name in meta_graphs.listed_nodes(self.meta, "update_ops")))
+        written = self.written(ops)
+        return [op for op in ops if wanted & written[op]]
 
-    def written(self, op: str) -> set[str]:
-        """Names of the variables that a tensor or op writes to, by what it needs too."""
-        needed = [self.nodes[name] for name in self.ancestors([op])]
-        return {node_of(node.input[0]) for node in needed if node.op in WRITES}
+    def written(self, roots: Iterable[str]) -> dict[str, set[str]]:
+        """Returns for each node that tensors or ops need which variables are written to before it is done."""
+        written: dict[str, set[str]] = {}
+        for name in self.ancestors(roots):
+            node = self.nodes[name]
+            written[name] = set().union(*(written.get(node_of(source), ()) for source in node.input))
+            if node.op in WRITES:
+                written[name].add(node_of(node.input[0]))
+        return written
 
     def losses(self) -> list[str]:
         """Names of the tensors of the regularization losses."""

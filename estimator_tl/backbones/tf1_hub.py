@@ -15,8 +15,8 @@ from typing import Any
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.backbones.tf1_graph import ModuleGraph
+from estimator_tl.backbones.tf1_import import NotImportableError, import_nodes, node_of
 from estimator_tl.compat import meta_graphs, tf
-from estimator_tl.compat.graph_import import NotImportableError, import_nodes, node_of
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec, linear_range
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -109,7 +109,7 @@ class TF1HubBackbone(Backbone):
         allowed = self._weighed.listed_as_trainable() & set(names)
         can = allowed & self._inference.differentiable() & self._weighed.differentiable()
         if len(can) < len(allowed):
-            self.kind = f"{self.kind}; {len(allowed - can)} of its variables are in while loops and cannot be trained"
+            self.kind = f"{self.kind}; gradients do not reach {len(allowed - can)} of its variables (while loops)"
         return can
 
     def _find(self, names: Iterable[str]) -> dict[str, meta_graphs.ListedVariable]:
@@ -122,8 +122,11 @@ class TF1HubBackbone(Backbone):
         try:
             return tf.train.load_checkpoint(os.path.join(self.path, "variables", "variables"))
         except (ValueError, OSError, tf.errors.OpError) as error:
-            first_line = str(error).splitlines()[0]
-            raise UserError(f"{self.handle}: its variables cannot be read ({first_line}); get it again.") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> UserError:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(f"{self.handle}: its variables cannot be read ({first_line}); get it again.")
 
     def _built_shape(self) -> tuple[int | None, ...] | None:
         """Builds a graph only to see that it can be, and what shape the features have before pooling."""
@@ -140,19 +143,16 @@ class TF1HubBackbone(Backbone):
 
     def values(self) -> Mapping[str, Any]:
         reader = self._reader()
-        values = {}
-        for name, variable in self._listed.items():
-            value = reader.get_tensor(variable.key)
-            part = tuple(slice(first, first + size) for first, size in variable.part or ())
-            values[name] = value[part] if variable.part else value
-        return values
+        try:
+            return {name: _part(reader.get_tensor(v.key), v.part) for name, v in self._listed.items()}
+        except (ValueError, IndexError, OSError, tf.errors.OpError) as error:
+            raise self._unreadable(error) from error
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
         graph = self._graph(mode)
         updates = graph.updates(self._listed) if mode.training else []
-        moved = {name for root in (graph.output, *updates) for name in graph.written(root)}
-        variables = self._variables(moved)
+        variables = self._variables(set().union(*graph.written([graph.output, *updates]).values()))
         losses = [loss for loss in self._weighed.losses() if self._has_place_for(loss, graph)]
         together = losses if graph is self._weighed else []
         features, *others = self._import(graph, inputs, variables, [graph.output, *updates, *together])
@@ -234,6 +234,11 @@ class TF1HubBackbone(Backbone):
             for op in ops:
                 tf.compat.v1.add_to_collection(key, op)
         return found[: len(fetches)]
+
+
+def _part(value: Any, part: Sequence[tuple[int, int]] | None) -> Any:
+    """Returns what (offset, size) in each dimension cut out of a value; None for the whole."""
+    return value if part is None else value[tuple(slice(first, first + size) for first, size in part)]
 
 
 def _tell_shape(features: Any, graph: ModuleGraph) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from estimator_tl.compat.versions import load_tensorflow
+from estimator_tl.compat import tf
 
 RESOURCE_VARIABLE = "VarHandleOp"
 _REFERENCE_VARIABLES = ("VariableV2", "Variable")
@@ -25,7 +25,6 @@ _REFERENCE_WRITES = {
 WRITES = (*_REFERENCE_WRITES, *_REFERENCE_WRITES.values())
 #: Ops that draw random numbers and have the attributes seed and seed2.
 RANDOM = re.compile(r"Random\w+|(Parameterized)?TruncatedNormal|Multinomial")
-_ON_THE_VARIABLES_DEVICE = re.compile(r"ReadVariableOp|Assign\w*VariableOp|Resource(Gather|Scatter)\w*")
 _HANDLE = "estimator_tl_handle"
 
 
@@ -60,11 +59,10 @@ def import_nodes(
     Raises:
       NotImportableError: the nodes do something that cannot be done here.
     """
-    tf = load_tensorflow()
     graph_def = tf.compat.v1.GraphDef(versions=meta_graph.graph_def.versions, library=meta_graph.graph_def.library)
     kept = set(names) - {node_of(name) for name in given}
     graph_def.node.extend(_rewritten([node for node in meta_graph.graph_def.node if node.name in kept]))
-    _seed(tf, graph_def)
+    _seed(graph_def)
     inputs = {source if ":" in source else f"{source}:0" for node in graph_def.node for source in node.input}
     handles = {f"{name}/{_HANDLE}:0": variable.handle for name, variable in variables.items()}
     mapped = {name: tensor for name, tensor in {**given, **handles}.items() if name in inputs}
@@ -78,8 +76,6 @@ def import_nodes(
         )
     except (ValueError, tf.errors.OpError) as error:
         raise NotImportableError((str(error).splitlines() or [type(error).__name__])[0]) from error
-    for handle in handles.values():
-        _place_beside(handle)
     return list(fetched)
 
 
@@ -89,6 +85,7 @@ def _rewritten(nodes: Sequence[Any]) -> list[Any]:
     references = {node.name for node in nodes if node.op in _REFERENCE_VARIABLES}
     present = {node.name for node in nodes} - resources
     written = {node.name for node in nodes if node.op in _REFERENCE_WRITES and node_of(node.input[0]) in references}
+    replaced = {**{name: f"{name}/{_HANDLE}" for name in resources}, **{name: f"{name}/read" for name in written}}
     result = []
     for node in nodes:
         if node.op == RESOURCE_VARIABLE:
@@ -102,7 +99,7 @@ def _rewritten(nodes: Sequence[Any]) -> list[Any]:
             result.append(_read(type(node), node.name, node.name, node.attr["dtype"]))
             continue
         copy.input[:] = [
-            f"{name}/{_HANDLE}" if node_of(name) in resources else f"{node_of(name)}/read" if name in written else name
+            name if name.startswith("^") else replaced.get(node_of(name), name)
             for name in node.input
             if not name.startswith("^") or node_of(name) in present
         ]
@@ -133,20 +130,12 @@ def _write(node: Any, op: str) -> Any:
     return node
 
 
-def _seed(tf: Any, graph_def: Any) -> None:
+def _seed(graph_def: Any) -> None:
     """Lets random ops that have no seed of their own follow the graph's, as newly made ones do."""
-    made = len(tf.compat.v1.get_default_graph().get_operations())
+    graph = tf.compat.v1.get_default_graph()
+    if graph.seed is None:
+        return
+    made = len(graph.get_operations())
     for index, node in enumerate(graph_def.node):
         if RANDOM.fullmatch(node.op) and not node.attr["seed"].i and not node.attr["seed2"].i:
-            seed, seed2 = tf.compat.v1.get_seed(made + index)
-            node.attr["seed"].i, node.attr["seed2"].i = seed or 0, seed2 or 0
-
-
-def _place_beside(handle: Any) -> None:
-    """Places the imported reads and writes of a variable on its device.
-
-    A handle cannot leave its device, and a parameter server's device function puts imported ops on the worker.
-    """
-    for op in handle.consumers():
-        if "tf1_hub" in op.name and _ON_THE_VARIABLES_DEVICE.fullmatch(op.type):
-            op._set_device(handle.op.device)
+            node.attr["seed"].i, node.attr["seed2"].i = tf.compat.v1.get_seed(made + index)
