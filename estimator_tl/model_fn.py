@@ -12,7 +12,7 @@ from estimator_tl.backbones import Backbone, BuiltBackbone
 from estimator_tl.backbones.initial_values import assigning_scaffold
 from estimator_tl.backbones.recalibration import recalibrated
 from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
-from estimator_tl.compat import estimator
+from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.recording import recorded
 from estimator_tl.errors import UserError
 from estimator_tl.heads import Classifier
@@ -88,7 +88,7 @@ def make_model_fn(
     values = _InitialValues(backbone, plan, start, recalibrate_on)
     show = show_plan or (lambda text: logging.info("%s", text))
 
-    def model_fn(features: Any, labels: Any, mode: str, params: Any = None, config: Any = None) -> Any:
+    def specify(features: Any, labels: Any, mode: str, params: Any, config: Any) -> Any:
         columns = _as_columns(features, backbone.input_spec.key)
         training = mode == estimator.ModeKeys.TRAIN
         built = backbone.build(columns[backbone.input_spec.key], plan.call_mode(training))
@@ -112,6 +112,11 @@ def make_model_fn(
             scaffold=values.scaffold(built, head_variables) or spec.scaffold,
             training_hooks=(*(spec.training_hooks or ()), *hooks),
         )
+
+    def model_fn(features: Any, labels: Any, mode: str, params: Any = None, config: Any = None) -> Any:
+        # Under MirroredStrategy AutoGraph would convert all that is called here, for nothing and at some cost.
+        plainly = tf.autograph.experimental.do_not_convert(specify)
+        return plainly(features, labels, mode, params, config)
 
     return model_fn
 

@@ -156,9 +156,6 @@ def test_commands_on_a_folder_without_a_run(capsys, tmp_path):
 def test_predict_input(capsys, tmp_path, pictures):
     run = f"--model_dir={tmp_path}"
     assert "no --input given" in refused(capsys, "predict", run)
-    assert "names no picture" in refused(capsys, "predict", run, "--input=/nowhere/*.png")
-    (tmp_path / "bad.png").write_text("hello")
-    assert "bad.png is not a readable" in refused(capsys, "predict", run, f"--input={tmp_path}/bad.png")
     assert "holds no run" in refused(capsys, "predict", run, f"--input={pictures}/cat")
 
 

@@ -123,6 +123,19 @@ def test_predict_json_lines(trained, pictures, capsys):
         assert sum(line["scores"].values()) == pytest.approx(1, abs=1e-4)
 
 
+def test_predict_refuses_what_is_no_picture(trained, tmp_path, capsys):
+    (tmp_path / "bad.png").write_text("hello")
+    for given, message in (
+        ("/nowhere/*.png", "names no picture"),
+        (f"{tmp_path}/bad.png", "bad.png is not a readable"),
+        (f"{tmp_path}/bad.png --on_bad_example=skip", "none of the input files is a readable picture"),
+    ):
+        assert main(["predict", f"--model_dir={trained}", *f"--input={given}".split(" ")]) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err.splitlines()[-1]
+        assert not printed.out
+
+
 def test_predict_csv_of_a_folder(trained, pictures, capsys):
     assert main(["predict", f"--model_dir={trained}", "--format=csv", str(pictures)]) == 0
     rows = list(csv.reader(capsys.readouterr().out.splitlines()))
