@@ -69,7 +69,14 @@ def make_model_fn(source, tuning, optimizer, **kwargs):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-@pytest.mark.parametrize("name", list(FOREIGN))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wrapped_adam",
+        "keras_adam",
+        *(pytest.param(name, marks=pytest.mark.full) for name in FOREIGN if name not in ("wrapped_adam", "keras_adam")),
+    ],
+)
 def test_each_step_moves_its_phase_as_the_projects_own_optimizer_does(source, name, tmp_path):
     tuning, expected = three_phases(source)
     states = train(make_model_fn(source, tuning, FOREIGN[name]), source, tmp_path / "foreign", 3, 6)
@@ -89,7 +96,9 @@ def test_a_policy_without_phases(source, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-@pytest.mark.parametrize("name", ["v1_adam", "keras_adam", "keras_momentum"])
+@pytest.mark.parametrize(
+    "name", ["keras_adam", *(pytest.param(name, marks=pytest.mark.full) for name in ("v1_adam", "keras_momentum"))]
+)
 def test_under_mirrored_a_step_is_that_of_one_device(source, name, tmp_path):
     """Both replicas see the same batch, so the mean of their gradients is the gradient of one."""
     tuning, _ = three_phases(source)

@@ -33,18 +33,13 @@ POLICIES = ("frozen", "partial", "full", "phases", "gradual")
 STRATEGIES = ("none", "mirrored", "tpu_estimator")
 IN_MAKE_TEST = {  # the cells that other tests of this folder do not run anyway
     ("application", "phases", "none"),
-    ("hub_module", "frozen", "mirrored"),
     ("keras_h5", "frozen", "mirrored"),
-    ("keras_folder", "partial", "mirrored"),
-    ("application", "full", "mirrored"),
     ("hub_module", "phases", "tpu_estimator"),
     ("keras_zip", "partial", "tpu_estimator"),
-    ("keras_h5", "gradual", "none"),
     ("hub_module", "gradual", "mirrored"),
     ("text_module", "phases", "none"),
     ("text_module", "full", "mirrored"),
     ("v1_checkpoint", "phases", "mirrored"),
-    ("keras_checkpoint", "full", "mirrored"),
     ("v1_checkpoint", "partial", "tpu_estimator"),
     ("tf1_module", "phases", "none"),
     ("tf1_references", "full", "mirrored"),

@@ -9,16 +9,16 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from tests.tiny import random_batches
 
+# Those that share their way into the graph with one of the first run in `make test-full`.
 SOURCES = [
     "hub_module",
     "keras_h5",
-    "keras_zip",
-    "keras_folder",
-    "application",
     "v1_checkpoint",
-    "keras_checkpoint",
-    "tf1_module",
     "tf1_references",
+    *(
+        pytest.param(name, marks=pytest.mark.full)
+        for name in ("keras_zip", "keras_folder", "application", "keras_checkpoint", "tf1_module")
+    ),
 ]
 
 
