@@ -215,7 +215,9 @@ def test_the_plan_is_printed_once_at_the_start(hub_module, pictures, tmp_path, c
     assert main(["train", *flags, "--train_steps=2", "--save_checkpoints_steps=1"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("trainable params: 21 || all params: 385") == 1
-    assert printed.out.splitlines()[0].startswith("tuning frozen")
+    length, plan, *_ = printed.out.splitlines()
+    assert length == "26 examples to train on, 0.8125 steps an epoch; from step 0 to 2"
+    assert plan.startswith("tuning frozen")
     assert printed.err.count("evaluation at step") == 2
     assert "deprecated" not in printed.out + printed.err
 
