@@ -12,7 +12,7 @@ VERSION = next(
 )
 
 DEMO = ["scikit-learn>=1.3", "pillow>=9"]
-TEST = ["pytest>=7.4", "pytest-xdist>=3.3", "ruff>=0.6", "mypy>=1.8", *DEMO]
+TEST = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-xdist>=3.3", "ruff>=0.6", "mypy>=1.8", *DEMO]
 
 setup(
     name="estimator_tl",

@@ -16,7 +16,7 @@ from typing import Any
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import run_eagerly_apart
-from estimator_tl.compat.keras2 import loading_code, rebuilding_objects
+from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -68,7 +68,7 @@ class KerasBackbone(Backbone):
         self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
 
     def _describe(self, load: Callable[[], Any]) -> None:
-        with keras.utils.custom_object_scope(self._custom_objects):
+        with rebuilding(self._custom_objects, self._allow_code):
             model = load()
         self._input_shape = _image_shape(model, self.handle)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
@@ -93,8 +93,7 @@ class KerasBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
-        objects = {**rebuilding_objects(), **self._custom_objects}
-        with keras.utils.custom_object_scope(objects), loading_code(self._allow_code):
+        with rebuilding(self._custom_objects, self._allow_code):
             model = getattr(keras, self._model_class).from_config(self._config)
         model.trainable = True
         variables = self._match(_weights(model))

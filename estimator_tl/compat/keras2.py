@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -47,28 +48,66 @@ def keras2_remedy() -> str:
     return f"pip install 'tf_keras~={load_tensorflow().__version__.partition('-')[0]}' (TensorFlow's own minor version)"
 
 
-def rebuilding_objects() -> dict[str, Any]:
-    """Returns the custom objects under which a Keras model is to be rebuilt from its configuration.
+@contextlib.contextmanager
+def rebuilding(custom_objects: Mapping[str, Any], allow_code: bool = False) -> Iterator[None]:
+    """Makes a Keras model that is read or rebuilt from its configuration in the body the one that was saved.
 
     In a program that turned v2 behavior off, Keras would take its old batch
     norm, which uses batch statistics in training even where it is frozen.
+
+    Args:
+      custom_objects: classes and functions that the configuration names.
+      allow_code: whether Lambda layers, which hold Python code, may be built.
     """
-    tf = load_tensorflow()
-    if tf.__internal__.tf2.enabled():
-        return {}
-    return {"BatchNormalization": load_keras2().layers.BatchNormalization}
+    keras = load_keras2()
+    objects = dict(custom_objects)
+    if not load_tensorflow().__internal__.tf2.enabled():
+        objects.setdefault("BatchNormalization", keras.layers.BatchNormalization)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_own_names())
+        stack.enter_context(keras.utils.custom_object_scope(objects))
+        if allow_code:
+            library = importlib.import_module(f"{_package()}.src.saving.serialization_lib")
+            stack.enter_context(library.SafeModeScope(False))
+        yield
+
+
+def _package() -> str:
+    return str(load_keras2().Model.__module__).partition(".")[0]
 
 
 @contextlib.contextmanager
-def loading_code(allowed: bool) -> Iterator[None]:
-    """Lets Keras build Lambda layers, which hold Python code, in its body, if that is allowed."""
-    if not allowed:
+def _own_names() -> Iterator[None]:
+    """Lets Keras find its own classes by their names in the body, where another Keras 2 has taken the names.
+
+    TensorFlow 2.15's Keras and tf_keras enter their classes into one table;
+    the later import wins. A model's configuration then becomes layers of the
+    other package, and Keras searches for their inputs without end.
+    """
+    others = {"keras", "tf_keras"} - {_package()}
+    table = _exported_symbols()
+    taken = {name: symbol for name, symbol in table.items() if _package_of(symbol) in others}
+    table.update({name: _counterpart(symbol) for name, symbol in taken.items()})
+    try:
         yield
-        return
-    name = load_keras2().Model.__module__.partition(".src.")[0]
-    library = importlib.import_module(f"{name}.src.saving.serialization_lib")
-    with library.SafeModeScope(False):
-        yield
+    finally:
+        table.update(taken)
+
+
+def _exported_symbols() -> dict[str, Any]:
+    load_tensorflow()
+    table: dict[str, Any] = importlib.import_module("tensorflow.python.util.tf_export")._NAME_TO_SYMBOL_MAPPING
+    return table
+
+
+def _package_of(symbol: Any) -> str:
+    return str(getattr(symbol, "__module__", None)).partition(".")[0]
+
+
+def _counterpart(symbol: Any) -> Any:
+    """Returns what this Keras has under the name of another Keras's symbol; that symbol itself if it has nothing."""
+    module = sys.modules.get(f"{_package()}.{symbol.__module__.partition('.')[2]}")
+    return getattr(module, getattr(symbol, "__qualname__", ""), symbol)
 
 
 class _Overlay(ModuleType):

@@ -13,7 +13,9 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.compat import keras, tf
+from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.errors import UserError
+from estimator_tl.structure import CallMode
 from tests import tiny
 
 ALL = ["hub_module", "keras_h5", "keras_zip", "keras_folder", "application"]
@@ -63,8 +65,6 @@ def test_names_do_not_depend_on_what_was_built_before():
 
 
 def build(backbone, images, **mode):
-    from estimator_tl.structure import CallMode
-
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         built = backbone.build(tf.constant(images), CallMode(**mode))
         session.run(tf.compat.v1.global_variables_initializer())
@@ -139,6 +139,23 @@ def test_caffe_preprocessing_of_vgg():
 def test_input_range_of_personal_models(keras_h5, given, probe):
     spec = etl.backbone(keras_h5.handle, input_range=given).image_spec
     np.testing.assert_allclose(spec.preprocess(tf.constant([0.0, 255.0])), probe)
+
+
+def test_a_second_keras_in_the_process_changes_nothing(keras_h5):
+    other = {"keras", "tf_keras"} - {keras.Model.__module__.partition(".")[0]}
+    second = pytest.importorskip(other.pop())
+    saved = {"class_name": "Dense", "module": "keras.layers", "config": {"units": 1}, "registered_name": None}
+    before = type(keras.layers.deserialize(saved))
+    with rebuilding({}):
+        # Layers of the other package would make the rest of this test run without end.
+        assert type(keras.layers.deserialize(saved)) is keras.layers.Dense
+    assert type(keras.layers.deserialize(saved)) is before
+    assert second.layers.Dense is not keras.layers.Dense
+    backbone = etl.backbone(keras_h5.handle)
+    with tf.Graph().as_default():
+        built = backbone.build(tf.zeros([2, tiny.SIZE, tiny.SIZE, 3]), CallMode())
+    assert all(np.array_equal(built.initial_values()[name], value) for name, value in keras_h5.values.items())
+    assert set(built.variables) == set(keras_h5.values)
 
 
 def test_old_layout_weights_named_like_the_new_one(application, tmp_path):
