@@ -102,7 +102,17 @@ class Backbone(abc.ABC):
         return 2 if len(self.output_shape) == 4 or self.pooling == "flatten" else len(self.output_shape)
 
     def pool(self, features: Any) -> Any:
-        """Pools a 4-D output to [batch, depth], as `pooling` says; other ranks pass."""
+        """Pools a 4-D output to [batch, depth], as `pooling` says; other ranks pass.
+
+        Several outputs are pooled one by one and joined along their last axis.
+
+        Raises:
+          UserError: they cannot be joined.
+        """
+        if isinstance(features, (list, tuple)):
+            pooled = [self.pool(one) for one in features]
+            _check_joinable([one.shape for one in pooled], self.handle)
+            return tf.concat(pooled, axis=-1)
         rank = features.shape.rank
         if self.pooling == "flatten" and rank is not None and rank > 2:
             return tf.reshape(features, [-1, _static_size(features, self.handle)])
@@ -110,6 +120,25 @@ class Backbone(abc.ABC):
             return features
         reduce = tf.reduce_max if self.pooling == "max" else tf.reduce_mean
         return reduce(features, axis=[1, 2])
+
+    def joined_shape(self, shapes: Sequence[Sequence[int | None]]) -> tuple[int | None, ...]:
+        """Returns the `output_shape` of several outputs that are pooled and joined, from the shapes before.
+
+        Raises:
+          UserError: they cannot be joined.
+        """
+        with tf.Graph().as_default():
+            joined = self.pool([tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes])
+        return tuple(joined.shape.as_list())
+
+
+def _check_joinable(shapes: Sequence[Any], handle: str) -> None:
+    first = shapes[0]
+    if any(shape.rank != first.rank or not shape[:-1].is_compatible_with(first[:-1]) for shape in shapes):
+        raise UserError(
+            f"the features of {handle} have the shapes {', '.join(map(str, shapes))}, which cannot be joined; "
+            "use pooling avg, max or flatten."
+        )
 
 
 def _static_size(features: Any, handle: str) -> int:
