@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from estimator_tl.errors import UserError, nearest
 
 #: Arguments of sources that are names, also where a file is called the same.
-_NO_PATHS = frozenset({"endpoint", "exclude", "features", "pooling", "scope"})
+_NO_PATHS = frozenset({"exclude", "features", "output_key", "pooling", "scope", "signature"})
 _Maker = TypeVar("_Maker", bound=Callable[..., Any])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from estimator_tl.compat import tf
+from tests import tiny_text
 from tests.tiny import DEPTH, SIZE
 
 V1 = tf.compat.v1
@@ -141,3 +142,38 @@ def _number_of_line_one(path):
     )
     table = tf.lookup.StaticHashTable(lookup, "1")
     return tf.strings.to_number(table.lookup(tf.constant(1, tf.int64)))
+
+
+def save_tf1_sentences(path: Path) -> dict[str, np.ndarray]:
+    """Saves a module that averages the vectors of words, half of them in each of two variables, and returns these."""
+    tf.config.list_logical_devices()
+    vocabulary = path.parent / "words.txt"
+    vocabulary.write_text("".join(f"{word}\n" for word in ["[unknown]", *tiny_text.VOCABULARY]))
+    builder = V1.saved_model.builder.SavedModelBuilder(str(path))
+    with tf.Graph().as_default(), V1.Session() as session:
+        texts = V1.placeholder(tf.string, [None], name="texts")
+        size = len(tiny_text.VOCABULARY) + 1
+        embeddings = V1.get_variable("embeddings", [size, DEPTH], partitioner=V1.fixed_size_partitioner(2))
+        words = tf.strings.split(texts)
+        rows = tf.gather(tf.convert_to_tensor(embeddings), _numbers_of(vocabulary, words.flat_values))
+        sums = tf.math.unsorted_segment_sum(rows, words.value_rowids(), words.nrows())
+        features = sums / tf.cast(words.row_lengths(), tf.float32)[:, tf.newaxis]
+        info = V1.saved_model.utils.build_tensor_info
+        signature = V1.saved_model.signature_def_utils.build_signature_def
+        signatures = {"default": signature({"text": info(texts)}, {"default": info(features)})}
+        session.run(V1.global_variables_initializer())
+        values = _randomize(session, seed=0)
+        files = V1.get_collection(V1.GraphKeys.ASSET_FILEPATHS)
+        builder.add_meta_graph_and_variables(session, [], signatures, assets_collection=files)
+    builder.save()
+    (path / "tfhub_module.pb").write_bytes(HUB_FORMAT_V3)
+    return values
+
+
+def _numbers_of(vocabulary, words):
+    asset = tf.constant(str(vocabulary))
+    V1.add_to_collection(V1.GraphKeys.ASSET_FILEPATHS, asset)
+    lookup = tf.lookup.TextFileInitializer(
+        asset, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+    )
+    return tf.lookup.StaticHashTable(lookup, 0).lookup(words)

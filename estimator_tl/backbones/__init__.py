@@ -40,31 +40,33 @@ def _tf1_hub(
     input_range: tuple[float, float] | None = None,
     pooling: str = "avg",
     signature: str | None = None,
-    output_key: str = "default",
+    output_key: str | None = None,
+    features: str | Sequence[str] | None = None,
     allow_unsafe_deserialization: bool = False,
 ) -> Backbone:
-    from estimator_tl.backbones.safety import check_saved_model
+    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
     from estimator_tl.backbones.tf1_hub import TF1HubBackbone
 
-    folder = _resolve(path)
-    check_saved_model(folder, path, allow_unsafe_deserialization)
-    return TF1HubBackbone(folder, path, image_size, input_range, pooling, signature, output_key)
+    return TF1HubBackbone(handle=path, **{**given, "path": _resolve(path)})
 
 
 @registry.register("text_encoder")
 def _text_encoder(
     path: str,
-    vocab: str,
-    seq_length: int = 128,
+    vocab: str | None = None,
+    preprocess: str | None = None,
+    seq_length: int | None = None,
     lower_case: bool = True,
     pooling: str = "avg",
     signature: str | None = None,
     output_key: str | None = None,
+    features: str | Sequence[str] | None = None,
     allow_unsafe_deserialization: bool = False,
 ) -> Backbone:
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
     from estimator_tl.backbones.text_encoder import TextEncoderBackbone
 
+    given["preprocess"] = None if preprocess is None else _resolve(preprocess)
     return TextEncoderBackbone(handle=path, **{**given, "path": _resolve(path)})
 
 
@@ -76,7 +78,7 @@ def _checkpoint(
     pooling: str = "avg",
     input_range: tuple[float, float] | None = None,
     channels: int = 3,
-    endpoint: str | None = None,
+    features: str | Sequence[str] | None = None,
     scope: str = "",
     rename: dict[str, str] | None = None,
     exclude: str | Sequence[str] = (),

@@ -9,7 +9,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.specs import ImageSpec, InputSpec, TextSpec
+from estimator_tl.specs import ImageSpec, InputSpec, TextSpec, linear_range
 from estimator_tl.structure import CallMode, SourceStructure
 
 POOLINGS = ("avg", "max", "flatten", "none")
@@ -50,10 +50,14 @@ class Backbone(abc.ABC):
       output_shape: static shape of the output before pooling, batch first; None
         where even the rank is unknown.
       pooling: of outputs with height and width: avg, max, flatten or none.
+      outputs: names of the outputs that can be asked for by `features`, where they have names other than of layers.
+      unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
       is_random: whether it may draw random numbers while training, as dropout does.
     """
 
     is_random: bool = True
+    outputs: Sequence[str] = ()
+    unsafe: Sequence[str] = ()
     handle: str
     kind: str
     structure: SourceStructure
@@ -109,10 +113,15 @@ class Backbone(abc.ABC):
         Raises:
           UserError: they cannot be joined.
         """
-        if isinstance(features, (list, tuple)):
-            pooled = [self.pool(one) for one in features]
-            _check_joinable([one.shape for one in pooled], self.handle)
-            return tf.concat(pooled, axis=-1)
+        if not isinstance(features, (list, tuple)):
+            return self._pool_one(features)
+        pooled = [self._pool_one(one) for one in features]
+        if len(pooled) == 1:
+            return pooled[0]
+        _check_joinable([one.shape for one in pooled], self.handle)
+        return tf.concat(pooled, axis=-1)
+
+    def _pool_one(self, features: Any) -> Any:
         rank = features.shape.rank
         if self.pooling == "flatten" and rank is not None and rank > 2:
             return tf.reshape(features, [-1, _static_size(features, self.handle)])
@@ -121,15 +130,17 @@ class Backbone(abc.ABC):
         reduce = tf.reduce_max if self.pooling == "max" else tf.reduce_mean
         return reduce(features, axis=[1, 2])
 
-    def joined_shape(self, shapes: Sequence[Sequence[int | None]]) -> tuple[int | None, ...]:
-        """Returns the `output_shape` of several outputs that are pooled and joined, from the shapes before.
+    def joined_shape(self, shapes: Sequence[Any]) -> tuple[int | None, ...] | None:
+        """Returns the `output_shape` for the static shapes of the outputs that are used: several are pooled and joined.
 
         Raises:
           UserError: they cannot be joined.
         """
-        with tf.Graph().as_default():
-            joined = self.pool([tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes])
-        return tuple(joined.shape.as_list())
+        shape = tf.TensorShape(shapes[0])
+        if len(shapes) > 1:
+            with tf.Graph().as_default():
+                shape = self.pool([tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes]).shape
+        return None if shape.rank is None else tuple(shape.as_list())
 
 
 def _check_joinable(shapes: Sequence[Any], handle: str) -> None:
@@ -139,6 +150,28 @@ def _check_joinable(shapes: Sequence[Any], handle: str) -> None:
             f"the features of {handle} have the shapes {', '.join(map(str, shapes))}, which cannot be joined; "
             "use pooling avg, max or flatten."
         )
+
+
+def feature_names(handle: str, features: str | Sequence[str] | None, output_key: str | None = None) -> tuple[str, ...]:
+    """Returns the names of the outputs that are to be used; none for a source's usual one.
+
+    Args:
+      handle: what the user called the source.
+      features: a layer, endpoint or output, or several.
+      output_key: the same for one.
+
+    Raises:
+      UserError: both are given, or they are no names.
+    """
+    if features is not None and output_key is not None:
+        raise UserError(
+            f"{handle}: features={features!r} and output_key={output_key!r} both say what to use; give one of them."
+        )
+    given = output_key if features is None else features
+    names = (given,) if isinstance(given, str) else tuple(given or ())
+    if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names) or (features == []):
+        raise UserError(f"{handle}: features={features!r} must be a name or a list of different names.")
+    return names
 
 
 def _static_size(features: Any, handle: str) -> int:
@@ -173,6 +206,37 @@ def resolve_size(handle: str, fixed: tuple[int | None, int | None], asked: int |
             )
         result.append(own if own is not None else want)
     return tuple(result)
+
+
+def images_spec(
+    handle: str,
+    shape: Sequence[int | None],
+    image_size: int | tuple[int, int] | None,
+    input_range: tuple[float, float] | None,
+) -> ImageSpec:
+    """Returns the input contract of a source that takes pictures of this static shape, batch first.
+
+    Args:
+      handle: what the user called the source.
+      shape: [batch, height, width, channels].
+      image_size: see `resolve_size`.
+      input_range: values that the source takes; [0, 1] by default.
+    """
+    height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
+    low, high = input_range or (0.0, 1.0)
+    return ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
+
+
+def text_spec(handle: str, **of_pictures: Any) -> TextSpec:
+    """Returns the input contract of a source that takes strings.
+
+    Raises:
+      UserError: settings of pictures are given.
+    """
+    for name, value in of_pictures.items():
+        if value is not None:
+            raise UserError(f"{handle} takes text, so {name} does not apply; leave it out.")
+    return TextSpec()
 
 
 def check_input(handle: str, inputs: Any, spec: InputSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from estimator_tl.errors import UserError, nearest
 
 _DEFAULT_SIGNATURE = "serving_default"
 _DEFAULT_OUTPUTS = ("default", "pooled_output")  # of Hub's models in general, and of its encoders
+_ENDPOINTS = "return_endpoints"
 _TOKENS = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -23,48 +25,45 @@ class Caller:
       handle: what the user called it.
       functions: the traced functions of that call, those for inference first.
       signature: the name of the signature that is called; None for the model's own ``__call__``.
-      output_key: which of several outputs is used, if the user said.
+      features: which of several outputs are used, if the user said.
+      arguments: what the call takes besides its input, other than ``training``.
     """
 
     model: Any
     handle: str
     functions: Sequence[Any]
     signature: str | None
-    output_key: str | None
+    features: Sequence[str]
+    arguments: Mapping[str, Any]
 
     @classmethod
-    def of(cls, model: Any, handle: str, signature: str | None, output_key: str | None, tokens: bool = False) -> Caller:
+    def of(
+        cls, model: Any, handle: str, signature: str | None, features: Sequence[str] = (), tokens: bool = False
+    ) -> Caller:
         """Finds out how to call a model.
 
         Args:
           model: as loaded.
           handle: what the user called it.
           signature: see `Caller`.
-          output_key: see `Caller`.
+          features: see `Caller`.
           tokens: whether it is to take a dict of token ids.
 
         Raises:
           UserError: there is no such signature, or nothing that takes pictures or text.
         """
-        if signature is None and not callable(model):
-            signature = _DEFAULT_SIGNATURE if _DEFAULT_SIGNATURE in model.signatures else None
-            if signature is None:
-                raise UserError(
-                    f"{handle} cannot be called and has no signature {_DEFAULT_SIGNATURE!r}, only "
-                    f"{sorted(model.signatures)}; name one with signature=, or use a model that can be called."
-                )
-        if signature is not None:
-            if signature not in model.signatures:
-                known = nearest(signature, sorted(model.signatures))
-                raise UserError(f"{handle} has no signature {signature!r}; {known}")
-            functions = [model.signatures[signature]]
-        else:
-            functions = list(model.__call__.concrete_functions)
+        signature = _chosen_signature(model, handle, signature)
+        functions = list(model.__call__.concrete_functions) if signature is None else [model.signatures[signature]]
         usable = [function for function in functions if _takes(_input(function), tokens)]
         if not usable and tokens:
             raise UserError(
-                f"{handle} does not take {', '.join(_TOKENS)}; use an encoder with these inputs, or leave vocab out "
-                "for a model that takes strings."
+                f"{handle} does not take {', '.join(_TOKENS)}; use an encoder with these inputs, or leave vocab and "
+                "preprocess out for a model that takes strings."
+            )
+        if any(_takes(_input(function), tokens=True) for function in functions) and not usable:
+            raise UserError(
+                f"{handle} takes token ids; give it a tokenizer: text_encoder({handle!r}, vocab='vocab.txt'), or "
+                "preprocess='FOLDER' in place of vocab."
             )
         if not usable:
             what = f"signature {signature!r} of {handle}" if signature else handle
@@ -72,7 +71,11 @@ class Caller:
                 f"{what} takes neither a batch of images [batch, height, width, channels] nor a batch of strings; "
                 "use an image feature vector or a sentence embedding here."
             )
-        return cls(model, handle, sorted(usable, key=lambda f: bool(_training_argument(f))), signature, output_key)
+        arguments: dict[str, Any] = {}
+        if signature is None:
+            usable, arguments = _with_endpoints(model, usable, features)
+        usable.sort(key=lambda function: bool(_training_argument(model, function)))
+        return cls(model, handle, usable, signature, features, arguments)
 
     @property
     def image_shape(self) -> list[int | None] | None:
@@ -83,45 +86,65 @@ class Caller:
         return None if given.dtype == tf.string else given.shape.as_list()
 
     @property
+    def row_length(self) -> int | None:
+        """How many token ids a row must have, where the model fixes that."""
+        given = _input(self.functions[0])
+        return given["input_word_ids"].shape[-1] if isinstance(given, Mapping) else None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what the call gives, endpoints included; empty where it gives one tensor without a name."""
+        functions = self.functions if self.signature else self.model.__call__.concrete_functions
+        given = [function.structured_outputs for function in functions]
+        names = {key: None for outputs in given if isinstance(outputs, Mapping) for key in _tensors(outputs)}
+        return sorted(names)
+
+    @property
     def takes_training(self) -> bool:
         """Whether the call has a ``training`` argument."""
-        return self.signature is None and any(_training_argument(f) is not None for f in self.functions)
+        return self.signature is None and any(_training_argument(self.model, f) is not None for f in self.functions)
 
-    def call(self, inputs: Any, training: bool) -> Any:
-        """Returns the output for a batch. Args: training: the argument, where the call has it."""
+    def call(self, inputs: Any, training: bool) -> list[Any]:
+        """Returns the outputs that are used, for a batch. Args: training: the argument, where the call has it."""
         if self.signature is not None:
             if not isinstance(inputs, Mapping):
                 (name,) = self.functions[0].structured_input_signature[1]
                 inputs = {name: inputs}
-            return self.output_of(self.functions[0](**inputs))
-        outputs = self.model(inputs, training=training) if self.takes_training else self.model(inputs)
-        return self.output_of(outputs)
+            return self.used(self.functions[0](**inputs))
+        switch = {"training": training} if self.takes_training else {}
+        return self.used(self.model(inputs, **switch, **self.arguments))
 
-    def output_of(self, outputs: Any) -> Any:
-        """Returns the one output that is used, of tensors or their specs.
+    def used(self, outputs: Any) -> list[Any]:
+        """Returns those that are used of all outputs, which are tensors or their specs.
 
         Raises:
-          UserError: there are several and none is named, or the named one is not there.
+          UserError: there are several and none is named, or a named one is not there.
         """
         if isinstance(outputs, Mapping):
-            if self.output_key is not None and self.output_key not in outputs:
-                raise UserError(
-                    f"{self.handle} has no output {self.output_key!r}; {nearest(self.output_key, sorted(outputs))}"
-                )
-            usual = next((key for key in _DEFAULT_OUTPUTS if key in outputs), None)
-            if self.output_key is None and len(outputs) > 1 and usual is None:
-                raise UserError(
-                    f"{self.handle} gives several outputs ({', '.join(sorted(outputs))}); name one with output_key="
-                )
-            only = next(iter(outputs)) if len(outputs) == 1 else usual
-            return outputs[self.output_key or only]
+            return [self._tensor(outputs, name) for name in self.features or [self._usual(outputs)]]
         if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
             outputs = outputs[0]
         if not hasattr(outputs, "shape"):
             raise UserError(f"{self.handle} gives several outputs ({outputs}); use a model with one feature output.")
-        if self.output_key is not None:
-            raise UserError(f"{self.handle} gives one output without a name; leave output_key={self.output_key!r} out.")
-        return outputs
+        if self.features:
+            raise UserError(
+                f"{self.handle} gives one output without a name; leave {', '.join(map(repr, self.features))} out."
+            )
+        return [outputs]
+
+    def _usual(self, outputs: Mapping[str, Any]) -> str:
+        usual = next((key for key in _DEFAULT_OUTPUTS if key in outputs), None)
+        if len(outputs) > 1 and usual is None:
+            raise UserError(
+                f"{self.handle} gives several outputs ({', '.join(sorted(outputs))}); name one with "
+                "output_key= or --backbone_output_key, or some with features=[...]."
+            )
+        return usual or next(iter(outputs))
+
+    def _tensor(self, outputs: Mapping[str, Any], name: str) -> Any:
+        if name not in _tensors(outputs):
+            raise UserError(f"{self.handle} has no output {name!r}; {nearest(name, _tensors(outputs))}")
+        return outputs[name]
 
     def variables(self) -> list[Any]:
         """Returns the variables that the call reads or writes, in the order of first use in the graph."""
@@ -136,6 +159,41 @@ class Caller:
         """Returns the ids of the handles of what the model calls trainable; None where it does not say."""
         trainable = getattr(self.model, "trainable_variables", None)
         return None if trainable is None else {id(v.handle) for v in trainable}
+
+
+def _chosen_signature(model: Any, handle: str, signature: str | None) -> str | None:
+    """Returns the signature to call; None for the model's own call."""
+    known = sorted(model.signatures) if hasattr(model, "signatures") else []
+    if signature is None and callable(model):
+        return None
+    if signature is None and _DEFAULT_SIGNATURE not in known:
+        raise UserError(
+            f"{handle} cannot be called and has no signature {_DEFAULT_SIGNATURE!r}, only {known}; name one "
+            "with signature= or --backbone_signature, or use a model that can be called."
+        )
+    signature = signature or _DEFAULT_SIGNATURE
+    if signature not in known:
+        raise UserError(f"{handle} has no signature {signature!r}; {nearest(signature, known)}")
+    return signature
+
+
+def _with_endpoints(model: Any, functions: list[Any], features: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Returns the functions that give these features, and the arguments by which they are called.
+
+    Hub's image models return their inner activations by name where they are called with ``return_endpoints``.
+    https://www.tensorflow.org/hub/common_saved_model_apis/images
+    """
+    asked = [function for function in functions if _arguments(model, function).get(_ENDPOINTS)]
+    plain = [function for function in functions if function not in asked]
+    outputs = plain[0].structured_outputs if plain else {}
+    is_enough = isinstance(outputs, Mapping) and set(features) <= set(outputs)
+    if asked and (not plain or (features and not is_enough)):
+        return asked, {_ENDPOINTS: True}
+    return plain, {}
+
+
+def _tensors(outputs: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key, value in outputs.items() if hasattr(value, "shape"))
 
 
 def _input(function: Any) -> Any:
@@ -156,8 +214,13 @@ def _takes(given: Any, tokens: bool) -> bool:
     return bool(given.shape.rank == 4)
 
 
-def _training_argument(function: Any) -> bool | None:
-    """Returns the ``training`` value that a function was traced for; None where it has no such argument."""
+def _arguments(model: Any, function: Any) -> dict[str, Any]:
+    """Returns the arguments besides the input by name with which a function of the model's call was traced."""
     args, kwargs = function.structured_input_signature
-    flags = [value for value in (*args[1:], kwargs.get("training")) if isinstance(value, bool)]
-    return flags[0] if flags else None
+    return {**dict(zip(inspect.signature(model.__call__).parameters, args)), **kwargs}
+
+
+def _training_argument(model: Any, function: Any) -> bool | None:
+    """Returns the ``training`` value that a function was traced for; None where it has no such argument."""
+    value = _arguments(model, function).get("training") if callable(model) else None
+    return value if isinstance(value, bool) else None

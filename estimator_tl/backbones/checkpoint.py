@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, feature_names, images_spec
 from estimator_tl.backbones.checkpoint_files import CheckpointFiles
 from estimator_tl.backbones.checkpoint_names import Naming
 from estimator_tl.backbones.digest import joined_digest
@@ -22,7 +22,6 @@ from estimator_tl.backbones.network import Called, load_network
 from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.specs import ImageSpec, linear_range
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 
@@ -37,8 +36,8 @@ class CheckpointBackbone(Backbone):
       pooling: for outputs with height and width: avg, max, flatten or none.
       input_range: values that the network takes; [0, 1] by default.
       channels: 3, or 1 for grey pictures.
-      endpoint: which of the tensors; ``default`` or the only one where it is left out. What it does not depend
-        on is no part of the source.
+      features: which of the tensors, by name, or several; ``default`` or the only one where it is left out. What
+        they do not depend on is no part of the source.
       scope: the checkpoint's names begin with it, those of the network do not.
       rename: the checkpoint's name, in whole, for a name or the beginning of names in the network; the longest
         that fits.
@@ -55,7 +54,7 @@ class CheckpointBackbone(Backbone):
         pooling: str = "avg",
         input_range: tuple[float, float] | None = None,
         channels: int = 3,
-        endpoint: str | None = None,
+        features: str | Sequence[str] | None = None,
         scope: str = "",
         rename: Mapping[str, str] | None = None,
         exclude: str | Sequence[str] = (),
@@ -71,13 +70,11 @@ class CheckpointBackbone(Backbone):
         self.pooling = check_known("pooling", pooling, POOLINGS)
         if channels not in (1, 3):
             raise UserError(f"channels={channels!r} of {self.handle} must be 3, or 1 for grey pictures.")
-        height, width = resolve_size(self.handle, (None, None), image_size)
-        low, high = input_range or (0.0, 1.0)
-        self.image_spec = ImageSpec(height, width, channels, linear_range(low, high), f"[{low:g}, {high:g}]")
+        self.input_spec = images_spec(self.handle, (None, None, None, channels), image_size, input_range)
         naming = Naming.of(scope, rename, exclude, skip_mismatched, ema)
         self._files = CheckpointFiles(path)
         self._network = load_network(network)
-        self._endpoint = endpoint
+        self._features = feature_names(self.handle, features)
         run_eagerly_apart(self._describe)
         self._keys = naming.keys(self.structure.variables, self._files, network)
         averages = sum(key.endswith("/ExponentialMovingAverage") for key in self._keys.values())
@@ -92,7 +89,8 @@ class CheckpointBackbone(Backbone):
             tf.compat.v1.train.get_or_create_global_step()  # not the network's own, where it asks for one
             inputs = tf.compat.v1.placeholder(tf.float32, [None, *self.image_spec.shape], "pictures")
             called = self._network.call(inputs, training=False)
-            output = self._network.endpoint(called.outputs, self._endpoint)
+            self.outputs = [str(key) for key in called.outputs] if isinstance(called.outputs, Mapping) else []
+            output = self._joined(called)
             self.structure = _structure(self.handle, graph, inputs, output, called)
             self.output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
 
@@ -113,7 +111,7 @@ class CheckpointBackbone(Backbone):
         check_input(self.handle, inputs, self.image_spec)
         with _averaging_statistics():
             called = self._network.call(inputs, training=mode.training)
-        output = self._network.endpoint(called.outputs, self._endpoint)
+        output = self._joined(called)
         variables = self._match(called.made.variables)
         _set_apart([made for made in called.made.variables if all(made is not known for known in variables.values())])
         updates = self._updates(called, inputs, output, variables) if mode.training else []
@@ -125,6 +123,11 @@ class CheckpointBackbone(Backbone):
             regularization_losses=_losses(called, variables),
             initial_values=self.values,
         )
+
+    def _joined(self, called: Called) -> Any:
+        """Returns the tensor that a call gives for features; several are pooled already."""
+        outputs = self._network.endpoints(called.outputs, self._features)
+        return outputs[0] if len(outputs) == 1 else self.pool(outputs)
 
     def _match(self, made: Sequence[Any]) -> dict[str, Any]:
         """Returns the graph's variables by name of the structure, which is their own below the scope of the caller."""

@@ -89,23 +89,25 @@ class Network:
         text = (str(error).splitlines() or [""])[0]
         return f"line {own[-1].lineno} of {own[-1].filename}: {type(error).__name__}: {text}"
 
-    def endpoint(self, outputs: Any, name: str | None) -> Any:
-        """Returns the tensor of `outputs` that has a name; without one, 'default' or the only one.
+    def endpoints(self, outputs: Any, names: Sequence[str]) -> list[Any]:
+        """Returns the tensors of `outputs` that have these names; without any, 'default' or the only one.
 
         Raises:
           UserError: there is no such tensor.
         """
         if not isinstance(outputs, Mapping):
-            if name is not None:
-                raise UserError(f"network {self.spec} returns one tensor, no endpoints; leave endpoint={name!r} out.")
-            return self._checked(outputs, "returns")
-        names = [str(key) for key in outputs]
-        if name is None:
-            if "default" not in names and len(names) != 1:
-                raise UserError(f"network {self.spec} returns several endpoints; choose one with endpoint=: {names}.")
-            name = "default" if "default" in names else names[0]
-        check_known(f"endpoint of network {self.spec}", name, names)
-        return self._checked(outputs[name], f"gives for endpoint {name!r}")
+            if names:
+                raise UserError(
+                    f"network {self.spec} returns one tensor, no endpoints; leave features={list(names)} out."
+                )
+            return [self._checked(outputs, "returns")]
+        known = [str(key) for key in outputs]
+        if not names and "default" not in known and len(known) != 1:
+            raise UserError(f"network {self.spec} returns several endpoints; choose one with features=: {known}.")
+        chosen = names or ["default" if "default" in known else known[0]]
+        for name in chosen:
+            check_known(f"endpoint of network {self.spec}", name, known)
+        return [self._checked(outputs[name], f"gives for endpoint {name!r}") for name in chosen]
 
     def _checked(self, output: Any, verb: str) -> Any:
         if not tf.is_tensor(output):

@@ -37,15 +37,16 @@ def _prints_to_file(node: Any) -> bool:
     return bool(node.attr["output_stream"].s.startswith(b"file://"))
 
 
-def check_saved_model(path: str, handle: str, allowed: bool) -> None:
-    """Checks a SavedModel before it is loaded.
+def check_saved_model(path: str, handle: str, allowed: bool) -> list[str]:
+    """Checks a SavedModel before it is loaded, and returns its `dangerous_operations`.
 
     Raises:
-      UserError: it has such operations, and that was not allowed.
+      UserError: it has some, and that was not allowed.
     """
-    found = [] if allowed else dangerous_operations(path)
-    if found:
+    found = dangerous_operations(path)
+    if found and not allowed:
         raise UserError(f"{handle} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
+    return found
 
 
 def check_keras(path: str, handle: str, allowed: bool) -> None:

@@ -9,17 +9,24 @@ https://www.tensorflow.org/hub/reusable_saved_models
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.base import (
+    POOLINGS,
+    Backbone,
+    BuiltBackbone,
+    check_input,
+    feature_names,
+    images_spec,
+    text_spec,
+)
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.loading import load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
-from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.specs import ImageSpec, TextSpec, linear_range
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 
@@ -37,6 +44,7 @@ class SavedModelBackbone(Backbone):
         pooling: str = "avg",
         signature: str | None = None,
         output_key: str | None = None,
+        features: str | Sequence[str] | None = None,
         allow_unsafe_deserialization: bool = False,
     ):
         """Reads the model's structure.
@@ -50,6 +58,7 @@ class SavedModelBackbone(Backbone):
           signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
             cannot be called. Batch norm in it is as it was exported.
           output_key: which of several outputs to use; ``default`` by default.
+          features: the same, or an inner endpoint of a model that returns them, or a list of such names.
           allow_unsafe_deserialization: load models that read or write files, too.
 
         Raises:
@@ -58,30 +67,25 @@ class SavedModelBackbone(Backbone):
         self.path = path
         self.handle = handle or path
         self.pooling = check_known("pooling", pooling, POOLINGS)
-        self._signature, self._output_key = signature, output_key
-        check_saved_model(path, self.handle, allow_unsafe_deserialization)
+        self._signature = signature
+        self._features = feature_names(self.handle, features, output_key)
+        self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
         run_eagerly_apart(self._describe)
-        shape = self._input_shape
-        if shape is None:
-            self.input_spec = TextSpec()
-            for name, value in (("image_size", image_size), ("input_range", input_range)):
-                if value is not None:
-                    raise UserError(f"{self.handle} takes text, so {name} does not apply; leave it out.")
-            return
-        height, width = resolve_size(self.handle, (shape[1], shape[2]), image_size)
-        low, high = input_range or (0.0, 1.0)
-        self.input_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
+        if self._input_shape is None:
+            self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
+        else:
+            self.input_spec = images_spec(self.handle, self._input_shape, image_size, input_range)
 
     def _describe(self) -> None:
-        caller = self._caller(_load(self.path, self.handle))
+        caller = self._caller(load_eagerly(self.path, self.handle))
         self.structure = _structure(self.handle, caller)
         self._input_shape = caller.image_shape
         self.is_random = caller.takes_training
-        output = caller.output_of(caller.functions[0].structured_outputs)
-        self.output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
+        self.outputs = caller.outputs
+        self.output_shape = self.joined_shape([o.shape for o in caller.used(caller.functions[0].structured_outputs)])
 
     def _caller(self, model: Any) -> Caller:
-        return Caller.of(model, self.handle, self._signature, self._output_key)
+        return Caller.of(model, self.handle, self._signature, self._features)
 
     def digest(self) -> str:
         return folder_digest(self.path)
@@ -90,7 +94,7 @@ class SavedModelBackbone(Backbone):
         found: dict[str, Any] = {}
 
         def read() -> None:
-            used = self._caller(_load(self.path, self.handle)).variables()
+            used = self._caller(load_eagerly(self.path, self.handle)).variables()
             found.update((v.name, value.numpy()) for v, value in zip(self.structure.variables, used))
 
         run_eagerly_apart(read)
@@ -101,7 +105,7 @@ class SavedModelBackbone(Backbone):
         return self._built(inputs, mode)
 
     def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        model = self._load_once_for_all_replicas()
+        model = load_in_graph(self.path)
         caller = self._caller(model)
         names = [variable.name for variable in self.structure.variables]
         losses = [(None, loss()) for loss in getattr(model, "regularization_losses", None) or ()]
@@ -112,20 +116,6 @@ class SavedModelBackbone(Backbone):
             regularization_losses=losses,
             initial_values=None,
         )
-
-    def _load_once_for_all_replicas(self) -> Any:
-        """Loads into the current graph; under a strategy each replica would otherwise get variables of its own."""
-        if not tf.distribute.has_strategy():
-            return tf.saved_model.load(self.path)
-        return tf.distribute.get_replica_context().merge_call(lambda strategy: tf.saved_model.load(self.path))
-
-
-def _load(path: str, handle: str) -> Any:
-    try:
-        return tf.saved_model.load(path)
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{handle} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
 
 
 def _structure(handle: str, caller: Caller) -> SourceStructure:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from estimator_tl.backbones.base import BuiltBackbone, check_input
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import file_digest, joined_digest
+from estimator_tl.backbones.preprocessing import Preprocessing
 from estimator_tl.backbones.saved_model import SavedModelBackbone
 from estimator_tl.backbones.wordpiece import WordPiece
 from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode
+
+_DEFAULT_LENGTH = 128  # tokens
 
 
 class TextEncoderBackbone(SavedModelBackbone):
@@ -18,31 +23,60 @@ class TextEncoderBackbone(SavedModelBackbone):
 
     kind = "TF2 SavedModel of token ids"
 
-    def __init__(self, path: str, handle: str, vocab: str, seq_length: int, lower_case: bool, **settings: Any):
-        """Reads the encoder and the vocabulary.
+    def __init__(
+        self,
+        path: str,
+        handle: str,
+        vocab: str | None = None,
+        preprocess: str | None = None,
+        seq_length: int | None = None,
+        lower_case: bool = True,
+        allow_unsafe_deserialization: bool = False,
+        **settings: Any,
+    ):
+        """Reads the encoder and its tokenizer.
 
         Args:
           path: the folder that holds saved_model.pb.
           handle: what the user called it.
-          vocab: the WordPiece vocabulary of the encoder, a piece a line.
-          seq_length: tokens in each row.
+          vocab: the WordPiece vocabulary of the encoder, a piece a line; or
+          preprocess: the folder of the preprocessing SavedModel that belongs to the encoder.
+          seq_length: tokens in each row; 128 by default, or what the preprocessing model gives.
           lower_case: whether the vocabulary is uncased.
-          **settings: `pooling`, `signature`, `output_key`, `allow_unsafe_deserialization`; see `SavedModelBackbone`.
+          allow_unsafe_deserialization: load models that read or write files, too.
+          **settings: `pooling`, `signature`, `output_key`, `features`; see `SavedModelBackbone`.
 
         Raises:
-          UserError: the folder is no such encoder, or the vocabulary none of WordPiece.
+          UserError: the folder is no such encoder, or the tokenizer none for it.
         """
-        self._tokenize = WordPiece(vocab, lower_case, seq_length)
-        self._vocab = vocab
-        super().__init__(path, handle, **settings)
+        if (vocab is None) == (preprocess is None):
+            raise UserError(
+                f"text_encoder({handle!r}) needs one tokenizer: vocab='vocab.txt', or preprocess='FOLDER' of its "
+                "preprocessing SavedModel."
+            )
+        self._mask: Any = None
+        self._tokenize: Preprocessing | WordPiece
+        if preprocess is not None:
+            self._tokenize = Preprocessing(preprocess, preprocess, seq_length, allow_unsafe_deserialization)
+            self._tokenizer = {"preprocessing": self._tokenize.digest}
+        else:
+            self._tokenize = WordPiece(str(vocab), lower_case, seq_length or _DEFAULT_LENGTH)
+            self._tokenizer = {"vocabulary": functools.partial(file_digest, str(vocab))}
+        super().__init__(path, handle, allow_unsafe_deserialization=allow_unsafe_deserialization, **settings)
         if self.output_shape is not None and len(self.output_shape) == 3 and self.pooling in ("avg", "max"):
             self.output_shape = (self.output_shape[0], self.output_shape[2])
 
     def _caller(self, model: Any) -> Caller:
-        return Caller.of(model, self.handle, self._signature, self._output_key, tokens=True)
+        caller = Caller.of(model, self.handle, self._signature, self._features, tokens=True)
+        if caller.row_length not in (None, self._tokenize.length):
+            raise UserError(
+                f"{self.handle} takes rows of {caller.row_length} tokens, the tokenizer gives {self._tokenize.length}; "
+                f"set seq_length={caller.row_length}."
+            )
+        return caller
 
     def digest(self) -> str:
-        return joined_digest({"encoder": super().digest(), "vocabulary": file_digest(self._vocab)})
+        return joined_digest({"encoder": super().digest(), **{name: read() for name, read in self._tokenizer.items()}})
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.input_spec)
@@ -50,10 +84,12 @@ class TextEncoderBackbone(SavedModelBackbone):
         self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
         return self._built(tokens, mode)
 
-    def pool(self, features: Any) -> Any:
+    def _pool_one(self, features: Any) -> Any:
         """Pools a vector a token, [batch, tokens, depth], over the tokens that are there."""
         if features.shape.rank != 3 or self.pooling in ("flatten", "none"):
-            return super().pool(features)
+            return super()._pool_one(features)
+        # Without a mask, before the first text, only the shape is asked for.
+        mask = tf.ones_like(features[:, :, :1]) if self._mask is None else self._mask
         if self.pooling == "max":
-            return tf.reduce_max(tf.where(self._mask > 0, features, features.dtype.min), axis=1)
-        return tf.reduce_sum(features * self._mask, axis=1) / tf.reduce_sum(self._mask, axis=1)
+            return tf.reduce_max(tf.where(mask > 0, features, features.dtype.min), axis=1)
+        return tf.reduce_sum(features * mask, axis=1) / tf.reduce_sum(mask, axis=1)

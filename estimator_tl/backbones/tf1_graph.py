@@ -16,33 +16,36 @@ class ModuleGraph:
     Attributes:
       meta: the MetaGraphDef.
       nodes: by name.
-      input: name of the tensor that takes the pictures.
-      input_shape: its static shape.
-      output: name of the tensor with the features.
-      output_shape: its static shape; None where the rank is unknown.
+      input: name of the tensor that takes the pictures or strings.
+      input_shape: static shape of the pictures; None where it takes strings.
+      known_outputs: names of the signature's outputs.
+      outputs: names of the tensors with the features.
+      output_shapes: their static shapes; None where the rank is unknown.
     """
 
-    def __init__(self, meta: Any, handle: str, signature: str | None, output_key: str):
+    def __init__(self, meta: Any, handle: str, signature: str | None, features: Sequence[str]):
         """Finds the signature.
 
         Args:
           meta: a MetaGraphDef.
           handle: what the user called the module.
           signature: its name; None for ``image_feature_vector`` where there is one, else ``default``.
-          output_key: which output of the signature.
+          features: which outputs of the signature; ``default`` where none is named.
 
         Raises:
-          UserError: there is no such signature or output, or it does not take pictures.
+          UserError: there is no such signature or output, or it takes neither pictures nor strings.
         """
         self.meta = meta
         self.nodes = {node.name: node for node in meta.graph_def.node}
         known = sorted(meta.signature_def)
         chosen = signature or ("image_feature_vector" if "image_feature_vector" in known else "default")
         found = meta.signature_def[check_known(f"signature of {handle}", chosen, known)]
-        output = check_known(f"output of the signature {chosen} of {handle}", output_key, sorted(found.outputs))
-        self.input, self.input_shape = _pictures(handle, chosen, found.inputs)
-        self.output = found.outputs[output].name
-        self.output_shape = meta_graphs.static_shape(found.outputs[output])
+        self.known_outputs = sorted(found.outputs)
+        what = f"output of the signature {chosen} of {handle}"
+        used = [found.outputs[check_known(what, name, self.known_outputs)] for name in features or ["default"]]
+        self.input, self.input_shape = _input(handle, chosen, found.inputs)
+        self.outputs = [info.name for info in used]
+        self.output_shapes = [meta_graphs.static_shape(info) for info in used]
 
     def ancestors(self, roots: Iterable[str], through_loops: bool = True) -> list[str]:
         """Returns the nodes that tensors or ops need, themselves included, each after what it needs.
@@ -76,8 +79,8 @@ class ModuleGraph:
         return {variable.name for variable in meta_graphs.listed_variables(self.meta, "trainable_variables")}
 
     def differentiable(self) -> set[str]:
-        """Names of the nodes that gradients of the output reach; TensorFlow cannot lead them through imported loops."""
-        return set(self.ancestors([self.output], through_loops=False))
+        """Names of the nodes that gradients of the outputs reach; none pass through imported loops."""
+        return set(self.ancestors(self.outputs, through_loops=False))
 
     def updates(self, of: Iterable[str]) -> list[str]:
         """Names of the update ops that write to any of these variables."""
@@ -104,7 +107,7 @@ class ModuleGraph:
         """Names of the variables that a tensor depends on."""
         return set(self.variables(self.ancestors([tensor])))
 
-    def needs_pictures(self, tensor: str) -> bool:
+    def needs_input(self, tensor: str) -> bool:
         """True where a tensor depends on the input."""
         return node_of(self.input) in self.ancestors([tensor])
 
@@ -116,24 +119,26 @@ class ModuleGraph:
 
     @property
     def is_random(self) -> bool:
-        """Whether random numbers reach the output."""
-        return any(RANDOM.fullmatch(self.nodes[name].op) for name in self.ancestors([self.output]))
+        """Whether random numbers reach the outputs."""
+        return any(RANDOM.fullmatch(self.nodes[name].op) for name in self.ancestors(self.outputs))
 
     def dtype(self, variable: str) -> str:
         """Returns the dtype of a variable."""
         return meta_graphs.dtype_name(self.nodes[variable].attr["dtype"].type)
 
 
-def _pictures(handle: str, signature: str, inputs: Any) -> tuple[str, tuple[int | None, ...]]:
-    """Returns name and shape of the tensor that takes the pictures, the only input."""
+def _input(handle: str, signature: str, inputs: Any) -> tuple[str, tuple[int | None, ...] | None]:
+    """Returns name and shape of the tensor that takes the pictures, the only input; no shape for one of strings."""
     for info in inputs.values() if len(inputs) == 1 else ():
         shape = meta_graphs.static_shape(info)
-        is_float = info.WhichOneof("encoding") == "name" and meta_graphs.dtype_name(info.dtype) == "float32"
-        if is_float and shape is not None and len(shape) == 4:
+        dtype = meta_graphs.dtype_name(info.dtype) if info.WhichOneof("encoding") == "name" else None
+        if dtype == "float32" and shape is not None and len(shape) == 4:
             return info.name, shape
+        if dtype == "string" and (shape is None or len(shape) == 1):
+            return info.name, None
     raise UserError(
-        f"the signature {signature} of {handle} takes {_described(inputs)}, not one float32 batch of images [batch, "
-        "height, width, channels]; use an image module, or another of its signatures."
+        f"the signature {signature} of {handle} takes {_described(inputs)}, neither one float32 batch of images "
+        "[batch, height, width, channels] nor one batch of strings; use another of its signatures, or another module."
     )
 
 

@@ -12,13 +12,22 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.base import (
+    POOLINGS,
+    Backbone,
+    BuiltBackbone,
+    check_input,
+    feature_names,
+    images_spec,
+    text_spec,
+)
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.tf1_graph import ModuleGraph
 from estimator_tl.backbones.tf1_import import NotImportableError, import_nodes, node_of
 from estimator_tl.compat import meta_graphs, tf
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.specs import ImageSpec, linear_range
+from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 #: The file that tells the format.
@@ -28,7 +37,7 @@ _TRAIN = frozenset({"train"})
 
 
 class TF1HubBackbone(Backbone):
-    """A TF1 Hub module that maps images to features."""
+    """A TF1 Hub module that maps images or text to features."""
 
     kind = "TF1 Hub module"
 
@@ -40,7 +49,9 @@ class TF1HubBackbone(Backbone):
         input_range: tuple[float, float] | None = None,
         pooling: str = "avg",
         signature: str | None = None,
-        output_key: str = "default",
+        output_key: str | None = None,
+        features: str | Sequence[str] | None = None,
+        allow_unsafe_deserialization: bool = False,
     ):
         """Reads the module's structure.
 
@@ -51,28 +62,34 @@ class TF1HubBackbone(Backbone):
           input_range: values that the module takes; [0, 1] by Hub's convention.
           pooling: for outputs with height and width: avg, max, flatten or none.
           signature: ``image_feature_vector`` by default where there is one, else ``default``.
-          output_key: which output of the signature.
+          output_key: which output of the signature; ``default`` by default.
+          features: the same, or several of them.
+          allow_unsafe_deserialization: load modules that read or write files, too.
 
         Raises:
-          UserError: the folder is not a module that can be called with images.
+          UserError: the folder is not a module that can be called with images or text.
         """
         self.path = path
         self.handle = handle or path
         self.pooling = check_known("pooling", pooling, POOLINGS)
+        self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
         graphs = meta_graphs.read_meta_graphs(path, self.handle)
         if _INFERENCE not in graphs:
             tags = sorted(sorted(tags) for tags in graphs)
             raise UserError(f"{self.handle} has no graph without tags, only {tags}; export it with one for inference.")
-        self._inference = ModuleGraph(graphs[_INFERENCE], self.handle, signature, output_key)
+        names = feature_names(self.handle, features, output_key)
+        self._inference = ModuleGraph(graphs[_INFERENCE], self.handle, signature, names)
+        self.outputs = self._inference.known_outputs
         has_train = _TRAIN in graphs
-        self._train = ModuleGraph(graphs[_TRAIN], self.handle, signature, output_key) if has_train else None
+        self._train = ModuleGraph(graphs[_TRAIN], self.handle, signature, names) if has_train else None
         self.is_random = self._train is not None and self._train.is_random
         self.structure = self._read_structure()
         shape = self._inference.input_shape
-        trained_with = meta_graphs.attached_image_size(graphs[_INFERENCE]) if None in shape[1:3] else None
-        height, width = resolve_size(self.handle, (shape[1], shape[2]), image_size or trained_with)
-        low, high = input_range or (0.0, 1.0)
-        self.image_spec = ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
+        if shape is None:
+            self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
+        else:
+            trained_with = meta_graphs.attached_image_size(graphs[_INFERENCE]) if None in shape[1:3] else None
+            self.input_spec = images_spec(self.handle, shape, image_size or trained_with, input_range)
         self.output_shape = self._built_shape()
 
     @property
@@ -84,7 +101,7 @@ class TF1HubBackbone(Backbone):
         """Returns the variables that the output depends on, or that the update ops of those write."""
         names: dict[str, ModuleGraph] = {}
         for graph in dict.fromkeys((self._inference, self._weighed)):
-            used = graph.variables(graph.ancestors([graph.output]))
+            used = graph.variables(graph.ancestors(graph.outputs))
             used += graph.variables(graph.ancestors(graph.updates({*names, *used})))
             names.update({name: graph for name in used if name not in names})
         if not names:
@@ -131,12 +148,17 @@ class TF1HubBackbone(Backbone):
     def _built_shape(self) -> tuple[int | None, ...] | None:
         """Builds a graph only to see that it can be, and what shape the features have before pooling."""
         with tf.Graph().as_default():
-            images = tf.compat.v1.placeholder(tf.float32, [None, *self.image_spec.shape])
-            (features,) = self._import(self._inference, images, self._variables(), [self._inference.output])
-            _tell_shape(features, self._inference)
-            if not features.dtype.is_floating:
-                raise UserError(f"{self.handle} gives {features.dtype.name}, not features; choose another output_key.")
-            return tuple(features.shape.as_list()) if features.shape.rank is not None else None
+            inputs = tf.compat.v1.placeholder(tf.string, [None])
+            if isinstance(self.input_spec, ImageSpec):
+                inputs = tf.compat.v1.placeholder(tf.float32, [None, *self.input_spec.shape])
+            outputs = self._import(self._inference, inputs, self._variables(), self._inference.outputs)
+            _tell_shapes(outputs, self._inference)
+            for output in outputs:
+                if not output.dtype.is_floating:
+                    raise UserError(
+                        f"{self.handle} gives {output.dtype.name}, not features; choose another output_key."
+                    )
+            return self.joined_shape([output.shape for output in outputs])
 
     def digest(self) -> str:
         return folder_digest(self.path)
@@ -149,14 +171,15 @@ class TF1HubBackbone(Backbone):
             raise self._unreadable(error) from error
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.image_spec)
+        check_input(self.handle, inputs, self.input_spec)
         graph = self._graph(mode)
         updates = graph.updates(self._listed) if mode.training else []
-        variables = self._variables(set().union(*graph.written([graph.output, *updates]).values()))
+        variables = self._variables(set().union(*graph.written([*graph.outputs, *updates]).values()))
         losses = [loss for loss in self._weighed.losses() if self._has_place_for(loss, graph)]
         together = losses if graph is self._weighed else []
-        features, *others = self._import(graph, inputs, variables, [graph.output, *updates, *together])
-        _tell_shape(features, graph)
+        found = self._import(graph, inputs, variables, [*graph.outputs, *updates, *together])
+        features, others = found[: len(graph.outputs)], found[len(graph.outputs) :]
+        _tell_shapes(features, graph)
         built = others[len(updates) :] if together else self._import(self._weighed, inputs, variables, losses)
         return BuiltBackbone(
             features=self.pool(features),
@@ -176,12 +199,12 @@ class TF1HubBackbone(Backbone):
     def _has_place_for(self, loss: str, graph: ModuleGraph) -> bool:
         """Whether a loss of the graph for training belongs to a model of which the features come from `graph`.
 
-        One that depends on the pictures does not where they go through the other graph, nor one of variables that the
+        One that depends on the input does not where that goes through the other graph, nor one of variables that the
         output does not depend on.
         """
         if not self._weighed.variables_of(loss) <= set(self._listed):
             return False
-        return graph is self._weighed or not self._weighed.needs_pictures(loss)
+        return graph is self._weighed or not self._weighed.needs_input(loss)
 
     def _owner(self, loss: str) -> str | None:
         owners = self._weighed.variables_of(loss)
@@ -241,7 +264,8 @@ def _part(value: Any, part: Sequence[tuple[int, int]] | None) -> Any:
     return value if part is None else value[tuple(slice(first, first + size) for first, size in part)]
 
 
-def _tell_shape(features: Any, graph: ModuleGraph) -> None:
-    """Gives features the shape that the signature tells, which an imported while loop does not."""
-    if graph.output_shape is not None:
-        features.set_shape(graph.output_shape)
+def _tell_shapes(outputs: Sequence[Any], graph: ModuleGraph) -> None:
+    """Gives outputs the shapes that the signature tells, which an imported while loop does not."""
+    for output, shape in zip(outputs, graph.output_shapes):
+        if shape is not None:
+            output.set_shape(shape)

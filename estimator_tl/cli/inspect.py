@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.cli.command import Command, CommandFlags
@@ -100,11 +101,17 @@ def _source_text(source: Any) -> str:
             f"kind           {source.kind}",
             f"input          {_input_text(spec)}",
             f"output         {source.output_shape}, pooling {source.pooling}",
+            *([f"outputs        {_listed(source.outputs)}"] if source.outputs else []),
+            *([f"unsafe         {_listed(source.unsafe)}"] if source.unsafe else []),
             f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
             f"layers         {layers}; groups {len(structure.groups())}",
             f"digest         {source.digest()}",
         ]
     )
+
+
+def _listed(names: Sequence[str], limit: int = 40) -> str:
+    return ", ".join(names[:limit]) + f", and {len(names) - limit} more" * (len(names) > limit)
 
 
 def _input_text(spec: Any) -> str:

@@ -88,6 +88,13 @@ def define_model(command: CommandFlags) -> None:
     command.choice(
         _MODEL, "pooling", None, ["avg", "max", "flatten", "none"], "of outputs with height and width (default: avg)."
     )
+    command.string(
+        _MODEL,
+        "backbone_signature",
+        None,
+        "which signature of a SavedModel or TF1 Hub module to use (default: call it).",
+    )
+    command.string(_MODEL, "backbone_output_key", None, "which of several outputs of a backbone to use.")
     _define_trust(command)
 
 
@@ -111,6 +118,8 @@ def model_settings(values: Any) -> dict[str, Any]:
         "image_size": values.image_size,
         "input_range": _pair(values.input_range),
         "pooling": values.pooling,
+        "backbone_signature": values.backbone_signature,
+        "backbone_output_key": values.backbone_output_key,
         "backbone_sha256": values.backbone_sha256,
         "allow_unsafe_deserialization": values.allow_unsafe_deserialization,
     }

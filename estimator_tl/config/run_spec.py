@@ -25,6 +25,8 @@ class ModelSpec:
     image_size: int | None = None
     input_range: tuple[float, float] | None = None
     pooling: str | None = None
+    backbone_signature: str | None = None
+    backbone_output_key: str | None = None
     backbone_sha256: str | None = None
     allow_unsafe_deserialization: bool = False
 

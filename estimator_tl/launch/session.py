@@ -42,6 +42,8 @@ def open_backbone(model: ModelSpec) -> Backbone:
         image_size=model.image_size,
         pooling=model.pooling,
         input_range=model.input_range,
+        signature=model.backbone_signature,
+        output_key=model.backbone_output_key,
     )
 
 

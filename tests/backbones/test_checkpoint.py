@@ -292,7 +292,7 @@ def test_a_keras_model_inside_the_network(tmp_path):
 def test_an_endpoint_is_all_of_the_source(tmp_path):
     """What lies beyond it needs no value and has no part in the plan, in updates and in checkpoints."""
     path = networks.save_v1(tmp_path / "m.ckpt", VALUES)
-    handle = spec(path, "endpoints_network", endpoint="pooled")
+    handle = spec(path, "endpoints_network", features="pooled")
     source = Source(handle, SIZE, VALUES, TRAINABLE, {"last_groups(2)": TOP})
     moved = train_and_compare(source, "full", tmp_path / "run", batch_norm="train")
     assert moved == (frozenset(VALUES), HEAD)
@@ -421,13 +421,13 @@ def test_commands(tmp_path, pictures, monkeypatch, capsys):
     )
     shutil.copy(Path(networks.__file__), work / "neighbour.py")
     monkeypatch.chdir(work)
-    handle = spec("model.ckpt", "net.py:net", endpoint="pooled", exclude="^top/bn/beta$")
+    handle = spec("model.ckpt", "net.py:net", features="pooled", exclude="^top/bn/beta$")
     source = Source(handle, SIZE, VALUES, TRAINABLE, {})
     runs.train(model_dir, source, pictures, 2, "--tuning=last_groups(2)", "--validation_fraction=0.2")
     monkeypatch.chdir(tmp_path)
     (saved,) = [json.loads((model_dir / "run.json").read_text())["settings"]["model"]["backbone"]]
     assert saved == (
-        f"checkpoint('{work}/model.ckpt', network='{work}/net.py:net', image_size=8, endpoint='pooled', "
+        f"checkpoint('{work}/model.ckpt', network='{work}/net.py:net', image_size=8, features='pooled', "
         "exclude='^top/bn/beta$')"
     )
     zero, _, last = runs.states(model_dir, 2)
@@ -485,10 +485,10 @@ def good(tmp_path_factory):
         ({"network": "failing_network"}, "fails in line [0-9]+ of .*networks.py: AttributeError: .*correct it there"),
         ({"network": "tuple_network"}, "returns tuple; return a tensor, or a dict of tensors by name"),
         ({"network": "variableless_network"}, "depends on no variable that the network makes; make them inside"),
-        ({"network": "endpoints_network"}, "several endpoints; choose one with endpoint=: .'maps', 'pooled', 'logits'"),
-        ({"network": "endpoints_network", "endpoint": "pool"}, "unknown endpoint .*'pool'; did you mean 'pooled'"),
-        ({"endpoint": "pooled"}, "returns one tensor, no endpoints; leave endpoint='pooled' out"),
-        ({"network": "endpoints_network", "endpoint": "logits"}, "lacks 2 variables.*classifier/kernel, nearest there"),
+        ({"network": "endpoints_network"}, "several endpoints; choose one with features=: .'maps', 'pooled', 'logits'"),
+        ({"network": "endpoints_network", "features": "pool"}, "unknown endpoint .*'pool'; did you mean 'pooled'"),
+        ({"features": "pooled"}, "returns one tensor, no endpoints; leave features=.'pooled'. out"),
+        ({"network": "endpoints_network", "features": "logits"}, "lacks 2 variables.*classifier/kernel, nearest there"),
         ({"channels": 2}, "channels=2 .*must be 3, or 1 for grey pictures"),
         ({"pooling": "average"}, "unknown pooling 'average'"),
         ({"scope": 3}, "scope=3 is not a name; write e.g."),

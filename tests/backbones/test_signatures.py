@@ -96,7 +96,7 @@ def test_a_signature_is_fine_tuned(folders, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        ("Signed", {}, r"gives several outputs \(colours, pooled\); name one with output_key="),
+        ("Signed", {}, r"gives several outputs \(colours, pooled\); name one with output_key= or"),
         ("Signed", {"signature": "embd"}, "no signature 'embd'; did you mean 'embed'"),
         ("Signed", {"output_key": "poled"}, "no output 'poled'; did you mean 'pooled'"),
         ("Signed", {"signature": "numbers"}, "signature 'numbers' of .* takes neither a batch of images"),
@@ -115,5 +115,7 @@ def test_an_output_key_where_there_is_one_output(hub_module):
 def test_without_the_usual_signature(tmp_path):
     model = Signed()
     tf.saved_model.save(model, str(tmp_path), signatures={"embed": model.embed})
-    with pytest.raises(UserError, match=r"no signature 'serving_default', only \['embed'\]; name one with signature="):
+    with pytest.raises(
+        UserError, match=r"no signature 'serving_default', only \['embed'\]; name one with signature= or"
+    ):
         etl.backbone(str(tmp_path))
