@@ -12,7 +12,10 @@ VERSION = next(
 )
 
 DEMO = ["scikit-learn>=1.3", "pillow>=9"]
-TEST = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-xdist>=3.3", "ruff>=0.6", "mypy>=1.8", *DEMO]
+# For SavedModels with tokenizers inside; there is one for each minor version of TensorFlow, not for every platform.
+TEXT = ["tensorflow-text>=2.15,<2.22"]
+TEXT_ON_LINUX = [f"{TEXT[0]}; platform_system == 'Linux' and platform_machine == 'x86_64' and python_version < '3.13'"]
+TEST = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-xdist>=3.3", "ruff>=0.6", "mypy>=1.8", *DEMO, *TEXT_ON_LINUX]
 
 setup(
     name="estimator_tl",
@@ -39,6 +42,7 @@ setup(
         "demo": DEMO,
         "plots": ["matplotlib>=3.7"],
         "test": TEST,
+        "text": TEXT,
     },
     entry_points={"console_scripts": ["estimator-tl = estimator_tl.cli.main:main"]},
     classifiers=[

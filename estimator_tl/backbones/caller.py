@@ -86,6 +86,12 @@ class Caller:
         return None if given.dtype == tf.string else given.shape.as_list()
 
     @property
+    def token_inputs(self) -> frozenset[str]:
+        """Names of the token ids and what else an encoder takes; none for models of other inputs."""
+        given = _input(self.functions[0])
+        return frozenset(given) if isinstance(given, Mapping) else frozenset()
+
+    @property
     def row_length(self) -> int | None:
         """How many token ids a row must have, where the model fixes that."""
         given = _input(self.functions[0])

@@ -20,7 +20,7 @@ def load_eagerly(path: str, handle: str) -> Any:
     """
     try:
         return _load(path)
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         if text_ops.is_missing_operation(error):
             raise UserError(
                 f"{handle} needs the operation {text_ops.missing_operation(error)}, which this TensorFlow lacks; for "
@@ -35,7 +35,7 @@ def _load(path: str) -> Any:
     """Loads a SavedModel, with the operations of tensorflow-text where it needs them and they are installed."""
     try:
         return tf.saved_model.load(path)
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
         if not text_ops.is_missing_operation(error) or not text_ops.load_text_operations():
             raise
     return tf.saved_model.load(path)

@@ -68,6 +68,11 @@ class TextEncoderBackbone(SavedModelBackbone):
 
     def _caller(self, model: Any) -> Caller:
         caller = Caller.of(model, self.handle, self._signature, self._features, tokens=True)
+        lacking = sorted(caller.token_inputs - getattr(self._tokenize, "names", caller.token_inputs))
+        if lacking:
+            raise UserError(
+                f"the preprocessing of {self.handle} gives no {', '.join(lacking)}; take that of the encoder."
+            )
         if caller.row_length not in (None, self._tokenize.length):
             raise UserError(
                 f"{self.handle} takes rows of {caller.row_length} tokens, the tokenizer gives {self._tokenize.length}; "
