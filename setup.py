@@ -37,6 +37,7 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "kaggle": ["kagglehub>=0.3"],
         "plots": ["matplotlib>=3.7"],
         "test": TEST,
     },
