@@ -226,10 +226,8 @@ def _not_fetched(error: Exception) -> NotFetchedError:
     errors = tf.errors
     if isinstance(error, errors.UnimplementedError):
         return NotFetchedError(f"{text}; this TensorFlow cannot read it: copy it to a local folder", answered=True)
-    if (
-        isinstance(error, (errors.PermissionDeniedError, errors.UnauthenticatedError))
-        or "HTTP response code 40" in text
-    ):
+    refused = isinstance(error, (errors.PermissionDeniedError, errors.UnauthenticatedError))
+    if refused or any(f"HTTP response code {code}" in text for code in (401, 403)):
         who = "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`, says who you are"
         return NotFetchedError(f"{text}; {who}", answered=True)
     return NotFetchedError(text, isinstance(error, (urllib.error.HTTPError, errors.NotFoundError)))

@@ -80,6 +80,7 @@ def fill(key: str, handle: str, fetch: Callable[[str], None]) -> str:
                 shutil.rmtree(leftover, ignore_errors=True)
         work = tempfile.mkdtemp(prefix=f"{key}{_OWN}.", suffix=".tmp", dir=os.path.dirname(folder))
         try:
+            logging.info("Fetching %s into %s.", handle, folder)
             module = os.path.join(work, "module")
             os.mkdir(module)
             fetch(module)

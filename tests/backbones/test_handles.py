@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -199,9 +200,34 @@ def test_address_is_fetched_once(served, hub_module, cache):
     assert modules(cache) == [Path(folder).name]
 
 
-def test_address_of_an_archive_stays_as_it_is(served):
-    handles.resolve("https://models.test/tiny.tar.gz?signature=a%2Fb")
-    assert served == ["https://models.test/tiny.tar.gz?signature=a%2Fb"]
+@pytest.mark.parametrize(
+    ("handle", "address"),
+    [
+        ("https://models.test/m/1?a=b", "https://models.test/m/1?a=b&tf-hub-format=compressed"),
+        ("https://models.test/m.tar.gz?signature=a%2Fb", "https://models.test/m.tar.gz?signature=a%2Fb"),
+        ("https://hub.tensorflow.google.cn/a/m/1", "https://gcs.tensorflow.google.cn/tfhub-modules/a/m/1.tar.gz"),
+    ],
+)
+def test_address_that_is_asked_for(served, handle, address):
+    handles.resolve(handle)
+    assert served == [address]
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_connection_is_checked_and_cannot_hang(monkeypatch, checked):
+    contexts = []
+
+    class Handler(urllib.request.HTTPSHandler):
+        def __init__(self, context):
+            contexts.append(context)
+            super().__init__(context=context)
+
+    monkeypatch.setenv("TFHUB_DISABLE_CERT_VALIDATION", "false" if checked else "true")
+    monkeypatch.setattr(downloads, "check_reachable", lambda host: None)
+    monkeypatch.setattr(urllib.request, "HTTPSHandler", Handler)
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", lambda self, address, timeout: timeout)
+    assert 0 < downloads.open_address(URL) < 60
+    assert (contexts[0].verify_mode, contexts[0].check_hostname) == (ssl.CERT_REQUIRED * checked, checked)
 
 
 def test_hub_finds_what_was_fetched(served):
@@ -495,14 +521,21 @@ def test_file_systems_that_do_not_help(handle, message):
         handles.resolve(handle)
 
 
-def test_bucket_without_permission(monkeypatch):
-    monkeypatch.setattr(downloads, "check_reachable", lambda host: None)
-
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.PermissionDeniedError(None, None, "denied\n{body}"),
+        tf.errors.UnauthenticatedError(None, None, "who?"),
+        tf.errors.FailedPreconditionError(None, None, "HTTP response code 401 with body"),
+    ],
+)
+def test_bucket_without_permission(monkeypatch, error):
     def refuse(location):
-        raise tf.errors.PermissionDeniedError(None, None, "HTTP response code 403\n{body}")
+        raise error
 
+    monkeypatch.setattr(downloads, "check_reachable", lambda host: None)
     monkeypatch.setattr(tf.io.gfile, "exists", refuse)
-    with pytest.raises(UserError, match="GOOGLE_APPLICATION_CREDENTIALS"):
+    with pytest.raises(UserError, match="GOOGLE_APPLICATION_CREDENTIALS.*check it"):
         handles.resolve("gs://bucket/m")
 
 
