@@ -40,6 +40,7 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "kaggle": ["kagglehub>=0.3"],
         "plots": ["matplotlib>=3.7"],
         "test": TEST,
         "text": TEXT,

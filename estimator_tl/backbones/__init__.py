@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from estimator_tl.backbones import handles
 from estimator_tl.backbones.base import Backbone, BuiltBackbone
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError
 from estimator_tl.registry import Call, Registry, parse_call
 
 registry = Registry("backbone")
@@ -26,7 +27,7 @@ def _keras_model(path: str, **kwargs: Any) -> Backbone:
 def _saved_model(path: str, **kwargs: Any) -> Backbone:
     from estimator_tl.backbones import saved_model, tf1_hub
 
-    folder = _resolve(path)
+    folder = handles.resolve(path)
     if os.path.exists(os.path.join(folder, tf1_hub.MARK)):
         opened: Backbone = registry.make(Call("tf1_hub", (path,), kwargs))
         return opened
@@ -47,7 +48,7 @@ def _tf1_hub(
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
     from estimator_tl.backbones.tf1_hub import TF1HubBackbone
 
-    return TF1HubBackbone(handle=path, **{**given, "path": _resolve(path)})
+    return TF1HubBackbone(handle=path, **{**given, "path": handles.resolve(path)})
 
 
 @registry.register("text_encoder")
@@ -66,8 +67,8 @@ def _text_encoder(
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
     from estimator_tl.backbones.text_encoder import TextEncoderBackbone
 
-    given["preprocess"] = None if preprocess is None else _resolve(preprocess)
-    return TextEncoderBackbone(handle=path, **{**given, "path": _resolve(path)})
+    given["preprocess"] = None if preprocess is None else handles.resolve(preprocess)
+    return TextEncoderBackbone(handle=path, **{**given, "path": handles.resolve(path)})
 
 
 @registry.register("checkpoint")
@@ -98,8 +99,9 @@ def backbone(
 
     Args:
       handle: a Keras application (``keras.MobileNetV2(alpha=0.35)``), a Keras 2
-        file (``.h5``, ``.hdf5``, ``.keras``), a SavedModel folder, a Hub URL, or a
-        spec such as ``saved_model('PATH', pooling='max')`` or
+        file (``.h5``, ``.hdf5``, ``.keras``), a SavedModel folder or an archive
+        of one, an address (see `handles.resolve`), or a spec such as
+        ``saved_model('PATH', pooling='max')`` or
         ``checkpoint('PATH', network='nets.py:resnet')``.
       sha256: the digest that the source's content must have, as `Backbone.digest` and ``inspect`` give it.
       allow_unsafe_deserialization: load what holds Python code or reads and writes files, too.
@@ -153,9 +155,10 @@ def _as_call(handle: str) -> Call | None:
 def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
     from estimator_tl.backbones import keras_files
 
-    if handle.lower().endswith(keras_files.FILE_SUFFIXES) or os.path.isfile(handle):
+    is_file = os.path.isfile(handle) and not handles.is_archive(handle)
+    if handle.lower().endswith(keras_files.FILE_SUFFIXES) or is_file:
         return keras_files.keras_file(handle, **kwargs)
-    folder = _resolve(handle)
+    folder = handles.resolve(handle)
     if os.path.exists(os.path.join(folder, "keras_metadata.pb")):
         from estimator_tl.backbones.safety import check_keras
 
@@ -166,39 +169,3 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
             # A subclassed Keras model: it has no layer list, but is a SavedModel like any other.
             return _saved_model(handle, **kwargs)
     return _saved_model(handle, **kwargs)
-
-
-def _resolve(handle: str) -> str:
-    """Returns the local folder of a SavedModel handle, downloading it into Hub's cache if need be."""
-    if handle.startswith("http:"):
-        raise UserError(f"{handle} is not encrypted; use https.")
-    if "://" in handle:
-        folder = _download(handle)
-    else:
-        folder = os.path.abspath(os.path.expanduser(handle))
-        if not os.path.exists(folder):
-            raise UserError(f"unknown backbone {handle!r}: no such file or folder; {_suggestion(handle)}")
-    if not any(os.path.exists(os.path.join(folder, f"saved_model.{suffix}")) for suffix in ("pb", "pbtxt")):
-        raise UserError(f"{handle} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
-    return folder
-
-
-def _suggestion(handle: str) -> str:
-    if "/" in handle or "." in handle:
-        return "check the path."
-    from estimator_tl.backbones.keras_applications import names
-
-    return f"a path, a URL or a name is expected; {nearest(f'keras.{handle}', [f'keras.{n}' for n in names()])}"
-
-
-def _download(handle: str) -> str:
-    from estimator_tl.compat import hub, tf
-
-    try:
-        return str(hub.resolve(handle))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        cache = os.environ.get("TFHUB_CACHE_DIR", "a temporary folder (set TFHUB_CACHE_DIR to keep it)")
-        raise UserError(
-            f"{handle} cannot be fetched ({str(error).splitlines()[0]}); Hub's cache is {cache}: "
-            "fill it on a machine with a network, or give the folder of an unpacked copy."
-        ) from error

@@ -1,0 +1,40 @@
+"""TensorFlow Hub's settings: its environment variables, or its flags in programs that parse them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from estimator_tl.errors import check_known
+
+LOAD_FORMATS = ("AUTO", "COMPRESSED", "UNCOMPRESSED")
+
+
+def cache_folder() -> str:
+    """Returns the folder of Hub's cache: TFHUB_CACHE_DIR, or Hub's own choice of a temporary one."""
+    given = os.environ.get("TFHUB_CACHE_DIR")
+    return given or str(_resolver().tfhub_cache_dir(use_temp=True))
+
+
+def reads_uncompressed() -> bool:
+    """True where TFHUB_MODEL_LOAD_FORMAT asks for the files of a module rather than its archive.
+
+    Raises:
+      UserError: it is none of Hub's formats.
+    """
+    given = os.environ.get("TFHUB_MODEL_LOAD_FORMAT") or _resolver().model_load_format()
+    return check_known("TFHUB_MODEL_LOAD_FORMAT", given, LOAD_FORMATS) == "UNCOMPRESSED"
+
+
+def checks_certificates() -> bool:
+    """False where TFHUB_DISABLE_CERT_VALIDATION says so."""
+    return os.environ.get("TFHUB_DISABLE_CERT_VALIDATION") != "true"
+
+
+def _resolver() -> Any:
+    from estimator_tl.compat.versions import load_hub
+
+    load_hub()
+    from tensorflow_hub import resolver
+
+    return resolver
