@@ -126,7 +126,9 @@ def test_from_a_table_to_an_export_of_raw_strings(folders, tmp_path, capsys):
     capsys.readouterr()
     assert main(["export", f"--model_dir={run}", f"--export_dir={tmp_path / 'served'}"]) == 0
     served = tf.saved_model.load(capsys.readouterr().out.splitlines()[-1]).signatures["serving_default"]
-    classes = served(text=tf.constant(["the fur and paw", "motor and brake road fuel"]))["classes"].numpy()[:, 0].tolist()
+    classes = (
+        served(text=tf.constant(["the fur and paw", "motor and brake road fuel"]))["classes"].numpy()[:, 0].tolist()
+    )
     assert classes == [b"pet", b"car"]
 
 
