@@ -9,11 +9,11 @@ from typing import Any
 from absl import logging
 
 from estimator_tl.backbones import Backbone, BuiltBackbone
-from estimator_tl.backbones.initial_values import assigning_scaffold
 from estimator_tl.backbones.recalibration import recalibrated
 from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
 from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.recording import recorded
+from estimator_tl.compat.scaffolds import assigning_scaffold
 from estimator_tl.errors import UserError
 from estimator_tl.heads import Classifier
 from estimator_tl.optimization import foreign, optimizers
@@ -196,7 +196,7 @@ class _InitialValues:
                 values.update(recalibrated(self.backbone, self._inputs, values))
             return values
 
-        return assigning_scaffold({**built.variables, **head}, read)
+        return assigning_scaffold(built.variables, read, head)
 
     def _inputs(self) -> Any:
         assert self.recalibrate_on is not None
