@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 import estimator_tl as etl
+from estimator_tl.backbones import handles, module_cache
 from tests import tiny
-from tests.recipes.running import check, run_both
+from tests.recipes.running import RECIPES, check, run_both
 
 IMAGENET = "https://tfhub.dev/google/imagenet"
 
@@ -41,3 +43,12 @@ def test_all_of_mobilenet(hub_module, pictures, tmp_path):
     statistics = {name for name in hub_module.values if "moving" in name}
     assert len(statistics) == 4
     check(runs, hub_module, [(0, 2, 1e-4, set(hub_module.values) - statistics)])
+
+
+def test_the_addresses_need_no_network_where_the_cache_has_them(hub_module, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    addresses = set(re.findall(r"https://[\w./-]+", RECIPES))
+    assert len(addresses) == 7
+    for address in addresses:
+        (tmp_path / module_cache.key_of(address)).symlink_to(hub_module.handle)
+        assert handles.resolve(address).startswith(str(tmp_path))

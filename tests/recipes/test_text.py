@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import types
 
 import pytest
 
 import estimator_tl as etl
+from estimator_tl.backbones import module_cache
 from estimator_tl.compat import tf
 from tests.backbones.test_preprocessing import Words
-from tests.recipes.running import check, replaced, run_both, section
+from tests.recipes.running import blocks, check, replaced, run_both, section
 from tests.tiny_encoder import DEPTH, save_encoder
 from tests.tiny_text import write_table
 
@@ -47,6 +49,18 @@ def test_bert(bert, reviews, tmp_path):
     runs = run_both(BERT_TITLE, {**modules, "reviews.csv": reviews, **steps}, tmp_path, every=2)
     check(runs, bert, [(0, 2, 1e-3, set()), (2, 4, 2e-5, set(bert.values))], units=128)
     assert runs[0].head().dropout == 0.5
+
+
+def test_bert_by_its_addresses(bert, tmp_path, monkeypatch):
+    """The handles of the command and the program as they stand, where the modules are in Hub's cache."""
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    for address, name in ((BERT, "encoder"), (PREPROCESS, "preprocess")):
+        (tmp_path / module_cache.key_of(address)).symlink_to(bert.folder / name)
+    command, program = blocks(BERT_TITLE)
+    (given,) = [flag for flag in shlex.split(command.replace("\\\n", "")) if flag.startswith("--backbone=")]
+    made = {}
+    exec(program.partition("data =")[0], made)
+    assert made["backbone"].digest() == etl.backbone(given.removeprefix("--backbone=")).digest()
 
 
 def test_encoders_in_place_of_bert(bert, text_module):
