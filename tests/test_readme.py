@@ -42,14 +42,15 @@ def test_recipes_are_valid_flags():
     from estimator_tl.cli.command import CommandFlags, define_common
 
     recipes = sorted((Path(__file__).parent.parent / "flags").glob("*.flags"))
-    names = ["frozen", "full", "gradual", "last_layers", "linear_probe_then_full"]
-    assert [recipe.stem for recipe in recipes] == names
+    (named,) = re.findall(r"`flags/` holds commented recipes: (.*?)\.", README, re.DOTALL)
+    assert [recipe.stem for recipe in recipes] == sorted(re.findall(r"`(\w+)`", named))
+    policies = {"text": "linear_probe_then_full"}
     for recipe in recipes:
         known = CommandFlags()
         train.define(known)
         define_common(known)
         known.values(["train", f"--flagfile={recipe}"])
-        assert str(etl.tuning.registry.make(known.values.tuning)).startswith(recipe.stem)
+        assert str(etl.tuning.registry.make(known.values.tuning)).startswith(policies.get(recipe.stem, recipe.stem))
         rate = known.values.learning_rate
         etl.optimizers.registry.make(known.values.optimizer).with_learning_rate(rate)
         etl.heads.registry.make(known.values.head)

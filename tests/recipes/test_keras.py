@@ -1,25 +1,20 @@
-"""Every recipe of docs/RECIPES.md, as a command and as a program: both train what it says, and the same."""
+"""The recipes with Keras models, as commands and as programs: both train what they say, and the same."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import estimator_tl as etl
 from estimator_tl.backbones import keras_applications
-from estimator_tl.cli.main import main
-from estimator_tl.compat import estimator, keras, tf
+from estimator_tl.compat import keras
 from tests import tiny
+from tests.recipes.running import RECIPES, blocks, check, replaced, run_both
 
-RECIPES = (Path(__file__).parent.parent / "docs" / "RECIPES.md").read_text()
-LOGITS = frozenset({"head/logits/kernel", "head/logits/bias"})
-HIDDEN = LOGITS | {"head/hidden_0/kernel", "head/hidden_0/bias"}
+MOBILENET_V2, VGG16 = "keras.MobileNetV2(weights='imagenet')", "keras.VGG16(weights='imagenet')"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +58,14 @@ def narrow_vgg16(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def start_of_resnet50(tmp_path_factory):
+    """ResNet50 up to its first block; its output is 8 x 8 x 256."""
+    whole = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+    model = keras.Model(whole.inputs, whole.get_layer("conv2_block1_out").output)
+    return save(model, tmp_path_factory.mktemp("resnet50"), seed=4)
+
+
+@pytest.fixture(scope="module")
 def own_model(tmp_path_factory):
     """Six convolutions with batch norm, and dropout; the 10th layer from its end is bn1."""
     net = inputs = keras.Input((16, 16, 3))
@@ -73,96 +76,16 @@ def own_model(tmp_path_factory):
     return save(keras.Model(inputs, net), tmp_path_factory.mktemp("own"), seed=6)
 
 
-def blocks(title):
-    """Returns the command and the program of a recipe."""
-    (section,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", RECIPES, re.DOTALL | re.MULTILINE)
-    (command,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    return command, program
-
-
-def replaced(text, stand_ins):
-    for old, new in stand_ins.items():
-        assert old in text
-        text = text.replace(old, new)
-    return text
-
-
-class Run:
-    """What a run left behind."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def values(self, step):
-        reader = tf.train.load_checkpoint(str(self.folder / f"model.ckpt-{step}"))
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-    def moved(self, first, last, source):
-        """Returns the variables of backbone and head that differ in at least one bit."""
-        before, after = self.values(first), self.values(last)
-        weights = [name for name in before if name in source.values or re.match(r"head/\w+/(kernel|bias)$", name)]
-        return {name for name in weights if before[name].tobytes() != after[name].tobytes()}
-
-    def rates(self):
-        """Returns the learning rate of each step."""
-        found = []
-        for path in self.folder.glob("events.out.tfevents*"):
-            for event in tf.compat.v1.train.summary_iterator(str(path)):
-                found += [v.simple_value for v in event.summary.value if v.tag == "learning_rate"]
-        return found
-
-
-def run_both(title, stand_ins, folder, every, command_only=()):
-    """Runs a recipe as command and as program, with checkpoints every so many steps; returns both runs.
-
-    The program gets the command's seed, so that they can be compared.
-    """
-    command, program = blocks(title)
-    (model_dir,) = set(re.findall(r"runs/\w+", command))
-    command = replaced(command, {**stand_ins, **dict(command_only), model_dir: str(folder / "command")})
-    name, *arguments = shlex.split(command.replace("\\\n", ""))
-    assert name == "estimator-tl"
-    assert main([*arguments, f"--save_checkpoints_steps={every}", "--save_summary_steps=1"]) == 0
-    program = replaced(program, {**stand_ins, f'"{model_dir}"': f'"{folder / "program"}", config=CONFIG'})
-    config = estimator.RunConfig(tf_random_seed=0, save_checkpoints_steps=every, save_summary_steps=1)
-    exec(program, {"CONFIG": config})
-    return Run(folder / "command"), Run(folder / "program")
-
-
-def check(runs, source, phases, units=None):
-    """Asserts what each phase moved, at which rates, and that the program ended where the command did.
-
-    Args:
-      runs: of `run_both`.
-      source: the stand-in.
-      phases: (first step, last step, rate, trained variables of the source) for each phase.
-      units: of the head's hidden layer.
-    """
-    head = HIDDEN if units else LOGITS
-    end = phases[-1][1]
+def test_a_head_on_resnet50(start_of_resnet50, pictures, tmp_path):
+    stand_ins = {
+        "keras.ResNet50(weights='imagenet')": start_of_resnet50.handle,
+        "flowers": str(pictures),
+        "steps=1000": "steps=2",
+    }
+    runs = run_both("A head on ResNet50", stand_ins, tmp_path, every=2)
+    check(runs, start_of_resnet50, [(0, 2, 1e-3, set())], units=1024)
     for run in runs:
-        first = run.values(0)
-        for name, value in source.values.items():
-            np.testing.assert_array_equal(first[name], value, err_msg=f"step 0 of {name} is not the source")
-        for start, stop, _, trained in phases:
-            assert run.moved(start, stop, source) == trained | head
-        expected = [rate for start, stop, rate, _ in phases for _ in range(start, stop)]
-        assert run.rates() == pytest.approx(expected, rel=1e-6)
-        if units:
-            assert first["head/hidden_0/kernel"].shape[1] == units
-    command, program = (run.values(end) for run in runs)
-    assert set(command) == set(program)
-    for name, value in command.items():
-        np.testing.assert_allclose(program[name], value, rtol=1e-4, atol=1e-7, err_msg=name)
-
-
-def head_of(run):
-    """Returns the head that a command's run.json names."""
-    return etl.heads.registry.make(json.loads((run.folder / "run.json").read_text())["settings"]["model"]["head"])
-
-
-MOBILENET_V2, VGG16 = "keras.MobileNetV2(weights='imagenet')", "keras.VGG16(weights='imagenet')"
+        assert run.values(0)["head/hidden_0/kernel"].shape == (256, 1024)
 
 
 def test_last_layers_of_an_application(start_of_mobilenet_v2, pictures, tmp_path):
@@ -197,7 +120,7 @@ def test_from_a_layer_of_vgg16(narrow_vgg16, pictures, tmp_path):
     check(runs, narrow_vgg16, [(0, 2, 1e-4, fifth)], units=256)
     for run in runs:
         assert run.values(0)["head/hidden_0/kernel"].shape == (2 * 2 * 32, 256)
-    settings = json.loads((runs[0].folder / "run.json").read_text())["settings"]["model"]
+    settings = runs[0].settings()
     assert (settings["backbone_dropout"], settings["batch_norm"]) == (False, "inference")
 
 
@@ -205,7 +128,7 @@ def test_two_stages(narrow_vgg16, pictures, tmp_path):
     stand_ins = {VGG16: narrow_vgg16.handle, "flowers": str(pictures), "until=1000": "until=2", "steps=2000": "steps=4"}
     runs = run_both("Any Keras Application in two stages", stand_ins, tmp_path, every=2)
     check(runs, narrow_vgg16, [(0, 2, 1e-3, set()), (2, 4, 1e-5, narrow_vgg16.trainable(slice(15, None)))], units=256)
-    assert head_of(runs[0]).dropout == 0.5
+    assert runs[0].head().dropout == 0.5
 
 
 def test_the_applications_named_are_there():
@@ -252,3 +175,9 @@ def test_progressive_unfreezing(start_of_mobilenet_v2, pictures, tmp_path):
     ten, twenty = source.trainable(slice(-10, None)), source.trainable(slice(-20, None))
     assert ten < twenty
     check(runs, source, [(0, 5, 1e-3, set()), (5, 10, 1e-5, ten), (10, 15, 1e-6, twenty)])
+
+
+def test_a_decaying_rate(keras_h5, pictures, tmp_path):
+    stand_ins = {MOBILENET_V2: keras_h5.handle, "flowers": str(pictures), "steps=5000": "steps=3"}
+    runs = run_both("A decaying learning rate", stand_ins, tmp_path, every=3)
+    check(runs, keras_h5, [(0, 3, [1e-3 * 0.9 ** (step / 1000) for step in range(3)], set())])
