@@ -49,7 +49,7 @@ def test_random_values_are_not_drawn_to_be_thrown_away(source):
     model_fn = etl.make_model_fn(etl.backbone(source.handle), etl.heads.classifier(n_classes=3))
     with tf.Graph().as_default() as graph:
         tf.compat.v1.train.get_or_create_global_step()
-        features, labels = random_batches(SIZE)().make_one_shot_iterator().get_next()
+        features, labels = tf.compat.v1.data.make_one_shot_iterator(random_batches(SIZE)()).get_next()
         spec = model_fn(features, labels, estimator.ModeKeys.TRAIN)
         spec.scaffold.finalize()
         needed, stack = set(), [spec.scaffold.init_op]
