@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.digest import values_digest
+from estimator_tl.backbones.keras_cut import Features, cut
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
@@ -34,11 +36,13 @@ class KerasBackbone(Backbone):
         handle: str,
         kind: str,
         load: Callable[[], Any],
-        digest: Callable[[], str],
+        digest: Callable[[], str] | None,
         preprocess: Callable[[Any], Any],
         range_text: str,
         image_size: int | tuple[int, int] | None = None,
         pooling: str = "avg",
+        features: Features | None = None,
+        drop_top: int = 0,
         custom_objects: Mapping[str, Any] | None = None,
         allow_code: bool = False,
     ):
@@ -48,11 +52,13 @@ class KerasBackbone(Backbone):
           handle: what the user called it.
           kind: the sort of source in words.
           load: returns the Keras model with its pretrained weights; called once, eagerly.
-          digest: returns ``sha256:...`` of the source.
+          digest: returns ``sha256:...`` of the source; None where that is of its variables' values.
           preprocess: from [0, 255] to the range of the model.
           range_text: that range in words.
           image_size: pixels, where the model does not fix them.
           pooling: for outputs with height and width: avg, max, flatten or none.
+          features: where to cut the model, and
+          drop_top: the same from its end; see `keras_cut.cut`.
           custom_objects: classes and functions that the model's configuration names.
           allow_code: whether Lambda layers, which hold Python code, may be built.
         """
@@ -62,14 +68,18 @@ class KerasBackbone(Backbone):
         self.pooling = check_known("pooling", pooling, POOLINGS)
         self._custom_objects = dict(custom_objects or {})
         self._allow_code = allow_code
-        run_eagerly_apart(functools.partial(self._describe, load))
+        run_eagerly_apart(functools.partial(self._describe, load, features, drop_top))
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
         self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
 
-    def _describe(self, load: Callable[[], Any]) -> None:
+    def _describe(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> None:
         with rebuilding(self._custom_objects, self._allow_code):
             model = load()
+            _check_one_graph(model, self.handle)
+            if features is None and not drop_top:
+                _check_one_output(model, self.handle)
+            model = cut(model, features, drop_top, self.handle)
         self._input_shape = _image_shape(model, self.handle)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
@@ -77,7 +87,8 @@ class KerasBackbone(Backbone):
         self.structure = _structure(self.handle, model)
         names = [variable.name for variable in self.structure.variables]
         self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
-        self.output_shape = tuple(model.output_shape)
+        several = isinstance(model.output_shape, list)
+        self.output_shape = self.joined_shape(model.output_shape) if several else tuple(model.output_shape)
         self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
         # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
         # `build` turns on those of the call.
@@ -86,7 +97,7 @@ class KerasBackbone(Backbone):
         self._config = model.get_config()
 
     def digest(self) -> str:
-        return self._digest()
+        return self._digest() if self._digest else values_digest(self._values)
 
     def values(self) -> Mapping[str, Any]:
         return self._values
@@ -122,14 +133,23 @@ class KerasBackbone(Backbone):
         return {variable.name: weight for variable, weight in zip(described, weights)}
 
 
-def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
+def _check_one_graph(model: Any, handle: str) -> None:
     if not hasattr(model, "input_shape") or not hasattr(model, "get_config"):
         raise UserError(f"{handle} is not a Functional or Sequential Keras model; save it as a SavedModel instead.")
+
+
+def _check_one_output(model: Any, handle: str) -> None:
+    if isinstance(model.output_shape, (list, dict)):
+        raise UserError(
+            f"{handle} has several outputs {model.output_shape}; choose with features='LAYER', or join layers with "
+            "features=['LAYER', 'LAYER2']."
+        )
+
+
+def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
     shape = model.input_shape
     if isinstance(shape, (list, dict)) or len(shape) != 4:
         raise UserError(f"{handle} takes input of shape {shape}, not a batch of images; use an image model here.")
-    if isinstance(model.output_shape, (list, dict)):
-        raise UserError(f"{handle} has several outputs {model.output_shape}; name one layer with features='LAYER'.")
     return tuple(shape)
 
 
