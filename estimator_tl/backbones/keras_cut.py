@@ -38,7 +38,8 @@ def cut(model: Any, features: Features | None, drop_top: int, handle: str) -> An
         features = known[-1 - drop_top]
     if features is None:
         return model
-    names = [features] if isinstance(features, str) else list(features)
+    listed = isinstance(features, (list, tuple))
+    names: list[str] = list(features) if listed else [features]  # type: ignore[list-item]
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise UserError(f"{handle}: features={features!r} must be the name of a layer, or a list of different ones.")
     return _cut(model, names, handle)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
 from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
+from estimator_tl.backbones.keras_objects import missing_objects, readable
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
@@ -25,14 +25,6 @@ FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
 _KERAS3_REMEDY = (
     "Keras 2 cannot read it. With Keras 3, rebuild the model, call model.export('FOLDER') and use that SavedModel "
     "folder, or save it again from tf_keras (Keras 2) and use that file"
-)
-
-
-#: How Keras says, in its formats, that a file names what it does not know.
-_UNKNOWN_OBJECTS = (
-    r"Unknown [\w ]+: '?([\w>.]+)'?\. Please ensure",
-    r"Could not deserialize \w+ '([\w>.]+)' because its parent module",
-    r"Could not locate \w+ '([\w>.]+)'",
 )
 
 
@@ -76,7 +68,7 @@ def keras_file(
     return KerasBackbone(
         handle=path,
         kind="Keras model",
-        load=functools.partial(_load, path, allow_unsafe_deserialization),
+        load=functools.partial(_load, path, custom_objects or {}, allow_unsafe_deserialization),
         digest=functools.partial(_digest, path, code),
         preprocess=linear_range(low, high),
         range_text=f"[{low:g}, {high:g}]",
@@ -140,29 +132,29 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _load(path: str, allow_unsafe_deserialization: bool) -> Any:
+def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserialization: bool) -> Any:
+    missing = missing_objects(path, custom_objects)
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=not allow_unsafe_deserialization)
+        with readable(path) as source:
+            model = keras.models.load_model(source, compile=False, safe_mode=not allow_unsafe_deserialization)
     except Exception as error:  # Keras raises whatever its parts raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        missing = _missing_object(str(error))
         if missing:
-            raise UserError(
-                f"{path} names {missing!r}, which is not Keras's own; give custom_objects='pkg.mod:{missing}' or "
-                f"'path/file.py:{missing}' (several names: 'pkg.mod:NAME,NAME2')."
-            ) from error
+            raise _needs_objects(path, missing) from error
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} cannot be loaded as a Keras 2 model: {first_line}; save it again with Keras 2."
         ) from error
+    if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
+        raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
+    return model
 
 
-def _missing_object(message: str) -> str | None:
-    """Returns what Keras says that it does not know: a class or function of the user; None for other messages."""
-    for pattern in _UNKNOWN_OBJECTS:
-        found = re.search(pattern, message)
-        if found:
-            return found[1].rpartition(">")[2]
-    return None
+def _needs_objects(path: str, missing: list[str]) -> UserError:
+    names = ",".join(missing)
+    return UserError(
+        f"{path} needs {', '.join(missing)}, which Keras does not have; say where the code is with "
+        f"custom_objects='pkg.mod:{names}' or 'path/file.py:{names}'."
+    )
 
 
 def load_weights(model: Any, path: str, handle: str) -> None:

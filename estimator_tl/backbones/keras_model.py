@@ -9,7 +9,6 @@ and are lost.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 _BATCH_NORM = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
 # Attributes by which Keras layers are random in training; 0 turns each off.
 _RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
+_KERAS = f"{keras.Model.__module__.partition('.')[0]}."
 
 
 class KerasBackbone(Backbone):
@@ -84,17 +84,40 @@ class KerasBackbone(Backbone):
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
         model.trainable = True
-        self.structure = _structure(self.handle, model)
+        # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
+        # `build` turns on those of the call.
+        model.trainable = False
+        self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
+        self._config = _built_by_calls(model.get_config())
+        model.trainable = True
+        self.structure = _structure(self.handle, model, self._names(model))
         names = [variable.name for variable in self.structure.variables]
         self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
         several = isinstance(model.output_shape, list)
         self.output_shape = self.joined_shape(model.output_shape) if several else tuple(model.output_shape)
         self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
-        # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
-        # `build` turns on those of the call.
-        model.trainable = False
-        self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
-        self._config = model.get_config()
+
+    def _names(self, model: Any) -> list[str]:
+        """Returns the names that a graph gives the variables.
+
+        They are the model's own but where nested models share names, or a layer of a user names its variables itself.
+        """
+        names = [weight.name.removesuffix(":0") for weight in _weights(model)]
+        of_keras = all(type(layer).__module__.startswith(_KERAS) for layer in _layers(model))
+        if of_keras and len(set(names)) == len(names):
+            return names
+        with tf.Graph().as_default():
+            names = [weight.name.removesuffix(":0") for weight in _weights(self._rebuilt())]
+        # Keras has exchanged the bases of these classes for those of graphs; models that the program made before
+        # work again when one is made outside of a graph.
+        self._rebuilt()
+        return names
+
+    def _rebuilt(self) -> Any:
+        with rebuilding(self._custom_objects, self._allow_code):
+            model = getattr(keras, self._model_class).from_config(self._config)
+        model.trainable = True
+        return model
 
     def digest(self) -> str:
         return self._digest() if self._digest else values_digest(self._values)
@@ -104,9 +127,7 @@ class KerasBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
-        with rebuilding(self._custom_objects, self._allow_code):
-            model = getattr(keras, self._model_class).from_config(self._config)
-        model.trainable = True
+        model = self._rebuilt()
         variables = self._match(_weights(model))
         names = {id(variable): name for name, variable in variables.items()}
         batch_norms = [layer for layer in _layers(model) if _is_batch_norm(layer)]
@@ -133,9 +154,24 @@ class KerasBackbone(Backbone):
         return {variable.name: weight for variable, weight in zip(described, weights)}
 
 
+def _built_by_calls(config: Any) -> Any:
+    """Returns a configuration without the shapes that layers of users are built for.
+
+    Keras would build these outside of the layer's name scope, and their variables would be called kernel, kernel_1.
+    """
+    if isinstance(config, dict):
+        return {key: _built_by_calls(value) for key, value in config.items() if key != "build_config"}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_built_by_calls(value) for value in config)
+    return config
+
+
 def _check_one_graph(model: Any, handle: str) -> None:
     if not hasattr(model, "input_shape") or not hasattr(model, "get_config"):
-        raise UserError(f"{handle} is not a Functional or Sequential Keras model; save it as a SavedModel instead.")
+        raise UserError(
+            f"{handle} is not a Functional or Sequential Keras model; "
+            "call model.save('FOLDER', save_format='tf') and use that folder."
+        )
 
 
 def _check_one_output(model: Any, handle: str) -> None:
@@ -174,7 +210,7 @@ def _turn_off_randomness(layer: Any) -> None:
             setattr(layer, attribute, 0.0)
 
 
-def _structure(handle: str, model: Any) -> SourceStructure:
+def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure:
     batch_norm = {
         id(w): id(layer.weights[0]) for layer in _layers(model) if _is_batch_norm(layer) for w in layer.weights
     }
@@ -183,9 +219,7 @@ def _structure(handle: str, model: Any) -> SourceStructure:
         for weight in layer.weights:
             owner.setdefault(id(weight), layer.name)
     trainable = {id(weight) for weight in model.trainable_weights}
-    names: dict[int, str] = {}
-    for weight in _weights(model):
-        names[id(weight)] = _unused(weight.name.removesuffix(":0"), set(names.values()))
+    names = {id(weight): name for weight, name in zip(_weights(model), own_names)}
     variables = [
         SourceVariable(
             name=names[id(weight)],
@@ -200,11 +234,6 @@ def _structure(handle: str, model: Any) -> SourceStructure:
     if not variables:
         raise UserError(f"{handle} holds no variables, so there is nothing to transfer; choose a trained model.")
     return SourceStructure(handle, tuple(variables), layers=tuple(layer.name for layer in model.layers))
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    """Returns `name`, with a number where two nested models use it."""
-    return next(n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if n not in taken)
 
 
 def regularization_losses(layers: Iterable[Any], names: Mapping[int, str]) -> list[tuple[str, Any]]:
