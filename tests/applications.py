@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from estimator_tl.compat import keras
+from estimator_tl.compat.eager import run_eagerly_apart
 
 
 def save_random(name, path, size, **arguments):
@@ -12,6 +13,10 @@ def save_random(name, path, size, **arguments):
 
     What initializers give fades out over a hundred layers whose batch norm was never trained.
     """
+    return run_eagerly_apart(lambda: _save_random(name, path, size, arguments))  # for names without numbers of others
+
+
+def _save_random(name, path, size, arguments):
     model = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3), **arguments)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
