@@ -155,7 +155,7 @@ def _as_call(handle: str) -> Call | None:
 
 
 def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
-    from estimator_tl.backbones import keras_files
+    from estimator_tl.backbones import keras_files, keras_model
 
     is_file = os.path.isfile(handle) and not handles.is_archive(handle)
     if handle.lower().endswith(keras_files.FILE_SUFFIXES) or is_file:
@@ -167,8 +167,9 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
         check_keras(folder, handle, kwargs.get("allow_unsafe_deserialization", False))
         try:
             return keras_files.keras_file(folder, **kwargs)
-        except UserError:
-            if {"features", "drop_top", "custom_objects"} & set(kwargs):
+        except UserError as error:
+            no_layers = isinstance(error, keras_model.NoLayersError)
+            if {"drop_top", "custom_objects"} & set(kwargs) or ("features" in kwargs and not no_layers):
                 raise
             # A subclassed Keras model: it has no layer list, but is a SavedModel like any other.
             return _saved_model(handle, **kwargs)

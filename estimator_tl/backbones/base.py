@@ -170,7 +170,7 @@ def feature_names(handle: str, features: str | Sequence[str] | None, output_key:
             f"{handle}: features={features!r} and output_key={output_key!r} both say what to use; give one of them."
         )
     given = output_key if features is None else features
-    names = (given,) if isinstance(given, str) else tuple(given or ())
+    names = tuple(given or ()) if isinstance(given, (list, tuple, type(None))) else (given,)
     if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names) or (features == []):
         raise UserError(f"{handle}: features={features!r} must be a name or a list of different names.")
     return names

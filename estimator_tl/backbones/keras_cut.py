@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Union
 
+from estimator_tl.backbones.base import feature_names
 from estimator_tl.compat import keras
 from estimator_tl.errors import UserError, nearest
 
@@ -36,13 +37,8 @@ def cut(model: Any, features: Features | None, drop_top: int, handle: str) -> An
                 f"{handle}: drop_top={drop_top!r} must leave some of its {len(known)} layers; give 1 or a few."
             )
         features = known[-1 - drop_top]
-    if features is None:
-        return model
-    listed = isinstance(features, (list, tuple))
-    names: list[str] = list(features) if listed else [features]  # type: ignore[list-item]
-    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise UserError(f"{handle}: features={features!r} must be the name of a layer, or a list of different ones.")
-    return _cut(model, names, handle)
+    names = list(feature_names(handle, features))
+    return _cut(model, names, handle) if names else model
 
 
 def _cut(model: Any, names: list[str], handle: str) -> Any:

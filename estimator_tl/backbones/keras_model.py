@@ -28,6 +28,10 @@ _RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropo
 _KERAS = f"{keras.Model.__module__.partition('.')[0]}."
 
 
+class NoLayersError(UserError):
+    """A Keras model has no layers that a graph could be rebuilt from; as a SavedModel it may be used."""
+
+
 class KerasBackbone(Backbone):
     """A Functional or Sequential Keras 2 model that maps images to features."""
 
@@ -93,8 +97,8 @@ class KerasBackbone(Backbone):
         self.structure = _structure(self.handle, model, self._names(model))
         names = [variable.name for variable in self.structure.variables]
         self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
-        several = isinstance(model.output_shape, list)
-        self.output_shape = self.joined_shape(model.output_shape) if several else tuple(model.output_shape)
+        shape = model.output_shape
+        self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
         self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
 
     def _names(self, model: Any) -> list[str]:
@@ -168,7 +172,7 @@ def _built_by_calls(config: Any) -> Any:
 
 def _check_one_graph(model: Any, handle: str) -> None:
     if not hasattr(model, "input_shape") or not hasattr(model, "get_config"):
-        raise UserError(
+        raise NoLayersError(
             f"{handle} is not a Functional or Sequential Keras model; "
             "call model.save('FOLDER', save_format='tf') and use that folder."
         )

@@ -109,7 +109,7 @@ def test_several_outputs_are_chosen_from(tmp_path):
 
 @pytest.mark.parametrize("features", [[], ["bn1", "bn1"], [1], 3.5])
 def test_features_that_are_no_list_of_layers(keras_h5, features):
-    with pytest.raises(UserError, match="must be the name of a layer, or a list of different ones"):
+    with pytest.raises(UserError, match="must be a name or a list of different names"):
         etl.backbone(keras_h5.handle, features=features)
 
 
@@ -255,8 +255,11 @@ def test_subclassed_models_without_a_graph_are_refused_with_the_remedy(subclasse
 
 
 def test_a_subclassed_folder_cannot_be_cut(subclassed):
+    folder = str(subclassed[0] / "folder")
     with pytest.raises(UserError, match="is not a Functional or Sequential Keras model"):
-        etl.backbone(str(subclassed[0] / "folder"), features="conv")
+        etl.backbone(f"keras_model({folder!r}, features='conv')")
+    with pytest.raises(UserError, match="gives one output without a name; leave 'conv' out"):  # as a SavedModel
+        etl.backbone(folder, features="conv")
 
 
 # Classes and functions of users.
