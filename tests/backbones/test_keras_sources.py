@@ -61,10 +61,10 @@ def assert_same(values, expected):
 
 def test_features_are_pooled_and_joined(keras_h5):
     model = keras.models.load_model(keras_h5.handle)
-    ends = [model.get_layer(name).output for name in ("bn2", "relu1")]
+    ends = [model.get_layer(name).output for name in ("relu1", "bn2")]
     expected = [net.numpy() for net in keras.Model(model.inputs, ends)(IMAGES, training=False)]
     for pooling in ("avg", "max", "flatten"):
-        backbone = etl.backbone(keras_h5.handle, features=["bn2", "relu1"], pooling=pooling)
+        backbone = etl.backbone(keras_h5.handle, features=["relu1", "bn2"], pooling=pooling)
         pooled = {
             "avg": [net.mean((1, 2)) for net in expected],
             "max": [net.max((1, 2)) for net in expected],
@@ -75,7 +75,7 @@ def test_features_are_pooled_and_joined(keras_h5):
         assert backbone.output_shape == (None, features.shape[1])
     assert backbone.structure.layers[-1] == "bn2"
     with pytest.raises(UserError, match="cannot be joined; use pooling"):
-        etl.backbone(keras_h5.handle, features=["bn2", "relu1"], pooling="none")
+        etl.backbone(keras_h5.handle, features=["relu1", "bn2"], pooling="none")
 
 
 def test_what_features_do_not_need_is_left_out(keras_h5, tmp_path):
@@ -105,6 +105,15 @@ def test_several_outputs_are_chosen_from(tmp_path):
     with pytest.raises(UserError, match=r"several outputs .*features='LAYER'.*features=\['LAYER', 'LAYER2'\]"):
         etl.backbone(str(tmp_path / "two.h5"))
     assert etl.backbone(str(tmp_path / "two.h5"), features=["relu", "conv"]).output_shape == (None, 8)
+
+
+def test_a_layer_that_is_called_twice_is_no_place_to_cut(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    twice = LAYERS.Conv2D(3, 1, name="twice")
+    keras.Model(inputs, LAYERS.ReLU(name="relu")(twice(twice(inputs)))).save(str(tmp_path / "twice.h5"))
+    with pytest.raises(UserError, match="layer 'twice' has several inputs or outputs in this model; name another"):
+        etl.backbone(str(tmp_path / "twice.h5"), features="twice")
+    assert len(etl.backbone(str(tmp_path / "twice.h5"), features="relu").structure.variables) == 2
 
 
 @pytest.mark.parametrize("features", [[], ["bn1", "bn1"], [1], 3.5])
