@@ -113,9 +113,10 @@ def _build(function: Callable[..., Any], handle: str, weights: str | None, argum
     except Exception as error:
         if weights == "imagenet" and "URL" in str(error):
             cache = os.path.join(os.path.expanduser("~"), ".keras", "models")
+            # With a file, Keras leaves a layer out of EfficientNet that it has with weights='imagenet'.
+            or_path = "" if _family(function) == "efficientnet" else ", or give weights='PATH'"
             raise UserError(
-                f"{handle}: the ImageNet weights cannot be downloaded here; put the file into {cache}, "
-                "or give weights='PATH'."
+                f"{handle}: the ImageNet weights cannot be downloaded here; put the file into {cache}{or_path}."
             ) from error
         raise
     if from_file:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.backbones import keras_applications
 from estimator_tl.compat import estimator, keras
+from estimator_tl.errors import UserError
 from tests import applications, tiny
 from tests.contract.test_variables import HEAD, checkpoint_values
 
@@ -96,6 +98,22 @@ def test_every_name_has_preprocessing_and_a_size(name):
     picture = np.random.RandomState(0).randint(0, 256, (1, 3, 3, 3)).astype(np.float32)
     np.testing.assert_allclose(preprocess(picture.copy()), module.preprocess_input(picture.copy()), rtol=1e-6)
     assert keras_applications._DEFAULT_SIZE.get(name, 224) == KERAS_SIZE.get(name, 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("MobileNet", "models, or give weights='PATH'."), ("EfficientNetB0", "models.")]
+)
+def test_without_a_network_the_remedy_gives_the_same_network(name, remedy, monkeypatch):
+    """Keras divides by the square root of the deviation in EfficientNet only where it loads ImageNet itself."""
+
+    def offline(*args, **kwargs):
+        raise Exception("URL fetch failure on somewhere: None -- no network")
+
+    function = getattr(keras.applications, name)
+    monkeypatch.setattr(sys.modules[function.__module__].data_utils, "get_file", offline)
+    with pytest.raises(UserError) as error:
+        etl.backbone(f"keras.{name}(image_size=128)")
+    assert str(error.value).endswith(remedy)
 
 
 # What the functions' own documentation says.
