@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from estimator_tl.compat import keras, quiet, tf
-from tests import networks, tiny, tiny_text, tiny_tf1
+from tests import applications, networks, tiny, tiny_text, tiny_tf1
 
 quiet.silence_deprecations()
 tf.get_logger().setLevel("ERROR")
@@ -99,6 +99,37 @@ def application(tmp_path_factory):
     trainable = frozenset(w.name.removesuffix(":0") for w in model.trainable_weights)
     handle = f"keras.MobileNet(alpha=0.25, weights={str(path)!r}, image_size=32)"
     return tiny.Source(handle, 32, tiny.keras_values(model), trainable, {"last_layers(5)": last})
+
+
+# Of five families: up to which layer, as a graph of all variables of a deep one takes minutes in each cell of the
+# contract (tests/contract/test_applications.py trains them whole), and how many of the last layers are a part of it.
+APPLICATIONS = {
+    "mobilenet_v2": ("MobileNetV2", "block_4_add", 12, {"alpha": 0.35}),
+    "densenet": ("DenseNet121", "pool2_relu", 9, {}),
+    "efficientnet": ("EfficientNetB0", "block2b_add", 15, {}),
+    "resnet": ("ResNet50", "conv2_block3_out", 11, {}),
+    "vgg": ("VGG16", None, 6, {}),
+}
+
+
+def _application(family):
+    @pytest.fixture(scope="session")
+    def make(tmp_path_factory):
+        name, features, count, arguments = APPLICATIONS[family]
+        path = tmp_path_factory.mktemp("applications") / f"{family}.h5"
+        model = applications.save_random(name, path, 32, **arguments)
+        if features:
+            model = keras.Model(model.inputs, model.get_layer(features).output)
+        arguments = {**arguments, "weights": str(path), "image_size": 32, "features": features}
+        handle = f"keras.{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+        trainable = frozenset(w.name.removesuffix(":0") for w in model.trainable_weights)
+        partial = {f"last_layers({count})": applications.last(model, count)}
+        return tiny.Source(handle, 32, applications.values(model), trainable, partial)
+
+    return make
+
+
+mobilenet_v2, densenet, efficientnet, resnet, vgg = map(_application, APPLICATIONS)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ def backbone(
       allow_unsafe_deserialization: load what holds Python code or reads and writes files, too.
       **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),
         `input_range` ((low, high) that the model takes), where the source allows them; for TF1 Hub modules also
-        `signature` and `output_key`.
+        `signature` and `output_key`, for Keras models `features`, for Keras files `drop_top` and `custom_objects`.
 
     Returns:
       A Backbone with its structure and input contract read.
@@ -119,6 +119,8 @@ def backbone(
     opened = _open(handle, kwargs, {"allow_unsafe_deserialization": True} if allow_unsafe_deserialization else {})
     if sha256 is None:
         return opened
+    if not opened.has_content:
+        raise UserError(f"{handle} begins with random values, which no digest pins; leave --backbone_sha256 out.")
     found = opened.digest()
     if found.removeprefix("sha256:") != sha256.removeprefix("sha256:"):
         raise UserError(
@@ -153,7 +155,7 @@ def _as_call(handle: str) -> Call | None:
 
 
 def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
-    from estimator_tl.backbones import keras_files
+    from estimator_tl.backbones import keras_files, keras_model
 
     is_file = os.path.isfile(handle) and not handles.is_archive(handle)
     if handle.lower().endswith(keras_files.FILE_SUFFIXES) or is_file:
@@ -165,7 +167,10 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
         check_keras(folder, handle, kwargs.get("allow_unsafe_deserialization", False))
         try:
             return keras_files.keras_file(folder, **kwargs)
-        except UserError:
+        except UserError as error:
+            no_layers = isinstance(error, keras_model.NoLayersError)
+            if {"drop_top", "custom_objects"} & set(kwargs) or ("features" in kwargs and not no_layers):
+                raise
             # A subclassed Keras model: it has no layer list, but is a SavedModel like any other.
             return _saved_model(handle, **kwargs)
     return _saved_model(handle, **kwargs)

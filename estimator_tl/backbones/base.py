@@ -53,11 +53,13 @@ class Backbone(abc.ABC):
       outputs: names of the outputs that can be asked for by `features`, where they have names other than of layers.
       unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
       is_random: whether it may draw random numbers while training, as dropout does.
+      has_content: whether it is somebody's work that a digest can pin; not where its values are random.
     """
 
     is_random: bool = True
     outputs: Sequence[str] = ()
     unsafe: Sequence[str] = ()
+    has_content: bool = True
     handle: str
     kind: str
     structure: SourceStructure
@@ -168,7 +170,7 @@ def feature_names(handle: str, features: str | Sequence[str] | None, output_key:
             f"{handle}: features={features!r} and output_key={output_key!r} both say what to use; give one of them."
         )
     given = output_key if features is None else features
-    names = (given,) if isinstance(given, str) else tuple(given or ())
+    names = tuple(given or ()) if isinstance(given, (list, tuple, type(None))) else (given,)
     if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names) or (features == []):
         raise UserError(f"{handle}: features={features!r} must be a name or a list of different names.")
     return names

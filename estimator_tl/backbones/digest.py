@@ -6,6 +6,9 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 _CHUNK = 1 << 20
 
@@ -20,6 +23,17 @@ def folder_digest(path: str | os.PathLike[str]) -> str:
     root = Path(path)
     files = sorted(p for p in root.rglob("*") if p.is_file())
     return joined_digest({file.relative_to(root).as_posix(): _sha256(file) for file in files})
+
+
+def values_digest(values: Mapping[str, Any]) -> str:
+    """Returns ``sha256:...`` over names, types, shapes and bytes of arrays, whatever their order."""
+    arrays = {name: np.asarray(values[name]) for name in sorted(values)}
+    return joined_digest(
+        {
+            f"{name} {array.dtype.str} {array.shape}": hashlib.sha256(array.tobytes()).hexdigest()
+            for name, array in arrays.items()
+        }
+    )
 
 
 def joined_digest(parts: Mapping[str, str]) -> str:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from estimator_tl.backbones.digest import file_digest
+from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_files import load_weights
 from estimator_tl.backbones.keras_model import KerasBackbone
 from estimator_tl.compat import keras
+from estimator_tl.compat.keras2 import same_random_weights
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.registry import Call
 
@@ -38,17 +40,19 @@ def keras_application(
     image_size: int | tuple[int, int] | None = None,
     pooling: str = "avg",
     input_range: tuple[float, float] | None = None,
+    features: Features | None = None,
 ) -> KerasBackbone:
     """Builds the backbone that a spec such as ``keras.MobileNet(alpha=0.25, weights='w.h5')`` names.
 
     Args:
       call: the parsed spec; its name begins with ``keras.``. Besides the
         arguments of the Keras function it takes `weights` (a path, 'imagenet' or
-        None), `pooling` and `image_size`.
+        None, which always begins with the same random values), `pooling`, `image_size` and `features`.
       handle: the spec as the user wrote it.
       image_size: pixels; the size that the paper used by default.
       pooling: avg, max, flatten or none.
       input_range: refused: each family has its own preprocessing.
+      features: a layer or a list of layers, as for `keras_files.keras_file`.
 
     Raises:
       UserError: unknown name or argument, missing or unfitting weights.
@@ -62,25 +66,33 @@ def keras_application(
     arguments = _arguments(function, call, handle)
     image_size = arguments.pop("image_size", image_size)
     pooling = arguments.pop("pooling", pooling)
+    features = arguments.pop("features", features)
     weights = arguments.pop("weights", "imagenet")
     size = image_size or _DEFAULT_SIZE.get(name, 224)
     height, width = (size, size) if isinstance(size, int) else size
     arguments.setdefault("input_shape", (height, width, 3))
-    return KerasBackbone(
+    opened = KerasBackbone(
         handle=handle,
         kind=f"Keras application {name}, weights: {weights or 'none (random)'}",
         load=functools.partial(_build, function, handle, weights, arguments),
-        digest=functools.partial(_digest, handle, weights),
+        digest=None if weights == "imagenet" else functools.partial(_digest, handle, weights),
         preprocess=_preprocess(function),
         range_text=f"keras.applications.{_family(function)}.preprocess_input",
         pooling=pooling or "avg",
+        features=features,
     )
+    opened.has_content = weights is not None
+    return opened
 
 
 def _arguments(function: Callable[..., Any], call: Call, handle: str) -> dict[str, Any]:
     if call.args:
         raise UserError(f"name the arguments of {handle}, e.g. {call.name}(weights='PATH').")
-    known = {*inspect.signature(function).parameters, "image_size"} - {"kwargs", "classes", "classifier_activation"}
+    known = {*inspect.signature(function).parameters, "image_size", "features"} - {
+        "kwargs",
+        "classes",
+        "classifier_activation",
+    }
     for key in call.kwargs:
         if key not in known:
             raise UserError(f"{call.name} has no argument {key!r}; {nearest(key, sorted(known))}")
@@ -94,15 +106,17 @@ def _build(function: Callable[..., Any], handle: str, weights: str | None, argum
     if from_file and not os.path.isfile(str(weights)):
         raise UserError(f"weights file {weights!r} of {handle} does not exist; give a path, 'imagenet' or None.")
     try:
-        model = function(include_top=False, weights=None if from_file else weights, **arguments)
+        with same_random_weights():  # what a run began from can be told afterwards, with weights=None too
+            model = function(include_top=False, weights=None if from_file else weights, **arguments)
     except (ValueError, TypeError) as error:
         raise UserError(f"{handle}: {str(error).splitlines()[0]}; correct the arguments.") from error
     except Exception as error:
         if weights == "imagenet" and "URL" in str(error):
             cache = os.path.join(os.path.expanduser("~"), ".keras", "models")
+            # With a file, Keras leaves a layer out of EfficientNet that it has with weights='imagenet'.
+            or_path = "" if _family(function) == "efficientnet" else ", or give weights='PATH'"
             raise UserError(
-                f"{handle}: the ImageNet weights cannot be downloaded here; put the file into {cache}, "
-                "or give weights='PATH'."
+                f"{handle}: the ImageNet weights cannot be downloaded here; put the file into {cache}{or_path}."
             ) from error
         raise
     if from_file:
@@ -120,6 +134,6 @@ def _preprocess(function: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 def _digest(handle: str, weights: str | None) -> str:
-    if weights is None or weights == "imagenet":
+    if weights is None:
         return f"sha256:{hashlib.sha256(handle.encode()).hexdigest()}"
     return file_digest(weights)

@@ -7,14 +7,18 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from estimator_tl.backbones.digest import file_digest, folder_digest
+from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
+from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
+from estimator_tl.backbones.keras_objects import missing_objects, readable
 from estimator_tl.backbones.safety import check_keras
+from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError
 from estimator_tl.specs import linear_range
 
 FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -29,8 +33,9 @@ def keras_file(
     image_size: int | tuple[int, int] | None = None,
     input_range: tuple[float, float] | None = None,
     pooling: str = "avg",
-    features: str | None = None,
+    features: Features | None = None,
     drop_top: int = 0,
+    custom_objects: str | Mapping[str, Any] | None = None,
     allow_unsafe_deserialization: bool = False,
 ) -> KerasBackbone:
     """Returns a personal Keras 2 model as a backbone.
@@ -40,8 +45,12 @@ def keras_file(
       image_size: pixels, where the model does not fix them.
       input_range: the values that the model was trained on; [0, 1] by default.
       pooling: avg, max, flatten or none.
-      features: name of the layer whose output is used; the model's output by default.
+      features: the layer whose output is used (``nested/layer`` in a nested model), or a list of layers, whose
+        outputs are pooled one by one and joined; the model's output by default. What tuning policies count are the
+        layers that these outputs need, in the model's order.
       drop_top: how many layers to leave out at the end, instead; 1 leaves out a classification layer.
+      custom_objects: the classes and functions of yours that the model was made with: ``pkg.mod:NAME,NAME2``,
+        ``path/file.py:NAME``, or a dict by name.
       allow_unsafe_deserialization: load Lambda layers, which hold Python code, too.
 
     Raises:
@@ -52,21 +61,29 @@ def keras_file(
     if not is_folder:
         check_file(path)
     check_keras(path, path, allow_unsafe_deserialization)
-    if drop_top and features:
-        raise UserError(
-            f"{path}: features={features!r} and drop_top={drop_top} both say where to cut; give one of them."
-        )
+    code = None
+    if isinstance(custom_objects, str):
+        code = load_code("custom_objects", custom_objects, "NAMES")
+        custom_objects = code.objects
     return KerasBackbone(
         handle=path,
         kind="Keras model",
-        load=functools.partial(_load, path, features, drop_top, allow_unsafe_deserialization),
-        digest=functools.partial(folder_digest if is_folder else file_digest, path),
+        load=functools.partial(_load, path, custom_objects or {}, allow_unsafe_deserialization),
+        digest=functools.partial(_digest, path, code),
         preprocess=linear_range(low, high),
         range_text=f"[{low:g}, {high:g}]",
         image_size=image_size,
         pooling=pooling,
+        features=features,
+        drop_top=drop_top,
+        custom_objects=custom_objects,
         allow_code=allow_unsafe_deserialization,
     )
+
+
+def _digest(path: str, code: UserCode | None) -> str:
+    model = folder_digest(path) if os.path.isdir(path) else file_digest(path)
+    return joined_digest({"model": model, "custom_objects": code.digest}) if code else model
 
 
 def check_file(path: str) -> None:
@@ -115,26 +132,29 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _load(path: str, features: str | None, drop_top: int, allow_unsafe_deserialization: bool) -> Any:
+def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserialization: bool) -> Any:
+    missing = missing_objects(path, custom_objects)
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=not allow_unsafe_deserialization)
+        with readable(path) as source:
+            model = keras.models.load_model(source, compile=False, safe_mode=not allow_unsafe_deserialization)
     except Exception as error:  # Keras raises whatever its parts raise
+        if missing:
+            raise _needs_objects(path, missing) from error
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} cannot be loaded as a Keras 2 model: {first_line}; save it again with Keras 2."
         ) from error
-    known = [layer.name for layer in getattr(model, "layers", ())]
-    if drop_top:
-        if not isinstance(drop_top, int) or not 0 < drop_top < len(known):
-            raise UserError(
-                f"{path}: drop_top={drop_top!r} must leave some of its {len(known)} layers; give 1 or a few."
-            )
-        features = known[-1 - drop_top]
-    if features is None:
-        return model
-    if features not in known:
-        raise UserError(f"{path} has no layer {features!r}; {nearest(features, known)}")
-    return keras.Model(model.inputs, model.get_layer(features).output, name=model.name)
+    if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
+        raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
+    return model
+
+
+def _needs_objects(path: str, missing: list[str]) -> UserError:
+    names = ",".join(missing)
+    return UserError(
+        f"{path} needs {', '.join(missing)}, which Keras does not have; say where the code is with "
+        f"custom_objects='pkg.mod:{names}' or 'path/file.py:{names}'."
+    )
 
 
 def load_weights(model: Any, path: str, handle: str) -> None:

@@ -9,11 +9,12 @@ and are lost.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.digest import values_digest
+from estimator_tl.backbones.keras_cut import Features, cut
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
@@ -24,6 +25,11 @@ from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 _BATCH_NORM = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
 # Attributes by which Keras layers are random in training; 0 turns each off.
 _RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
+_KERAS = f"{keras.Model.__module__.partition('.')[0]}."
+
+
+class NoLayersError(UserError):
+    """A Keras model has no layers that a graph could be rebuilt from; as a SavedModel it may be used."""
 
 
 class KerasBackbone(Backbone):
@@ -34,11 +40,13 @@ class KerasBackbone(Backbone):
         handle: str,
         kind: str,
         load: Callable[[], Any],
-        digest: Callable[[], str],
+        digest: Callable[[], str] | None,
         preprocess: Callable[[Any], Any],
         range_text: str,
         image_size: int | tuple[int, int] | None = None,
         pooling: str = "avg",
+        features: Features | None = None,
+        drop_top: int = 0,
         custom_objects: Mapping[str, Any] | None = None,
         allow_code: bool = False,
     ):
@@ -48,11 +56,13 @@ class KerasBackbone(Backbone):
           handle: what the user called it.
           kind: the sort of source in words.
           load: returns the Keras model with its pretrained weights; called once, eagerly.
-          digest: returns ``sha256:...`` of the source.
+          digest: returns ``sha256:...`` of the source; None where that is of its variables' values.
           preprocess: from [0, 255] to the range of the model.
           range_text: that range in words.
           image_size: pixels, where the model does not fix them.
           pooling: for outputs with height and width: avg, max, flatten or none.
+          features: where to cut the model, and
+          drop_top: the same from its end; see `keras_cut.cut`.
           custom_objects: classes and functions that the model's configuration names.
           allow_code: whether Lambda layers, which hold Python code, may be built.
         """
@@ -62,40 +72,66 @@ class KerasBackbone(Backbone):
         self.pooling = check_known("pooling", pooling, POOLINGS)
         self._custom_objects = dict(custom_objects or {})
         self._allow_code = allow_code
-        run_eagerly_apart(functools.partial(self._describe, load))
+        run_eagerly_apart(functools.partial(self._describe, load, features, drop_top))
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
         self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
 
-    def _describe(self, load: Callable[[], Any]) -> None:
+    def _describe(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> None:
         with rebuilding(self._custom_objects, self._allow_code):
             model = load()
+            _check_one_graph(model, self.handle)
+            if features is None and not drop_top:
+                _check_one_output(model, self.handle)
+            model = cut(model, features, drop_top, self.handle)
         self._input_shape = _image_shape(model, self.handle)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
         model.trainable = True
-        self.structure = _structure(self.handle, model)
-        names = [variable.name for variable in self.structure.variables]
-        self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
-        self.output_shape = tuple(model.output_shape)
-        self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
         # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
         # `build` turns on those of the call.
         model.trainable = False
         self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
-        self._config = model.get_config()
+        self._config = _built_by_calls(model.get_config())
+        model.trainable = True
+        self.structure = _structure(self.handle, model, self._names(model))
+        names = [variable.name for variable in self.structure.variables]
+        self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
+        shape = model.output_shape
+        self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
+        self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
+
+    def _names(self, model: Any) -> list[str]:
+        """Returns the names that a graph gives the variables.
+
+        They are the model's own but where nested models share names, or a layer of a user names its variables itself.
+        """
+        names = [weight.name.removesuffix(":0") for weight in _weights(model)]
+        of_keras = all(type(layer).__module__.startswith(_KERAS) for layer in _layers(model))
+        if of_keras and len(set(names)) == len(names):
+            return names
+        with tf.Graph().as_default():
+            names = [weight.name.removesuffix(":0") for weight in _weights(self._rebuilt())]
+        # Keras has exchanged the bases of these classes for those of graphs; models that the program made before
+        # work again when one is made outside of a graph.
+        self._rebuilt()
+        return names
+
+    def _rebuilt(self) -> Any:
+        with rebuilding(self._custom_objects, self._allow_code):
+            model = getattr(keras, self._model_class).from_config(self._config)
+        model.trainable = True
+        return model
 
     def digest(self) -> str:
-        return self._digest()
+        return self._digest() if self._digest else values_digest(self._values)
 
     def values(self) -> Mapping[str, Any]:
         return self._values
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
-        with rebuilding(self._custom_objects, self._allow_code):
-            model = getattr(keras, self._model_class).from_config(self._config)
-        model.trainable = True
+        model = self._rebuilt()
         variables = self._match(_weights(model))
         names = {id(variable): name for name, variable in variables.items()}
         batch_norms = [layer for layer in _layers(model) if _is_batch_norm(layer)]
@@ -122,14 +158,38 @@ class KerasBackbone(Backbone):
         return {variable.name: weight for variable, weight in zip(described, weights)}
 
 
-def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
+def _built_by_calls(config: Any) -> Any:
+    """Returns a configuration without the shapes that layers of users are built for.
+
+    Keras would build these outside of the layer's name scope, and their variables would be called kernel, kernel_1.
+    """
+    if isinstance(config, dict):
+        return {key: _built_by_calls(value) for key, value in config.items() if key != "build_config"}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_built_by_calls(value) for value in config)
+    return config
+
+
+def _check_one_graph(model: Any, handle: str) -> None:
     if not hasattr(model, "input_shape") or not hasattr(model, "get_config"):
-        raise UserError(f"{handle} is not a Functional or Sequential Keras model; save it as a SavedModel instead.")
+        raise NoLayersError(
+            f"{handle} is not a Functional or Sequential Keras model; "
+            "call model.save('FOLDER', save_format='tf') and use that folder."
+        )
+
+
+def _check_one_output(model: Any, handle: str) -> None:
+    if isinstance(model.output_shape, (list, dict)):
+        raise UserError(
+            f"{handle} has several outputs {model.output_shape}; choose with features='LAYER', or join layers with "
+            "features=['LAYER', 'LAYER2']."
+        )
+
+
+def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
     shape = model.input_shape
     if isinstance(shape, (list, dict)) or len(shape) != 4:
         raise UserError(f"{handle} takes input of shape {shape}, not a batch of images; use an image model here.")
-    if isinstance(model.output_shape, (list, dict)):
-        raise UserError(f"{handle} has several outputs {model.output_shape}; name one layer with features='LAYER'.")
     return tuple(shape)
 
 
@@ -154,7 +214,7 @@ def _turn_off_randomness(layer: Any) -> None:
             setattr(layer, attribute, 0.0)
 
 
-def _structure(handle: str, model: Any) -> SourceStructure:
+def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure:
     batch_norm = {
         id(w): id(layer.weights[0]) for layer in _layers(model) if _is_batch_norm(layer) for w in layer.weights
     }
@@ -163,9 +223,7 @@ def _structure(handle: str, model: Any) -> SourceStructure:
         for weight in layer.weights:
             owner.setdefault(id(weight), layer.name)
     trainable = {id(weight) for weight in model.trainable_weights}
-    names: dict[int, str] = {}
-    for weight in _weights(model):
-        names[id(weight)] = _unused(weight.name.removesuffix(":0"), set(names.values()))
+    names = {id(weight): name for weight, name in zip(_weights(model), own_names)}
     variables = [
         SourceVariable(
             name=names[id(weight)],
@@ -180,11 +238,6 @@ def _structure(handle: str, model: Any) -> SourceStructure:
     if not variables:
         raise UserError(f"{handle} holds no variables, so there is nothing to transfer; choose a trained model.")
     return SourceStructure(handle, tuple(variables), layers=tuple(layer.name for layer in model.layers))
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    """Returns `name`, with a number where two nested models use it."""
-    return next(n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if n not in taken)
 
 
 def regularization_losses(layers: Iterable[Any], names: Mapping[int, str]) -> list[tuple[str, Any]]:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import os
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from estimator_tl.backbones.digest import file_digest
+from estimator_tl.backbones.user_code import load_code
 from estimator_tl.compat import tf
 from estimator_tl.compat.recording import Recorded, recorded
-from estimator_tl.errors import UserError, check_known, nearest
+from estimator_tl.errors import UserError, check_known
 
-_EXAMPLE = "write network='pkg.module:function' or network='path/file.py:function'"
 #: What mistakes in a network raise. Other exceptions may be TensorFlow's own way to stop a replica.
 _MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NameError, AssertionError, ImportError)
 
@@ -128,51 +120,14 @@ def load_network(spec: str) -> Network:
     Raises:
       UserError: there is none, or it takes other arguments.
     """
-    place, colon, name = str(spec).rpartition(":")
-    if not colon or not place or not name:
-        raise UserError(f"network={spec!r} names no function; {_EXAMPLE}.")
-    module = _from_file(place, spec) if place.endswith(".py") else _from_package(place, spec)
-    function = getattr(module, name, None)
-    if not callable(function):
-        public = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
-        raise UserError(f"network={spec!r}: no function {name!r} in {place}; {nearest(name, public)}")
+    code = load_code("network", spec, "function")
+    if len(code.objects) > 1:
+        raise UserError(f"network={spec!r} names several functions; name one.")
+    ((name, function),) = code.objects.items()
     try:
         inspect.signature(function).bind(None, training=False)
     except TypeError as error:
         raise UserError(
             f"network={spec!r} cannot be called as {name}(inputs, training=False) ({error}); give it these arguments."
         ) from error
-    file = os.path.abspath(inspect.getsourcefile(module) or place)
-    return Network(spec, function, file, file_digest(file))
-
-
-def _from_package(name: str, spec: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"network={spec!r} cannot be imported ({error}); check PYTHONPATH, or {_EXAMPLE}.") from error
-
-
-def _from_file(path: str, spec: str) -> ModuleType:
-    """Runs a file as a module of its own; it may import its neighbours, as a script may."""
-    file = Path(os.path.expanduser(path)).absolute()
-    if not file.is_file():
-        raise UserError(f"network={spec!r}: there is no file {path}; check the path.")
-    name = f"estimator_tl_network_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    found = importlib.util.spec_from_file_location(name, file)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    sys.path.insert(0, str(file.parent))
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(
-            f"network={spec!r}: {file} cannot be run ({type(error).__name__}: {error}); correct it."
-        ) from error
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(str(file.parent))
-    return module
+    return Network(spec, function, code.file, code.digest)

@@ -55,12 +55,12 @@ def check_keras(path: str, handle: str, allowed: bool) -> None:
     Raises:
       UserError: it holds Python code (Lambda layers are saved as marshalled code), and that was not allowed.
     """
-    found = [] if allowed else list(dict.fromkeys(_lambda_layers(_config(path))))
+    found = [] if allowed else list(dict.fromkeys(_lambda_layers(saved_config(path))))
     if found:
         raise UserError(f"{handle} holds Python code in its Lambda layers ({', '.join(found)}); {_REMEDY}.")
 
 
-def _config(path: str) -> Any:
+def saved_config(path: str) -> Any:
     """Returns the configuration that a Keras file or folder holds; None where it holds none."""
     try:
         if os.path.isdir(path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import random
 import sys
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -70,6 +71,18 @@ def rebuilding(custom_objects: Mapping[str, Any], allow_code: bool = False) -> I
             library = importlib.import_module(f"{_package()}.src.saving.serialization_lib")
             stack.enter_context(library.SafeModeScope(False))
         yield
+
+
+@contextlib.contextmanager
+def same_random_weights() -> Iterator[None]:
+    """Lets Keras's initializers draw the same values each time in the body, and in this thread only."""
+    backend = importlib.import_module(f"{_package()}.src.backend")
+    before = getattr(backend._SEED_GENERATOR, "generator", None)
+    backend._SEED_GENERATOR.generator = random.Random(0)
+    try:
+        yield
+    finally:
+        backend._SEED_GENERATOR.generator = before
 
 
 def _package() -> str:

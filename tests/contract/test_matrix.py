@@ -6,6 +6,7 @@ A representative part runs in `make test`, the whole in `make test-full`.
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -28,6 +29,11 @@ SOURCES = (
     "text_module",
     "tf1_module",
     "tf1_references",
+    "mobilenet_v2",
+    "densenet",
+    "efficientnet",
+    "resnet",
+    "vgg",
 )
 POLICIES = ("frozen", "partial", "full", "phases", "gradual")
 STRATEGIES = ("none", "mirrored", "tpu_estimator")
@@ -106,3 +112,4 @@ def test_exactly_what_the_plan_says_moves(name, policy, strategy, request, tmp_p
     steps = list(zip(states, states[1:]))
     assert [moved(*step, source.values) for step in steps] == expected
     assert [moved(*step, HEAD) for step in steps] == [HEAD] * STEPS
+    shutil.rmtree(tmp_path)  # of a large source a gigabyte

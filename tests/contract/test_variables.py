@@ -17,7 +17,18 @@ SOURCES = [
     "tf1_references",
     *(
         pytest.param(name, marks=pytest.mark.full)
-        for name in ("keras_zip", "keras_folder", "application", "keras_checkpoint", "tf1_module")
+        for name in (
+            "keras_zip",
+            "keras_folder",
+            "application",
+            "keras_checkpoint",
+            "tf1_module",
+            "mobilenet_v2",
+            "densenet",
+            "efficientnet",
+            "resnet",
+            "vgg",
+        )
     ),
 ]
 
