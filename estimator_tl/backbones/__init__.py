@@ -13,6 +13,8 @@ from estimator_tl.registry import Call, Registry, parse_call
 
 registry = Registry("backbone")
 
+_SIGNED = {"signature", "output_key"}  # arguments of what TensorFlow saved as functions
+
 __all__ = ["Backbone", "BuiltBackbone", "backbone", "registry"]
 
 
@@ -106,8 +108,8 @@ def backbone(
       sha256: the digest that the source's content must have, as `Backbone.digest` and ``inspect`` give it.
       allow_unsafe_deserialization: load what holds Python code or reads and writes files, too.
       **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),
-        `input_range` ((low, high) that the model takes), where the source allows them; for TF1 Hub modules also
-        `signature` and `output_key`, for Keras models `features`, for Keras files `drop_top` and `custom_objects`.
+        `input_range` ((low, high) that the model takes), where the source allows them; for SavedModels and TF1 Hub
+        modules also `signature` and `output_key`, for all `features`, for Keras files `drop_top` and `custom_objects`.
 
     Returns:
       A Backbone with its structure and input contract read.
@@ -135,6 +137,7 @@ def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbo
     if call is not None and call.name.startswith("keras."):
         from estimator_tl.backbones.keras_applications import keras_application
 
+        _check_no_signature(handle, kwargs)
         return keras_application(call, handle, **kwargs)
     if call is not None:
         if call.name == "checkpoint":  # its network is code that the user names anyway
@@ -142,6 +145,14 @@ def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbo
         opened: Backbone = registry.make(Call(call.name, call.args, {**kwargs, **unsafe, **call.kwargs}))
         return opened
     return _open_path(handle, {**kwargs, **unsafe})
+
+
+def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
+    for name in sorted(_SIGNED & set(kwargs)):
+        raise UserError(
+            f"{handle} is a Keras model, which has layers and no {name}; leave --backbone_{name} out, or name a layer "
+            "by features='LAYER'."
+        )
 
 
 def _as_call(handle: str) -> Call | None:
@@ -159,9 +170,10 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
 
     is_file = os.path.isfile(handle) and not handles.is_archive(handle)
     if handle.lower().endswith(keras_files.FILE_SUFFIXES) or is_file:
+        _check_no_signature(handle, kwargs)
         return keras_files.keras_file(handle, **kwargs)
     folder = handles.resolve(handle)
-    if os.path.exists(os.path.join(folder, "keras_metadata.pb")):
+    if os.path.exists(os.path.join(folder, "keras_metadata.pb")) and not _SIGNED & set(kwargs):
         from estimator_tl.backbones.safety import check_keras
 
         check_keras(folder, handle, kwargs.get("allow_unsafe_deserialization", False))

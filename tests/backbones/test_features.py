@@ -169,3 +169,14 @@ def test_a_tf1_module_of_sentences(tmp_path, capsys):
     served = tf.saved_model.load(capsys.readouterr().out.splitlines()[-1]).signatures["serving_default"]
     classes = served(text=tf.constant(["the fur and paw", "motor and brake"]))["classes"].numpy()[:, 0].tolist()
     assert classes == [b"pet", b"car"]
+
+
+def test_a_keras_model_has_no_signatures(keras_h5, application, keras_folder):
+    for handle in (keras_h5.handle, application.handle):
+        with pytest.raises(
+            UserError, match="is a Keras model, which has layers and no output_key; leave --backbone_ou"
+        ):
+            etl.backbone(handle, output_key="default")
+    signed = etl.backbone(keras_folder.handle, signature="serving_default")
+    assert signed.kind == "TF2 SavedModel"
+    np.testing.assert_allclose(features_of(signed), features_of(etl.backbone(keras_folder.handle)), rtol=1e-5)
