@@ -57,8 +57,8 @@ class Caller:
         usable = [function for function in functions if _takes(_input(function), tokens)]
         if not usable and tokens:
             raise UserError(
-                f"{handle} does not take {', '.join(_TOKENS)}; use an encoder with these inputs, or leave vocab and "
-                "preprocess out for a model that takes strings."
+                f"{handle} does not take {_TOKENS[0]}, with or without {' and '.join(_TOKENS[1:])}; use an encoder "
+                "that does, or leave vocab and preprocess out for a model that takes strings."
             )
         if any(_takes(_input(function), tokens=True) for function in functions) and not usable:
             raise UserError(
@@ -80,10 +80,8 @@ class Caller:
     @property
     def image_shape(self) -> list[int | None] | None:
         """Static shape of the pictures that the model takes, batch first; None for text."""
-        given = _input(self.functions[0])
-        if isinstance(given, Mapping):
-            return None
-        return None if given.dtype == tf.string else given.shape.as_list()
+        given = _alone(_input(self.functions[0]))
+        return None if isinstance(given, Mapping) or given.dtype == tf.string else given.shape.as_list()
 
     @property
     def token_inputs(self) -> frozenset[str]:
@@ -112,10 +110,14 @@ class Caller:
 
     def call(self, inputs: Any, training: bool) -> list[Any]:
         """Returns the outputs that are used, for a batch. Args: training: the argument, where the call has it."""
+        given = _input(self.functions[0])
+        if isinstance(inputs, Mapping):
+            inputs = {name: inputs[name] for name in given}
+        elif isinstance(given, Mapping):
+            inputs = dict.fromkeys(given, inputs)
         if self.signature is not None:
             if not isinstance(inputs, Mapping):
-                (name,) = self.functions[0].structured_input_signature[1]
-                inputs = {name: inputs}
+                inputs = dict.fromkeys(self.functions[0].structured_input_signature[1], inputs)
             return self.used(self.functions[0](**inputs))
         switch = {"training": training} if self.takes_training else {}
         return self.used(self.model(inputs, **switch, **self.arguments))
@@ -210,9 +212,15 @@ def _input(function: Any) -> Any:
     return next(iter(kwargs.values())) if len(kwargs) == 1 else kwargs
 
 
+def _alone(given: Any) -> Any:
+    """Returns the one tensor's spec of a dict that holds no other; anything else as it is."""
+    return next(iter(given.values())) if isinstance(given, Mapping) and len(given) == 1 else given
+
+
 def _takes(given: Any, tokens: bool) -> bool:
-    if isinstance(given, Mapping) or tokens:
-        return tokens and isinstance(given, Mapping) and set(given) == set(_TOKENS)
+    if tokens:
+        return isinstance(given, Mapping) and _TOKENS[0] in given and set(given) <= set(_TOKENS)
+    given = _alone(given)
     if given is None or not hasattr(given, "shape"):
         return False
     if given.dtype == tf.string:

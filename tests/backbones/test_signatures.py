@@ -8,8 +8,10 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
+from tests.backbones.test_features import features_of
 from tests.contract.test_variables import checkpoint_values
 from tests.tiny import SIZE, random_batches
+from tests.tiny_encoder import PIECES, save_encoder
 
 PICTURES = tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32)
 
@@ -119,3 +121,45 @@ def test_without_the_usual_signature(tmp_path):
         UserError, match=r"no signature 'serving_default', only \['embed'\]; name one with signature= or"
     ):
         etl.backbone(str(tmp_path))
+
+
+class TakesDict(Signed):
+    """Takes its pictures under a name."""
+
+    @tf.function(input_signature=[{"pictures": PICTURES}])
+    def __call__(self, inputs):
+        return self.embed(inputs["pictures"])["only"]
+
+
+def test_pictures_under_a_name(folders, tmp_path):
+    tf.saved_model.save(TakesDict(), str(tmp_path))
+    backbone = etl.backbone(str(tmp_path))
+    assert backbone.image_spec.shape == (SIZE, SIZE, 3)
+    np.testing.assert_array_equal(
+        features_of(backbone), features_of(etl.backbone(str(folders / "Signed"), signature="embed"))
+    )
+
+
+class WordsOnly(tf.Module):
+    """An encoder without segments."""
+
+    def __init__(self):
+        super().__init__()
+        self.vectors = tf.Variable(np.random.RandomState(0).randn(60, 4).astype("f"), name="vectors")
+
+    @tf.function
+    def __call__(self, inputs):
+        mask = tf.cast(inputs["input_mask"], tf.float32)[:, :, tf.newaxis]
+        return {"pooled_output": tf.reduce_sum(tf.gather(self.vectors, inputs["input_word_ids"]) * mask, axis=1)}
+
+
+def test_an_encoder_without_segments(tmp_path):
+    save_encoder(tmp_path)
+    model = WordsOnly()
+    given = {name: tf.TensorSpec([None, 8], tf.int32, name) for name in ("input_word_ids", "input_mask")}
+    model.__call__.get_concrete_function(given)
+    tf.saved_model.save(model, str(tmp_path / "two"))
+    handle = f"text_encoder({str(tmp_path / 'two')!r}, vocab={str(tmp_path / 'vocab.txt')!r}, seq_length=8)"
+    ids = [PIECES.index(piece) for piece in ("[CLS]", "the", "cat", "[SEP]")]
+    expected = model.vectors.numpy()[ids].sum(0)
+    np.testing.assert_allclose(features_of(etl.backbone(handle), ["the cat"])[0], expected, rtol=1e-5)
