@@ -18,6 +18,7 @@ from estimator_tl.backbones.keras_objects import missing_objects, readable
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
+from estimator_tl.compat.keras2 import sharing_objects
 from estimator_tl.errors import UserError
 from estimator_tl.specs import linear_range
 
@@ -136,7 +137,7 @@ def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserializa
     missing = missing_objects(path, custom_objects)
     try:
         with readable(path) as source:
-            model = keras.models.load_model(source, compile=False, safe_mode=not allow_unsafe_deserialization)
+            model = _read(source, safe_mode=not allow_unsafe_deserialization)
     except Exception as error:  # Keras raises whatever its parts raise
         if missing:
             raise _needs_objects(path, missing) from error
@@ -146,6 +147,23 @@ def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserializa
         ) from error
     if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
         raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
+    return model
+
+
+def _read(source: Any, safe_mode: bool) -> Any:
+    """Reads a model from what `readable` gives.
+
+    Keras seeks in the weights of a .keras file while they are packed, and so reads them over and over.
+    """
+    if not isinstance(source, str) or not zipfile.is_zipfile(source):
+        return keras.models.load_model(source, compile=False, safe_mode=safe_mode)
+    with zipfile.ZipFile(source) as archive, tempfile.TemporaryDirectory() as folder:
+        if any(name.startswith("assets/") for name in archive.namelist()):
+            return keras.models.load_model(source, compile=False, safe_mode=safe_mode)
+        config = {**json.loads(archive.read("config.json")), "compile_config": None}
+        with sharing_objects():
+            model = keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)
+        model.load_weights(archive.extract("model.weights.h5", folder))
     return model
 
 

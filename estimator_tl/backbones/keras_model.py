@@ -9,6 +9,7 @@ and are lost.
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 _BATCH_NORM = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
+_LARGE = 32 << 20  # bytes that are worth the time to have them back
 # Attributes by which Keras layers are random in training; 0 turns each off.
 _RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
 _KERAS = f"{keras.Model.__module__.partition('.')[0]}."
@@ -73,6 +75,8 @@ class KerasBackbone(Backbone):
         self._custom_objects = dict(custom_objects or {})
         self._allow_code = allow_code
         run_eagerly_apart(functools.partial(self._describe, load, features, drop_top))
+        if sum(value.nbytes for value in self._values.values()) >= _LARGE:
+            gc.collect()  # Keras models hold themselves in cycles, and their weights with them
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
         self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)

@@ -68,9 +68,18 @@ def rebuilding(custom_objects: Mapping[str, Any], allow_code: bool = False) -> I
         stack.enter_context(_own_names())
         stack.enter_context(keras.utils.custom_object_scope(objects))
         if allow_code:
-            library = importlib.import_module(f"{_package()}.src.saving.serialization_lib")
-            stack.enter_context(library.SafeModeScope(False))
+            stack.enter_context(_serialization().SafeModeScope(False))
         yield
+
+
+def sharing_objects() -> contextlib.AbstractContextManager[Any]:
+    """Makes layers that a saved model uses in several places one layer again where it is deserialized in the body."""
+    scope: contextlib.AbstractContextManager[Any] = _serialization().ObjectSharingScope()
+    return scope
+
+
+def _serialization() -> ModuleType:
+    return importlib.import_module(f"{_package()}.src.saving.serialization_lib")
 
 
 @contextlib.contextmanager
