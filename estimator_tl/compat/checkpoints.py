@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
+from estimator_tl.files import write_whole
 
 _ASSIGN_BYTES = 32 << 20
 
@@ -66,10 +66,7 @@ def _make_newest(tf: Any, model_dir: str, checkpoint: str) -> None:
     state = tf.compat.v1.train.generate_checkpoint_state_proto(
         model_dir, checkpoint, [*(path for path in paths if path != checkpoint), checkpoint]
     )
-    with tempfile.NamedTemporaryFile("w", dir=model_dir, prefix=".checkpoint.", delete=False) as stream:
-        stream.write(str(state))
-    os.chmod(stream.name, 0o644)
-    os.replace(stream.name, os.path.join(model_dir, "checkpoint"))
+    write_whole(os.path.join(model_dir, "checkpoint"), str(state))
 
 
 def aligned_saver_hook(model_dir: str, every: int) -> Any:

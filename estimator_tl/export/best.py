@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError, nearest
+from estimator_tl.files import write_whole
 
 _BEST = "best.json"
 _LOWER_IS_BETTER = ("loss", "error", "perplexity")
@@ -69,7 +68,7 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
             return None
         made = estimator.export_saved_model(export_path, self._receiver_fn, checkpoint_path=checkpoint_path)
         record = {self._metric: value, "global_step": int(eval_result["global_step"])}
-        _write_whole(Path(export_path, _BEST), json.dumps(record) + "\n")
+        write_whole(Path(export_path, _BEST), json.dumps(record) + "\n")
         return str(tf.compat.as_str_any(made))
 
     def _best(self, export_path: str) -> float | None:
@@ -78,9 +77,3 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
             return None
         value = json.loads(path.read_text()).get(self._metric)
         return None if value is None else float(value)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-        stream.write(text)
-    os.replace(stream.name, path)

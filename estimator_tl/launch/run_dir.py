@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from estimator_tl.config import ModelSpec, RunSpec
 from estimator_tl.errors import UserError
+from estimator_tl.files import write_whole
 
 _NO_PART_OF_THE_MODEL = ("backbone_sha256", "allow_unsafe_deserialization")
 _RUN, _FLAGS, _LABELS = "run.json", "flags.txt", "labels.txt"
@@ -141,11 +141,3 @@ def write(model_dir: str, record: Mapping[str, Any], labels: Sequence[str], flag
 def write_record(model_dir: str, record: Mapping[str, Any]) -> None:
     """Writes run.json."""
     write_whole(Path(model_dir, _RUN), json.dumps(record, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, never sees a part of it."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-        stream.write(text)
-    os.chmod(stream.name, 0o644)
-    os.replace(stream.name, path)
