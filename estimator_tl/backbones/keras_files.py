@@ -14,7 +14,7 @@ from typing import Any
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
 from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
-from estimator_tl.backbones.keras_objects import missing_objects, readable
+from estimator_tl.backbones.keras_objects import imported_objects, missing_objects, readable
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
@@ -135,6 +135,9 @@ def _text(value: Any) -> str:
 
 def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserialization: bool) -> Any:
     missing = missing_objects(path, custom_objects)
+    imported = [] if allow_unsafe_deserialization else imported_objects(path, custom_objects)
+    if imported:
+        raise _needs_objects(path, list(dict.fromkeys([*missing, *imported])))
     try:
         with readable(path) as source:
             model = _read(source, safe_mode=not allow_unsafe_deserialization)

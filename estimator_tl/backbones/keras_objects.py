@@ -12,6 +12,7 @@ from estimator_tl.compat import keras
 
 #: Where Keras keeps what configurations name.
 _PLACES = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "mixed_precision")
+_OF_KERAS = ("keras", "builtins", "tf_keras")
 #: What is not read for inference, and may name anything.
 _NOT_LOADED = frozenset({"training_config", "compile_config", "build_config"})
 
@@ -20,6 +21,28 @@ def missing_objects(path: str, given: Collection[str]) -> list[str]:
     """Returns the names of what a model's configuration needs beside Keras and what is given, in its order."""
     names = dict.fromkeys(_names(saved_config(path)))
     return [name for name in names if name not in given and not _is_known(name)]
+
+
+def imported_objects(path: str, given: Collection[str]) -> list[str]:
+    """Returns the names for which Keras would import modules that a model's configuration names, and run their code."""
+    return [name for name in dict.fromkeys(_imported(saved_config(path))) if name not in given]
+
+
+def _imported(config: Any) -> Iterator[str]:
+    """Yields what a configuration takes from modules that are not of Keras, but for what is registered with Keras."""
+    if isinstance(config, list):
+        for value in config:
+            yield from _imported(value)
+    if not isinstance(config, dict):
+        return
+    module, kind = config.get("module"), config.get("class_name")
+    if isinstance(module, str) and isinstance(kind, str) and module.partition(".")[0] not in (*_OF_KERAS, "tensorflow"):
+        name = config["config"] if kind == "function" and isinstance(config.get("config"), str) else kind
+        if keras.utils.get_registered_object(str(config.get("registered_name"))) is None:
+            yield name
+    for key, value in config.items():
+        if key not in _NOT_LOADED:
+            yield from _imported(value)
 
 
 def _names(config: Any) -> Iterator[str]:
@@ -34,7 +57,7 @@ def _names(config: Any) -> Iterator[str]:
         yield inner
     elif isinstance(kind, str) and not kind.startswith("__") and isinstance(inner, (dict, list)):
         module = config.get("module") or ""
-        if module.partition(".")[0] not in ("keras", "builtins", "tf_keras"):
+        if module.partition(".")[0] not in _OF_KERAS:
             registered = config.get("registered_name")
             yield registered if registered and _is_known(registered) else kind
     if isinstance(config.get("activation"), str):

@@ -20,6 +20,10 @@ _DANGEROUS = frozenset(
         "PyFunc", "PyFuncStateless", "EagerPyFunc", "DebugIdentity", "DebugIdentityV2",
     }
 )  # fmt: skip
+#: The same as functions of TensorFlow that Keras models name in their TFOpLambda layers.
+_DANGEROUS_FUNCTIONS = frozenset(
+    {"io.read_file", "io.write_file", "io.matching_files", "py_function", "numpy_function", "print"}
+)
 _REMEDY = "load it only if you trust where it comes from, with --allow_unsafe_deserialization"
 
 
@@ -55,9 +59,15 @@ def check_keras(path: str, handle: str, allowed: bool) -> None:
     Raises:
       UserError: it holds Python code (Lambda layers are saved as marshalled code), and that was not allowed.
     """
-    found = [] if allowed else list(dict.fromkeys(_lambda_layers(saved_config(path))))
+    if allowed:
+        return
+    config = saved_config(path)
+    found = list(dict.fromkeys(_lambda_layers(config)))
     if found:
         raise UserError(f"{handle} holds Python code in its Lambda layers ({', '.join(found)}); {_REMEDY}.")
+    found = sorted(set(_functions(config)) & _DANGEROUS_FUNCTIONS)
+    if found:
+        raise UserError(f"{handle} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
 
 
 def saved_config(path: str) -> Any:
@@ -104,6 +114,19 @@ def _lambda_layers(config: Any) -> Iterator[str]:
     elif isinstance(config, list):
         for value in config:
             yield from _lambda_layers(value)
+
+
+def _functions(config: Any) -> Iterator[str]:
+    """Yields the names of TensorFlow's functions that a configuration calls."""
+    if isinstance(config, dict):
+        inner = config.get("config")
+        if config.get("class_name") == "TFOpLambda" and isinstance(inner, dict):
+            yield str(inner.get("function"))
+        for value in config.values():
+            yield from _functions(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _functions(value)
 
 
 def _is_code(function: Any) -> bool:

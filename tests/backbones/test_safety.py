@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import zipfile
+
+import h5py
 import numpy as np
 import pytest
 
@@ -66,6 +71,47 @@ def test_code_in_keras_models_is_refused_unless_allowed(lambdas, name, capsys):
         session.run(tf.compat.v1.global_variables_initializer())
         spec.scaffold.init_fn(session)
         np.testing.assert_allclose(session.run(spec.predictions["features"]), expected, rtol=1e-5)
+
+
+EVIL = """
+open({marker!r}, "w").close()
+from estimator_tl.compat import keras
+
+class Evil(keras.Model):
+    pass
+"""
+
+
+def test_keras_does_not_import_what_a_file_names(keras_zip, tmp_path, monkeypatch):
+    """Importing a module runs it."""
+    marker, file = tmp_path / "imported", str(tmp_path / "model.keras")
+    (tmp_path / "evil_module.py").write_text(EVIL.format(marker=str(marker)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with zipfile.ZipFile(keras_zip.handle) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                content = json.dumps({**json.loads(content), "module": "evil_module", "class_name": "Evil"}).encode()
+            new.writestr(name, content)
+    with pytest.raises(UserError, match=r"needs Evil, which Keras does not have; say where the code is"):
+        etl.backbone(file)
+    assert not marker.exists()
+    with contextlib.suppress(UserError):  # whatever comes of it
+        etl.backbone(file, allow_unsafe_deserialization=True)
+    assert marker.exists()
+
+
+def test_functions_of_tensorflow_that_read_files(tmp_path):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    outputs = keras.layers.Conv2D(2, 1)(tf.math.abs(inputs))
+    keras.Model(inputs, outputs).save(str(tmp_path / "model.h5"))
+    assert etl.backbone(str(tmp_path / "model.h5")).structure.layers
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        config = file.attrs["model_config"]
+        assert '"math.abs"' in config
+        file.attrs["model_config"] = config.replace('"math.abs"', '"io.read_file"')
+    with pytest.raises(UserError, match=r"reads or writes files or runs code of its own \(io.read_file\)"):
+        etl.backbone(str(tmp_path / "model.h5"))
 
 
 def test_plain_keras_models_are_not_called_unsafe(keras_h5, keras_zip, keras_folder):
