@@ -170,7 +170,8 @@ def _built_by_calls(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: _built_by_calls(value) for key, value in config.items() if key != "build_config"}
     if isinstance(config, (list, tuple)):
-        return type(config)(_built_by_calls(value) for value in config)
+        values = [_built_by_calls(value) for value in config]
+        return tuple(values) if isinstance(config, tuple) else values
     return config
 
 
