@@ -9,7 +9,6 @@ and are lost.
 from __future__ import annotations
 
 import functools
-import gc
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,14 +16,13 @@ from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check
 from estimator_tl.backbones.digest import values_digest
 from estimator_tl.backbones.keras_cut import Features, cut
 from estimator_tl.compat import keras, tf
-from estimator_tl.compat.eager import run_eagerly_apart
+from estimator_tl.compat.eager import give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 _BATCH_NORM = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
-_LARGE = 32 << 20  # bytes that are worth the time to have them back
 # Attributes by which Keras layers are random in training; 0 turns each off.
 _RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
 _KERAS = f"{keras.Model.__module__.partition('.')[0]}."
@@ -75,8 +73,7 @@ class KerasBackbone(Backbone):
         self._custom_objects = dict(custom_objects or {})
         self._allow_code = allow_code
         run_eagerly_apart(functools.partial(self._describe, load, features, drop_top))
-        if sum(value.nbytes for value in self._values.values()) >= _LARGE:
-            gc.collect()  # Keras models hold themselves in cycles, and their weights with them
+        give_back(sum(value.nbytes for value in self._values.values()))
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
         self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)

@@ -25,7 +25,7 @@ from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.backbones.loading import load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
-from estimator_tl.compat.eager import run_eagerly_apart
+from estimator_tl.compat.eager import give_back, run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
@@ -71,6 +71,7 @@ class SavedModelBackbone(Backbone):
         self._features = feature_names(self.handle, features, output_key)
         self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
         run_eagerly_apart(self._describe)
+        give_back(sum(4 * variable.size for variable in self.structure.variables))
         if self._input_shape is None:
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import ctypes
+import gc
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
+_LARGE = 32 << 20  # bytes that are worth the time to have them back
+
+
+def give_back(size: int) -> None:
+    """Has the memory of models that were loaded apart, and are done with, back before a session needs it.
+
+    They hold themselves in cycles, and their weights with them; what is freed, the C library
+    keeps for the threads that had it.
+
+    Args:
+      size: bytes of their weights; small ones are left to Python.
+    """
+    if size < _LARGE:
+        return
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def run_eagerly_apart(function: Callable[[], _Result]) -> _Result:
