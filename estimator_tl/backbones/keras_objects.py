@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from estimator_tl.backbones.safety import saved_config
+from estimator_tl.backbones.safety import parts, saved_config
 from estimator_tl.compat import keras
 
 #: Where Keras keeps what configurations name.
@@ -30,41 +30,28 @@ def imported_objects(path: str, given: Collection[str]) -> list[str]:
 
 def _imported(config: Any) -> Iterator[str]:
     """Yields what a configuration takes from modules that are not of Keras, but for what is registered with Keras."""
-    if isinstance(config, list):
-        for value in config:
-            yield from _imported(value)
-    if not isinstance(config, dict):
-        return
-    module, kind = config.get("module"), config.get("class_name")
-    if isinstance(module, str) and isinstance(kind, str) and module.partition(".")[0] not in (*_OF_KERAS, "tensorflow"):
-        name = config["config"] if kind == "function" and isinstance(config.get("config"), str) else kind
-        if keras.utils.get_registered_object(str(config.get("registered_name"))) is None:
-            yield name
-    for key, value in config.items():
-        if key not in _NOT_LOADED:
-            yield from _imported(value)
+    for part in parts(config, _NOT_LOADED):
+        module, kind, inner = part.get("module"), part.get("class_name"), part.get("config")
+        if not isinstance(module, str) or not isinstance(kind, str):
+            continue
+        is_outside = module.partition(".")[0] not in (*_OF_KERAS, "tensorflow")
+        if is_outside and keras.utils.get_registered_object(str(part.get("registered_name"))) is None:
+            yield inner if kind == "function" and isinstance(inner, str) else kind
 
 
 def _names(config: Any) -> Iterator[str]:
     """Yields the classes and functions that a configuration names."""
-    if isinstance(config, list):
-        for value in config:
-            yield from _names(value)
-    if not isinstance(config, dict):
-        return
-    kind, inner = config.get("class_name"), config.get("config")
-    if kind == "function" and isinstance(inner, str):
-        yield inner
-    elif isinstance(kind, str) and not kind.startswith("__") and isinstance(inner, (dict, list)):
-        module = config.get("module") or ""
-        if module.partition(".")[0] not in _OF_KERAS:
-            registered = config.get("registered_name")
-            yield registered if registered and _is_known(registered) else kind
-    if isinstance(config.get("activation"), str):
-        yield config["activation"]
-    for key, value in config.items():
-        if key not in _NOT_LOADED:
-            yield from _names(value)
+    for part in parts(config, _NOT_LOADED):
+        kind, inner = part.get("class_name"), part.get("config")
+        if kind == "function" and isinstance(inner, str):
+            yield inner
+        elif isinstance(kind, str) and not kind.startswith("__") and isinstance(inner, (dict, list)):
+            module = part.get("module") or ""
+            if module.partition(".")[0] not in _OF_KERAS:
+                registered = part.get("registered_name")
+                yield registered if registered and _is_known(registered) else kind
+        if isinstance(part.get("activation"), str):
+            yield part["activation"]
 
 
 def _is_known(name: str) -> bool:

@@ -103,30 +103,33 @@ def _metadata_configs(folder: str) -> list[Any]:
     return found
 
 
+def parts(config: Any, without: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+    """Yields each dict of a configuration, before those that it holds, but for what is under keys of `without`."""
+    if isinstance(config, dict):
+        yield config
+        config = [value for key, value in config.items() if key not in without]
+    if isinstance(config, list):
+        for value in config:
+            yield from parts(value, without)
+
+
+def _layers(config: Any, kind: str) -> Iterator[dict[str, Any]]:
+    """Yields the settings of the layers of a kind."""
+    for part in parts(config):
+        if part.get("class_name") == kind and isinstance(part.get("config"), dict):
+            yield part["config"]
+
+
 def _lambda_layers(config: Any) -> Iterator[str]:
     """Yields the names of the Lambda layers in a configuration whose function is code rather than a name."""
-    if isinstance(config, dict):
-        inner = config.get("config")
-        if config.get("class_name") == "Lambda" and isinstance(inner, dict) and _is_code(inner.get("function")):
-            yield str(inner.get("name", "lambda"))
-        for value in config.values():
-            yield from _lambda_layers(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _lambda_layers(value)
+    for layer in _layers(config, "Lambda"):
+        if _is_code(layer.get("function")):
+            yield str(layer.get("name", "lambda"))
 
 
 def _functions(config: Any) -> Iterator[str]:
     """Yields the names of TensorFlow's functions that a configuration calls."""
-    if isinstance(config, dict):
-        inner = config.get("config")
-        if config.get("class_name") == "TFOpLambda" and isinstance(inner, dict):
-            yield str(inner.get("function"))
-        for value in config.values():
-            yield from _functions(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _functions(value)
+    return (str(layer.get("function")) for layer in _layers(config, "TFOpLambda"))
 
 
 def _is_code(function: Any) -> bool:
