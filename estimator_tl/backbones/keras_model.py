@@ -16,7 +16,7 @@ from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check
 from estimator_tl.backbones.digest import values_digest
 from estimator_tl.backbones.keras_cut import Features, cut
 from estimator_tl.compat import keras, tf
-from estimator_tl.compat.eager import give_back, run_eagerly_apart
+from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
@@ -72,19 +72,25 @@ class KerasBackbone(Backbone):
         self.pooling = check_known("pooling", pooling, POOLINGS)
         self._custom_objects = dict(custom_objects or {})
         self._allow_code = allow_code
-        run_eagerly_apart(functools.partial(self._describe, load, features, drop_top))
-        give_back(sum(value.nbytes for value in self._values.values()))
+        self._load = functools.partial(self._loaded, load, features, drop_top)
+        self._values: dict[str, Any] | None = None
+        run_eagerly_apart(self._describe)
+        give_back(sum(variable.size * 4 for variable in self.structure.variables))
         shape = self._input_shape
         height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
         self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
 
-    def _describe(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> None:
-        with rebuilding(self._custom_objects, self._allow_code):
+    def _loaded(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> Any:
+        """Returns the eager model, cut."""
+        with rebuilding(self._custom_objects, self._allow_code), freed_at_once():
             model = load()
             _check_one_graph(model, self.handle)
             if features is None and not drop_top:
                 _check_one_output(model, self.handle)
-            model = cut(model, features, drop_top, self.handle)
+            return cut(model, features, drop_top, self.handle)
+
+    def _describe(self) -> None:
+        model = self._load()
         self._input_shape = _image_shape(model, self.handle)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
@@ -96,8 +102,7 @@ class KerasBackbone(Backbone):
         self._config = _built_by_calls(model.get_config())
         model.trainable = True
         self.structure = _structure(self.handle, model, self._names(model))
-        names = [variable.name for variable in self.structure.variables]
-        self._values = dict(zip(names, [weight.numpy() for weight in _weights(model)]))
+        self._values = self._values_of(model)
         shape = model.output_shape
         self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
         self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
@@ -125,10 +130,30 @@ class KerasBackbone(Backbone):
         return model
 
     def digest(self) -> str:
-        return self._digest() if self._digest else values_digest(self._values)
+        return self._digest() if self._digest else self._values_digest
+
+    @functools.cached_property
+    def _values_digest(self) -> str:
+        return values_digest(self.values())
 
     def values(self) -> Mapping[str, Any]:
+        if self._values is None:
+            self._values = run_eagerly_apart(self._read_again)
         return self._values
+
+    def _read_again(self) -> dict[str, Any]:
+        model = self._load()
+        model.trainable = True  # as in the description, for the order
+        return self._values_of(model)
+
+    def _values_of(self, model: Any) -> dict[str, Any]:
+        names = [variable.name for variable in self.structure.variables]
+        return dict(zip(names, [weight.numpy() for weight in _weights(model)]))
+
+    def _hand_over(self) -> Mapping[str, Any]:
+        """Returns the values without keeping them: a run needs them once, and they are as large as its variables."""
+        values, self._values = self.values(), None
+        return values
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
@@ -147,7 +172,7 @@ class KerasBackbone(Backbone):
             variables=variables,
             updates=[update for layer in batch_norms for update in layer.updates],
             regularization_losses=regularization_losses(_layers(model), names),
-            initial_values=self.values,
+            initial_values=self._hand_over,
         )
 
     def _match(self, weights: list[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from estimator_tl.errors import UserError
 from estimator_tl.specs import INPUT_PLACE
 
 _STOP = "signal_early_stopping/STOP"
-_READ_BYTES = 64 << 20
+_READ_BYTES = 16 << 20
 
 
 class FrozenVariablesChangedError(RuntimeError):

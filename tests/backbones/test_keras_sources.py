@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -439,3 +441,21 @@ def test_random_weights_are_the_same_each_time_and_cannot_be_pinned():
     keras.utils.set_random_seed(3)
     etl.backbone(handle)  # leaves the program's own random numbers alone
     np.testing.assert_array_equal(keras.initializers.GlorotUniform()((2, 2)).numpy(), expected)
+
+
+def test_a_run_that_has_its_values_keeps_no_second_copy_of_them(tmp_path, keras_h5):
+    backbone = etl.backbone(keras_h5.handle)
+    before = {name: value.copy() for name, value in backbone.values().items()}
+    held = [weakref.ref(value) for value in backbone.values().values()]
+    given, _ = one_step(backbone, "frozen", tmp_path / "run")
+    gc.collect()
+    assert [reference() for reference in held] == [None] * len(held)
+    assert_same(given, before)
+    assert_same(backbone.values(), before)  # read again
+
+
+def test_further_runs_of_a_backbone_begin_with_the_same_values(tmp_path, keras_h5):
+    backbone = etl.backbone(keras_h5.handle)
+    first, _ = one_step(backbone, "full", tmp_path / "one")
+    second, _ = one_step(backbone, "full", tmp_path / "two")
+    assert_same(second, first)
