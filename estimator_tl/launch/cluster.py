@@ -173,36 +173,39 @@ def parse_jobs(text: str) -> dict[str, int]:
 
 
 def from_slurm(jobs: Mapping[str, int], port_base: int, environment: Mapping[str, str]) -> Cluster:
-    """Asks TensorFlow's SlurmClusterResolver which task this is; tasks are counted in the order of `jobs`.
+    """Reads the variables of a Slurm step, whose tasks are counted in the order of `jobs`.
 
     Args:
-      jobs: from `parse_jobs`; their sum is the number of tasks of the Slurm step.
+      jobs: from `parse_jobs`; their sum is the number of tasks of the step.
       port_base: the first port; each further task of a node takes the next one.
       environment: with the variables that srun sets.
 
     Raises:
       UserError: this is no Slurm step, or one with another number of tasks.
     """
-    missing = [name for name in ("SLURM_PROCID", "SLURM_STEP_NODELIST") if name not in environment]
+    names = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
+    missing = [name for name in names if name not in environment]
     if missing:
         raise UserError(f"--slurm_jobs is given, but {missing[0]} is not set; start the program with srun.")
-    tasks = environment.get("SLURM_STEP_NUM_TASKS")
-    if tasks and int(tasks) != sum(jobs.values()):
-        listed = ", ".join(f"{job}:{count}" for job, count in jobs.items())
-        raise UserError(
-            f"--slurm_jobs={listed} has {sum(jobs.values())} tasks, the Slurm step {tasks}; make them equal."
-        )
-    from estimator_tl.compat import tf
+    from estimator_tl.compat.slurm import hosts_of_tasks
 
-    # It counts tasks by GPUs, of which a node may have none; which of them a task sees is srun's to say.
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        dict(jobs), port_base, gpus_per_node=sum(jobs.values()), gpus_per_task=1, auto_set_gpu=False
-    )
-    described = resolver.cluster_spec().as_dict()
-    job, index = resolver.get_task_info()
-    return _normalized(
-        {name: _addresses(name, given, "Slurm") for name, given in described.items()}, job, index, "Slurm"
-    )
+    rank, nodes, tasks = (environment[name] for name in names)
+    try:
+        hosts = hosts_of_tasks(nodes, tasks)
+    except ValueError as error:
+        raise UserError(f"Slurm's variables cannot be read: {error}; start the program with srun.") from error
+    if len(hosts) != sum(jobs.values()):
+        listed = ",".join(f"{job}:{count}" for job, count in jobs.items())
+        raise UserError(
+            f"--slurm_jobs={listed} has {sum(jobs.values())} tasks, the Slurm step {len(hosts)}; make them equal."
+        )
+    of_jobs = [(job, index) for job, count in jobs.items() for index in range(count)]
+    used: Counter[str] = Counter()
+    described: dict[str, dict[int, str]] = {job: {} for job in jobs}
+    for (job, index), host in zip(of_jobs, hosts):
+        described[job][index] = f"{host}:{port_base + used[host]}"
+        used[host] += 1
+    return _normalized(described, *of_jobs[_index(rank, "SLURM_PROCID")], "Slurm")
 
 
 def _normalized(given: Mapping[str, Mapping[int, str]], job: str, index: int, source: str) -> Cluster:

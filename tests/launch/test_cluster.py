@@ -97,24 +97,31 @@ def test_classic_flags():
     assert from_hosts(["b:1"], [], "chief", 0, ["a:1"]).is_chief
 
 
-def test_slurm(monkeypatch):
-    """The variables of a step of four tasks on two nodes."""
-    step = {
-        "SLURM_PROCID": "2",
-        "SLURM_STEP_NODELIST": "n[1-2]",
-        "SLURM_STEP_NUM_TASKS": "4",
-        "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    for name, value in step.items():
-        monkeypatch.setenv(name, value)
-    cluster = from_slurm(parse_jobs("chief:1,worker:2,evaluator:1"), 8888, step)
-    assert cluster.tasks == {"chief": {0: "n1:8888"}, "worker": {0: "n1:8889", 1: "n2:8888"}}
-    assert (cluster.job, cluster.index, cluster.evaluator) == ("worker", 1, "n2:8889")
-    with pytest.raises(UserError, match="has 3 tasks, the Slurm step 4; make them equal"):
-        from_slurm(parse_jobs("chief:1,worker:2"), 8888, step)
-    with pytest.raises(UserError, match="SLURM_PROCID is not set; start the program with srun"):
-        from_slurm(parse_jobs("worker:2"), 8888, {})
+STEP = {
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NODELIST": "n[2,10]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+}
+
+
+def test_slurm():
+    """A step of four tasks on two nodes, whose names are not in the order of the alphabet."""
+    cluster = from_slurm(parse_jobs("chief:1,worker:2,evaluator:1"), 8888, STEP)
+    assert cluster.tasks == {"chief": {0: "n2:8888"}, "worker": {0: "n2:8889", 1: "n10:8888"}}
+    assert (cluster.job, cluster.index, cluster.evaluator) == ("worker", 1, "n10:8889")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "step", "message"),
+    [
+        ("chief:1,worker:2", STEP, "--slurm_jobs=chief:1,worker:2 has 3 tasks, the Slurm step 4; make them equal"),
+        ("worker:4", {}, "SLURM_PROCID is not set; start the program with srun"),
+        ("worker:4", {**STEP, "SLURM_STEP_NODELIST": "n[1"}, "Slurm's variables cannot be read: Invalid hostlist"),
+    ],
+)
+def test_slurm_steps_that_do_not_fit(jobs, step, message):
+    with pytest.raises(UserError, match=message):
+        from_slurm(parse_jobs(jobs), 8888, step)
 
 
 def test_people_can_read_it():
