@@ -5,6 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Stopped by a signal after saving. Kubernetes TFJob's policy `ExitCode` starts a task again from 128 on.
+STOPPED_EXIT_CODE = 143
+#: Lost the tasks that it works with, or makes no step any more: to be started again. TFJob calls it user-defined.
+STALLED_EXIT_CODE = 138
+
 
 class UserError(ValueError):
     """Something the user can fix: a flag, a file, a data set, a source.
@@ -14,6 +19,10 @@ class UserError(ValueError):
     """
 
     exit_code = 2
+
+
+class LostPeersError(RuntimeError):
+    """The tasks that this one works with are gone, or never came; it asks to be started again by leaving with 138."""
 
 
 def check_known(kind: str, value: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from estimator_tl.cli.command import Command, CommandFlags, define_common
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import STALLED_EXIT_CODE, LostPeersError, UserError, nearest
 
 # Command -> one line about it; the module of the same name is imported when it is called.
 COMMANDS = {
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except LostPeersError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return STALLED_EXIT_CODE
     except KeyboardInterrupt:
         print("error: interrupted; the last checkpoint is kept, run the same command to go on.", file=sys.stderr)
         return 130

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
+from estimator_tl.cli.cluster_flags import cluster_of, define_cluster
 from estimator_tl.cli.command import Command, CommandFlags
-from estimator_tl.errors import UserError
+from estimator_tl.cli.launch_flags import define_evaluation, define_launch, settings_of
+from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
 
 _MODEL, _DATA, _TRAINING, _OUTPUT = "Model", "Data", "Training", "Output"
 
@@ -58,6 +61,9 @@ def define(command: CommandFlags) -> None:
     command.integer(_OUTPUT, "keep_checkpoint_max", 5, "how many checkpoints to keep; 0 keeps all.")
     command.integer(_OUTPUT, "save_summary_steps", 100, "steps between TensorBoard summaries.")
     command.string(_OUTPUT, "export_dir", None, "export the trained model there, for TF Serving.")
+    define_evaluation(command)
+    define_cluster(command)
+    define_launch(command)
 
 
 def define_model(command: CommandFlags) -> None:
@@ -141,7 +147,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     refuse_arguments("train", arguments)
     if not values.model_dir:
         raise UserError("no --model_dir given; say where to keep the run.")
-    from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
+    from estimator_tl.config import DataSpec, EvaluationSpec, LaunchSpec, ModelSpec, RunSpec, TrainingSpec
 
     fraction = values.validation_fraction
     if fraction is None:
@@ -162,18 +168,27 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
             values.warm_start_from,
             values.allow_plan_change,
         ),
+        EvaluationSpec(**settings_of(EvaluationSpec, values)),
+        LaunchSpec(**settings_of(LaunchSpec, values)),
     )
+    cluster = cluster_of(values, os.environ)
     from estimator_tl.launch.progress import metrics_text
     from estimator_tl.launch.run_dir import check_writable
     from estimator_tl.launch.training import train
 
     if values.export_dir:
         check_writable(values.export_dir)
-    outcome = train(spec, values.model_dir, command.text(leave_out=("debug", "help", "flagfile", "allow_plan_change")))
+    flags_text = command.text(leave_out=("debug", "help", "flagfile", "allow_plan_change"))
+    outcome = train(spec, values.model_dir, flags_text, cluster=cluster)
     if outcome.metrics:
         print(f"step {outcome.global_step}: {metrics_text(outcome.metrics)}")
+    if outcome.stop:
+        print(f"stopped at step {outcome.global_step}: {outcome.stop.reason}", file=sys.stderr)
+        if outcome.stop.resumes:
+            print("the checkpoint is saved; run the same command to go on", file=sys.stderr)
+            return STOPPED_EXIT_CODE
     print(f"{outcome.steps} steps in {outcome.seconds:.1f} s; run kept in {values.model_dir}")
-    if values.export_dir:
+    if values.export_dir and (cluster is None or cluster.is_chief):
         from estimator_tl.cli.export import export
 
         print(f"exported to {export(values.model_dir, values.export_dir)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
@@ -69,14 +69,14 @@ def _make_newest(tf: Any, model_dir: str, checkpoint: str) -> None:
     write_whole(os.path.join(model_dir, "checkpoint"), str(state))
 
 
-def aligned_saver_hook(model_dir: str, every: int) -> Any:
+def aligned_saver_hook(model_dir: str, every: int, listeners: Sequence[Any] = ()) -> Any:
     """Returns a CheckpointSaverHook that saves at the multiples of `every`, beside the first step and the last.
 
     TensorFlow's own counts from where a session began, so that a run which stops
     and goes on, or is trained phase by phase, would be saved at other steps.
     """
     tf = load_tensorflow()
-    hook = tf.compat.v1.train.CheckpointSaverHook(model_dir, save_steps=every)
+    hook = tf.compat.v1.train.CheckpointSaverHook(model_dir, save_steps=every, listeners=list(listeners))
 
     class AlignedTimer(tf.compat.v1.train.SecondOrStepTimer):  # type: ignore[misc,name-defined]
         """Triggers once a multiple of `every` was reached since it last did."""

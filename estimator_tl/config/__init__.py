@@ -1,5 +1,7 @@
 """What a run is: settings as immutable values, checked once and saved with the run."""
 
+from estimator_tl.config.evaluation_spec import EvaluationSpec
+from estimator_tl.config.launch_spec import LaunchSpec
 from estimator_tl.config.run_spec import DataSpec, ModelSpec, RunSpec, TrainingSpec
 
-__all__ = ["DataSpec", "ModelSpec", "RunSpec", "TrainingSpec"]
+__all__ = ["DataSpec", "EvaluationSpec", "LaunchSpec", "ModelSpec", "RunSpec", "TrainingSpec"]

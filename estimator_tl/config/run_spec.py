@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from estimator_tl.config.evaluation_spec import EvaluationSpec
+from estimator_tl.config.launch_spec import LaunchSpec
 from estimator_tl.errors import UserError
 from estimator_tl.registry import absolute_paths
 
@@ -115,6 +117,8 @@ class RunSpec:
     model: ModelSpec
     data: DataSpec
     training: TrainingSpec
+    evaluation: EvaluationSpec = dataclasses.field(default_factory=EvaluationSpec)
+    launch: LaunchSpec = dataclasses.field(default_factory=LaunchSpec)
 
     def to_json(self) -> dict[str, Any]:
         """Returns nested plain values, as run.json keeps them."""
@@ -123,4 +127,10 @@ class RunSpec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunSpec:
         """Returns the RunSpec that `to_json` described."""
-        return cls(ModelSpec(**values["model"]), DataSpec(**values["data"]), TrainingSpec(**values["training"]))
+        return cls(
+            ModelSpec(**values["model"]),
+            DataSpec(**values["data"]),
+            TrainingSpec(**values["training"]),
+            EvaluationSpec(**values.get("evaluation", {})),
+            LaunchSpec(**values.get("launch", {})),
+        )

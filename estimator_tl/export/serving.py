@@ -49,6 +49,11 @@ def text_receiver_fn() -> Callable[[], Any]:
     return receiver
 
 
+def receiver_fn_of(spec: InputSpec) -> Callable[[], Any]:
+    """Returns the serving_input_receiver_fn of a model that takes this input."""
+    return text_receiver_fn() if isinstance(spec, TextSpec) else image_receiver_fn(spec)
+
+
 def export_saved_model(trained: Any, export_dir: str, spec: InputSpec, labels: Sequence[str] = ()) -> str:
     """Exports an Estimator as ``export_dir/VERSION``, a SavedModel for TF Serving.
 
@@ -69,8 +74,7 @@ def export_saved_model(trained: Any, export_dir: str, spec: InputSpec, labels: S
             label_file = Path(folder, "labels.txt")
             label_file.write_text("".join(f"{label}\n" for label in labels))
             extra = {"labels.txt": str(label_file)} if labels else None
-            receiver_fn = text_receiver_fn() if isinstance(spec, TextSpec) else image_receiver_fn(spec)
-            path = trained.export_saved_model(export_dir, receiver_fn, assets_extra=extra)
+            path = trained.export_saved_model(export_dir, receiver_fn_of(spec), assets_extra=extra)
     except (OSError, tf.errors.OpError) as error:
         if isinstance(error, (OSError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
             raise UserError(

@@ -93,7 +93,7 @@ class DataSource(abc.ABC):
           epochs: how often to repeat in training; None for ever.
 
         Under an Estimator, which gives it its RunConfig, training begins with the batch of the newest checkpoint's
-        step: a run that goes on sees what it would have seen.
+        step: a run that goes on sees what it would have seen. The tasks of a cluster share the batches among them.
 
         Raises:
           UserError: the source takes something else.
@@ -107,10 +107,14 @@ class DataSource(abc.ABC):
             return functools.partial(pipeline.evaluation_dataset, examples, spec, batch_size)
 
         def input_fn(config: Any = None, input_context: Any = None) -> Any:
-            replicas = getattr(input_context, "num_replicas_in_sync", 1)
-            pipelines = getattr(input_context, "num_input_pipelines", 1)
-            number = getattr(input_context, "input_pipeline_id", 0)
-            first = pipeline.latest_step(getattr(config, "model_dir", None)) * replicas
+            step = pipeline.latest_step(getattr(config, "model_dir", None))
+            if input_context is not None:
+                pipelines, number = input_context.num_input_pipelines, input_context.input_pipeline_id
+                first = step * input_context.num_replicas_in_sync
+            else:  # each worker of a cluster with parameter servers makes steps of its own
+                pipelines = max(getattr(config, "num_worker_replicas", 1), 1)
+                number = getattr(config, "global_id_in_cluster", 0) or 0
+                first = step
             return pipeline.training_dataset(examples, spec, batch_size, seed, epochs, first, shard=(pipelines, number))
 
         return input_fn

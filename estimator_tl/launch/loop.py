@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.compat.checkpoints import aligned_saver_hook
+from estimator_tl.launch.evaluation import Evaluator, Metrics
+from estimator_tl.launch.stopping import EvaluationStopped, StopHook, StopRequests
 from estimator_tl.tuning import VariablePlan
-
-Metrics = dict[str, float]
 
 
 def stretches(plan: VariablePlan, before: int, total: int) -> Iterator[tuple[int | None, int]]:
@@ -24,69 +25,94 @@ def stretches(plan: VariablePlan, before: int, total: int) -> Iterator[tuple[int
             yield number, end
 
 
-class Evaluation(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
-    """Evaluates the checkpoints of multiples of a number of steps, and the last.
+def saver_hook(model_dir: str, steps: int, secs: int | None, listeners: Sequence[Any] = ()) -> Any:
+    """Returns the hook that saves: at the multiples of `steps`, or every so many seconds."""
+    if secs:
+        return tf.compat.v1.train.CheckpointSaverHook(model_dir, save_secs=secs, listeners=list(listeners))
+    return aligned_saver_hook(model_dir, steps, listeners)
 
-    Attributes:
-      metrics: of the last evaluation; None before the first.
-    """
 
-    def __init__(self, evaluate: Callable[[], Any], every: int, before: int, total: int):
-        """Args: evaluate: gives metrics. every: steps. before, total: the global steps where training begins and ends.
+class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
+    """Evaluates the checkpoints of multiples of a number of steps, or all, and that of the last step."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        requests: StopRequests,
+        before: int,
+        total: int,
+        every: int | None = None,
+        throttle_secs: float = 0.0,
+    ):
+        """Prepares evaluation.
 
         No checkpoint is evaluated twice, as each phase saves where the one before it ended.
+
+        Args:
+          evaluator: does it.
+          requests: told when the evaluation's rules end training.
+          before: the global step where training begins.
+          total: the one where it ends.
+          every: steps; None for every checkpoint.
+          throttle_secs: at least between two evaluations, but for the last.
         """
-        self._evaluate, self._every, self._total = evaluate, every, total
-        self._seen = before
-        self.metrics: Metrics | None = None
+        self._evaluator, self._requests = evaluator, requests
+        self._total, self._every, self._throttle = total, every, throttle_secs
+        self._seen, self._began = before, -float("inf")
 
     def after_save(self, session: Any, global_step_value: int) -> None:
         del session
         step = int(global_step_value)
-        if step > self._seen and (step % self._every == 0 or step == self._total):
-            self._seen = step
-            self.run()
+        if step <= self._seen or (self._requests.stop and self._requests.stop.resumes):
+            return
+        due = self._every is None or step % self._every == 0
+        if step == self._total or (due and time.monotonic() - self._began >= self._throttle):
+            self._seen, self._began = step, time.monotonic()
+            reason = self._evaluator.evaluate()
+            if reason:
+                self._requests.ask(reason, resumes=False)
 
-    def run(self) -> Metrics:
-        """Evaluates the newest checkpoint."""
-        self.metrics = {name: float(value) for name, value in self._evaluate().items()}
-        return self.metrics
+    def is_behind(self, step: int) -> bool:
+        """True where the checkpoint of a step was not evaluated."""
+        return step > self._seen or self._evaluator.metrics is None
 
 
 def train_and_evaluate(
     make_estimator: Callable[[int | None], Any],
     train_input: Callable[..., Any],
-    evaluate: Callable[[Any], Any] | None,
+    evaluation: EvaluationListener | None,
     parts: Sequence[tuple[int | None, int]],
-    every: int,
-    before: int,
+    make_saver: Callable[[Sequence[Any]], Any],
     hooks: Sequence[Any],
-) -> Metrics:
+    requests: StopRequests,
+) -> None:
     """Trains what is left of a run.
 
     Args:
       make_estimator: returns the Estimator of one phase; all are of one model_dir.
       train_input: begins with the batch of the global step at which it is called.
-      evaluate: takes an Estimator and gives metrics; None for no evaluation.
+      evaluation: of checkpoints; None for no evaluation.
       parts: from `stretches`.
-      every: steps between checkpoints, each of which is evaluated.
-      before: the global step at which the call begins.
-      hooks: further hooks, used in each part.
-
-    Returns:
-      The metrics of the last evaluation; empty without evaluation.
+      make_saver: returns the hook that saves, given its listeners.
+      hooks: further hooks, used in each part, before the saver's.
+      requests: what may end training early.
     """
-    first = make_estimator(parts[0][0] if parts else None)
-    total = parts[-1][1] if parts else before
-    evaluation = evaluate and Evaluation(lambda: evaluate(first), every, before, total)
-    for index, (phase, end) in enumerate(parts):
-        model = first if index == 0 else make_estimator(phase)
-        model.train(
-            train_input,
-            max_steps=end,
-            hooks=[aligned_saver_hook(model.model_dir, every), *hooks],
-            saving_listeners=[evaluation] if evaluation else None,
-        )
-    if not evaluation:
-        return {}
-    return evaluation.run() if evaluation.metrics is None else evaluation.metrics
+    listeners = [evaluation] if evaluation else []
+    for phase, end in parts:
+        try:
+            make_estimator(phase).train(
+                train_input, max_steps=end, hooks=[*hooks, StopHook(requests), make_saver(listeners)]
+            )
+        except EvaluationStopped:
+            return
+        if requests.stop:
+            return
+
+
+def finish(evaluator: Evaluator, evaluation: EvaluationListener, step: int) -> Metrics:
+    """Evaluates the last checkpoint, where that was not done, does the final exports, and returns the metrics."""
+    if evaluation.is_behind(step):
+        evaluator.evaluate()
+    evaluator.finish()
+    assert evaluator.metrics is not None
+    return evaluator.metrics

@@ -10,9 +10,9 @@ from estimator_tl import backbones, heads, inputs
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
 from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
-from estimator_tl.errors import UserError
 from estimator_tl.inputs import DataSource
 from estimator_tl.launch import plan_change, run_dir
+from estimator_tl.launch.run_config import described
 from estimator_tl.model_fn import make_model_fn
 from estimator_tl.optimization import optimizers
 from estimator_tl.tuning import VariablePlan
@@ -57,7 +57,7 @@ def open_run(model_dir: str) -> OpenRun:
     run_dir.latest_checkpoint(model_dir)
     source = open_backbone(saved.spec.model)
     function = build_model_fn(saved.spec, source, saved.labels, None)
-    config = run_config(model_dir, saved.spec.training)
+    config = local_config(model_dir, saved.spec.training)
     return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}))
 
 
@@ -91,32 +91,21 @@ def build_model_fn(
     )
 
 
-def check_single_process() -> None:
-    """Checks that no cluster is described.
-
-    Phases are trained one after the other, each by a call of its own. In a cluster the evaluator would stop at the
-    end of the first, and no process could start its server again for the second.
-
-    Raises:
-      UserError: TF_CONFIG describes a cluster.
-    """
-    if estimator.RunConfig().cluster_spec:
-        raise UserError(
-            "TF_CONFIG describes a cluster, but train runs in one process; unset it, or use etl.make_model_fn and "
-            "train_and_evaluate in a program of your own, whose graph serves all phases."
-        )
+def config_fields(training: TrainingSpec, save_checkpoints_steps: int | None = None) -> dict[str, Any]:
+    """Returns the arguments of a RunConfig that a run's settings of training say."""
+    return {
+        "tf_random_seed": training.seed,
+        "save_checkpoints_steps": save_checkpoints_steps or training.save_checkpoints_steps or 1000,
+        "keep_checkpoint_max": training.keep_checkpoint_max,
+        "save_summary_steps": training.save_summary_steps,
+        "log_step_count_steps": training.save_summary_steps,
+    }
 
 
-def run_config(model_dir: str, training: TrainingSpec, save_checkpoints_steps: int | None = None) -> Any:
-    """Returns the RunConfig of one local process."""
-    return estimator.RunConfig(
-        model_dir=model_dir,
-        tf_random_seed=training.seed,
-        save_checkpoints_steps=save_checkpoints_steps or training.save_checkpoints_steps or 1000,
-        keep_checkpoint_max=training.keep_checkpoint_max,
-        save_summary_steps=training.save_summary_steps,
-        log_step_count_steps=training.save_summary_steps,
-    )
+def local_config(model_dir: str, training: TrainingSpec) -> Any:
+    """Returns the RunConfig of one process by itself, whatever cluster it may be in."""
+    with described(None):
+        return estimator.RunConfig(model_dir=model_dir, **config_fields(training))
 
 
 def training_data(data: DataSpec) -> DataSource:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import estimator_tl
-from estimator_tl.backbones import Backbone
-from estimator_tl.backbones.warm_start import WarmStart, warm_start
 from estimator_tl.compat import estimator, tf
-from estimator_tl.compat.versions import installed_versions
 from estimator_tl.config import RunSpec
-from estimator_tl.errors import UserError
+from estimator_tl.export import make_exporters
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
-from estimator_tl.launch import loop, plan_change, run_dir, session
-from estimator_tl.launch.progress import ProgressHook, show_evaluation
-from estimator_tl.tuning import VariablePlan
-
-_EVALUATIONS = 10
+from estimator_tl.launch import loop, plan_change, rendezvous, run_dir, session, tasks
+from estimator_tl.launch.cluster import Cluster
+from estimator_tl.launch.evaluation import Evaluator
+from estimator_tl.launch.preparation import Prepared, prepare
+from estimator_tl.launch.progress import ProgressHook
+from estimator_tl.launch.run_config import make_run_config
+from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopRequests, stopping_at_signals
+from estimator_tl.launch.strategy import Distribution, distribution_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,49 +29,28 @@ class Outcome:
     """What a call of `train` did.
 
     Attributes:
-      metrics: of the last evaluation; empty where there is no evaluation data.
+      metrics: of the last evaluation; empty where this process made none.
       global_step: the step reached.
-      steps: how many of them this call made.
+      steps: how many of them the run has made since this call began.
       seconds: what they took, with evaluations.
+      stop: why training ended before its last step; None where it did not.
     """
 
     metrics: dict[str, float]
     global_step: int
     steps: int
     seconds: float
+    stop: Stop | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Prepared:
-    """A run that may begin: all that can be wrong with its settings has been looked at, and nothing written.
-
-    Attributes:
-      data: the examples.
-      evaluation: the data and its part to evaluate on, if there is one.
-      plan: what moves, and when.
-      before: the global step at which this call begins.
-      total: the one at which it ends.
-      every: steps between checkpoints.
-      changed_at: the global step at which this call changes the plan; None where it does not.
-      model_fn: takes `only_phase` as a keyword.
-      record: for run.json.
-    """
-
-    data: DataSource
-    evaluation: tuple[DataSource, str] | None
-    source: Backbone
-    plan: VariablePlan
-    before: int
-    total: int
-    every: int
-    changed_at: int | None
-    train_input: Callable[..., Any]
-    model_fn: Callable[..., Any]
-    record: dict[str, Any]
-
-
-def train(spec: RunSpec, model_dir: str, flags_text: str = "", hooks: Sequence[Any] = ()) -> Outcome:
-    """Trains a run, or continues it, and evaluates it.
+def train(
+    spec: RunSpec,
+    model_dir: str,
+    flags_text: str = "",
+    hooks: Sequence[Any] = (),
+    cluster: Cluster | None = None,
+) -> Outcome:
+    """Trains a run, or continues it, and evaluates it; or does the part of this task of a cluster.
 
     Everything that can be wrong with the settings is found before the first
     file is written.
@@ -85,196 +60,165 @@ def train(spec: RunSpec, model_dir: str, flags_text: str = "", hooks: Sequence[A
       model_dir: the run directory.
       flags_text: the flags that made `spec`, kept as flags.txt.
       hooks: further SessionRunHooks for training.
+      cluster: that this process belongs to; None for one process.
 
     Raises:
       UserError: something is wrong with the settings, the data or the source.
+      LostPeersError: other tasks did not come, or are gone.
     """
-    run = _prepare(spec, model_dir)
-    if run.changed_at is not None:
-        _change_plan(run, model_dir)
-    run_dir.write(model_dir, run.record, run.data.labels, flags_text)
-    if spec.training.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    started = time.monotonic()
-    with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
-        metrics = _train_and_evaluate(run, spec, model_dir, hooks)
+    requests = StopRequests(spec.launch.max_run_hours)
+    distribution = distribution_of(spec.launch, cluster)
+    distribution.batch_of_replica(spec.training.batch_size)
+    if distribution.kind == "multi_worker_mirrored":
+        # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
+        tf.compat.v1.disable_eager_execution()
+    follower = None
+    if cluster and cluster.job != "chief":
+        follower = rendezvous.Follower(model_dir, cluster, spec.to_json(), spec.launch.cluster_wait_secs)
+    with stopping_at_signals(requests):
+        if follower:
+            follower.join()
+            if cluster and cluster.job == "ps":
+                return _serve(spec, model_dir, cluster, distribution, requests, follower)
+        run = prepare(spec, model_dir, distribution, tells=follower is None)
+        if not follower:
+            _write_beginning(run, model_dir, flags_text)
+        if spec.training.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        started = time.monotonic()
+        with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
+            work = _Work(spec, run, model_dir, distribution, cluster, requests, list(hooks))
+            metrics = work.do(follower)
     reached = latest_step(model_dir)
-    outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started)
-    run.record["result"] = dataclasses.asdict(outcome)
-    run_dir.write_record(model_dir, run.record)
+    outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, _early(requests))
+    if not follower:
+        run.record["result"] = dataclasses.asdict(outcome)
+        run_dir.write_record(model_dir, run.record)
     return outcome
 
 
-def _prepare(spec: RunSpec, model_dir: str) -> _Prepared:
-    session.check_single_process()
-    data = session.training_data(spec.data)
-    examples = data.examples("train")
-    _check_classes(data, examples.labels)
-    evaluation = _evaluation_data(spec, data)
-    source = session.open_backbone(spec.model)
-    total = spec.training.total_steps(len(examples))
-    digest = source.digest()
-    saved = run_dir.check_continuable(
-        model_dir, spec.model, data.labels, digest, plan_change.FIELDS, spec.training.allow_plan_change
-    )
-    before = latest_step(model_dir)
-    earlier = plan_change.history(saved, spec.model, before)
-    plan = plan_change.plan_of(source.structure, spec.model, earlier)
-    start = _warm_start(spec, data.labels, digest)
-    train_input = data.input_fn(
-        source.input_spec, spec.training.batch_size, "train", training=True, seed=spec.training.seed
-    )
-    model_fn = functools.partial(
-        session.build_model_fn,
-        spec,
-        source,
-        data.labels,
-        total,
-        plan,
-        show_plan=_shows_plan_once(),
-        warm_start_from=start,
-        recalibrate_on=train_input if spec.model.batch_norm == "recalibrate" else None,
-    )
-    model_fn()  # raises what is wrong with the settings
-    if start:
-        start.check_honoured(model_dir)
-    run_dir.check_writable(model_dir)
-    _tell(data, model_dir, before, total, start if not before else None)
-    _tell_length(len(examples), spec.training.batch_size, before, total)
-    known = saved.record if saved else {}
-    record = _record(spec, data, digest, max(total, before))
-    record["earlier"] = [item.to_json() for item in earlier]
-    record["warm_start"] = start.checkpoint if start else known.get("warm_start")
-    return _Prepared(
-        data=data,
-        evaluation=evaluation,
-        source=source,
-        plan=plan,
-        before=before,
-        total=total,
-        every=_checkpoint_steps(spec, total, len(examples)),
-        changed_at=before if len(earlier) > len(known.get("earlier", ())) else None,
-        train_input=train_input,
-        model_fn=model_fn,
-        record=record,
-    )
-
-
-def _train_and_evaluate(run: _Prepared, spec: RunSpec, model_dir: str, hooks: Sequence[Any]) -> dict[str, float]:
-    config = session.run_config(model_dir, spec.training, run.every)
-    batch = spec.training.batch_size
-    evaluate = None
-    if run.evaluation:
-        eval_input = run.evaluation[0].input_fn(run.source.input_spec, batch, run.evaluation[1])
-
-        def evaluate(model: Any) -> Any:
-            metrics = model.evaluate(eval_input)
-            show_evaluation(metrics)
-            return metrics
-
-    return loop.train_and_evaluate(
-        lambda phase: estimator.Estimator(run.model_fn(only_phase=phase), model_dir, config, params={}),
-        run.train_input,
-        evaluate,
-        list(loop.stretches(run.plan, run.before, run.total)),
-        run.every,
-        run.before,
-        [ProgressHook(run.total, batch), *hooks],
-    )
-
-
-def _warm_start(spec: RunSpec, labels: tuple[str, ...], digest: str) -> WarmStart | None:
-    """Returns where the run begins, with the head of that run only where it is the same for the same classes."""
-    path = spec.training.warm_start_from
-    if not path:
-        return None
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    if not run_dir.is_run(folder):
-        return warm_start(path, head=False)
-    saved = run_dir.read(folder)
-    if saved.record["backbone_digest"] != digest:
-        raise UserError(
-            f"{path} is a run of another backbone ({saved.spec.model.backbone}, {saved.record['backbone_digest']}), "
-            f"not of {spec.model.backbone} ({digest}); warm-start from a run of the same backbone."
-        )
-    return warm_start(path, head=saved.labels == labels and saved.spec.model.head == spec.model.head)
-
-
-def _change_plan(run: _Prepared, model_dir: str) -> None:
-    """Makes the run's newest checkpoint one that the changed plan can go on from, and says so."""
-    new = plan_change.adopt_checkpoint(run.model_fn(), run.train_input, model_dir)
-    listed = f"{len(new)} slot variables begin empty" if new else "no new slot variables"
-    print(f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {listed}", file=sys.stderr)
-
-
-def _tell(data: DataSource, model_dir: str, before: int, total: int, start: WarmStart | None) -> None:
-    if data.skipped:
-        print(f"skipped {len(data.skipped)} unreadable {data.what}: {', '.join(data.skipped[:5])}", file=sys.stderr)
-    if start:
-        what = "backbone and head" if start.head else "backbone; the head is new"
-        print(f"warm start from {start.checkpoint}: {what}", file=sys.stderr)
-    if before >= total:
+def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
+    if run.changed_at is not None:
+        new = plan_change.adopt_checkpoint(run.model_fn(), run.train_input, model_dir)
+        listed = f"{len(new)} slot variables begin empty" if new else "no new slot variables"
         print(
-            f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
-            file=sys.stderr,
+            f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {listed}", file=sys.stderr
+        )
+    run_dir.write(model_dir, run.record, run.data.labels, flags_text)
+
+
+def _serve(
+    spec: RunSpec,
+    model_dir: str,
+    cluster: Cluster,
+    distribution: Distribution,
+    requests: StopRequests,
+    follower: rendezvous.Follower,
+) -> Outcome:
+    """Does the part of a parameter server, which needs neither data nor model."""
+    config = make_run_config(model_dir, spec.launch, cluster, distribution)
+    started = time.monotonic()
+    tasks.run_server(cluster, follower, requests, config.session_config)
+    return Outcome({}, latest_step(model_dir), 0, time.monotonic() - started, _early(requests))
+
+
+def _early(requests: StopRequests) -> Stop | None:
+    """Returns why training ended early; that the chief has finished is no such reason."""
+    return requests.stop if requests.stop and requests.stop.reason else None
+
+
+@dataclasses.dataclass
+class _Work:
+    """The part of one process in a run that may begin."""
+
+    spec: RunSpec
+    run: Prepared
+    model_dir: str
+    distribution: Distribution
+    cluster: Cluster | None
+    requests: StopRequests
+    hooks: list[Any]
+
+    def do(self, follower: rendezvous.Follower | None) -> dict[str, float]:
+        """Trains or evaluates; returns the metrics of the last evaluation, where this process made one."""
+        if self.cluster is None:
+            return self._alone()
+        job = self._job(self.cluster)
+        if follower is None:
+            return tasks.run_chief(job, self.model_dir)
+        if self.cluster.job == "evaluator":
+            return tasks.run_evaluator(job, follower, self.model_dir)
+        tasks.run_worker(job, follower)
+        return {}
+
+    def _alone(self) -> dict[str, float]:
+        run = self.run
+        config = self._config()
+        evaluator = self._evaluator() if run.evaluation else None
+        listener = self._listener(evaluator) if evaluator else None
+        loop.train_and_evaluate(
+            lambda phase: self._estimator(config, phase),
+            run.train_input,
+            listener,
+            list(loop.stretches(run.plan, run.before, run.total)),
+            lambda listeners: self._saver(listeners, self.model_dir),
+            [self._progress(), *self.hooks],
+            self.requests,
+        )
+        if evaluator is None or listener is None or (self.requests.stop and self.requests.stop.resumes):
+            return {}
+        return loop.finish(evaluator, listener, latest_step(self.model_dir))
+
+    def _job(self, cluster: Cluster) -> tasks.Job:
+        return tasks.Job(
+            cluster=cluster,
+            make_estimator=lambda: self._estimator(self._config(), None),
+            train_input=self.run.train_input,
+            total=self.run.total,
+            make_saver=self._saver,
+            hooks=self.hooks,
+            chief_hooks=[self._progress()],
+            make_evaluator=self._evaluator if self.run.evaluation else None,
+            make_listener=self._listener,
+            requests=self.requests,
+            synchronous=self.distribution.kind == "multi_worker_mirrored",
+            settings=self.spec.to_json(),
+            throttle_secs=self.spec.evaluation.eval_throttle_secs,
         )
 
+    def _config(self) -> Any:
+        fields = session.config_fields(self.spec.training, self.run.every)
+        if self.distribution.kind == "multi_worker_mirrored":
+            fields["save_checkpoints_steps"] = None  # Estimator would save beside this project's hook
+        return make_run_config(self.model_dir, self.spec.launch, self.cluster, self.distribution, **fields)
 
-def _shows_plan_once() -> Callable[[str], None]:
-    """Returns what prints the plan for the first graph of a call, and its last line, the phase, for further ones."""
-    shown: list[str] = []
+    def _estimator(self, config: Any, phase: int | None) -> Any:
+        return estimator.Estimator(self.run.model_fn(only_phase=phase), self.model_dir, config, params={})
 
-    def show(text: str) -> None:
-        print(text.splitlines()[-1] if shown else text, flush=True)
-        shown.append(text)
+    def _evaluator(self) -> Evaluator:
+        assert self.run.evaluation
+        data, part = self.run.evaluation
+        config = session.local_config(self.model_dir, self.spec.training)
+        rules = self.spec.evaluation
+        spec = self.run.source.input_spec
+        return Evaluator(
+            self._estimator(config, None),
+            data.input_fn(spec, self.spec.training.batch_size, part),
+            make_exporters(rules.exporters, spec, rules.metric, rules.sign > 0, rules.exports_to_keep),
+            rules,
+            [StopEvaluationHook(self.requests)],
+        )
 
-    return show
+    def _listener(self, evaluator: Evaluator) -> loop.EvaluationListener:
+        every = None if self.spec.launch.save_checkpoints_secs else self.run.every
+        throttle = self.spec.evaluation.eval_throttle_secs
+        return loop.EvaluationListener(evaluator, self.requests, self.run.before, self.run.total, every, throttle)
 
+    def _saver(self, listeners: Sequence[Any], folder: str) -> Any:
+        return loop.saver_hook(folder, self.run.every, self.spec.launch.save_checkpoints_secs, listeners)
 
-def _tell_length(examples: int, batch_size: int, before: int, total: int) -> None:
-    """Says how long an epoch is, which phases are counted in steps of."""
-    steps = f"{examples / batch_size:.4g}"
-    print(f"{examples} examples to train on, {steps} steps an epoch; from step {before} to {total}")
-
-
-def _evaluation_data(spec: RunSpec, data: DataSource) -> tuple[DataSource, str] | None:
-    """Returns the data and its part to evaluate on; None where the settings name none."""
-    if spec.data.eval_data:
-        return session.other_data(spec.data.eval_data, data.labels, spec.data.on_bad_example), "all"
-    if not spec.data.validation_fraction:
-        return None
-    data.examples("validation")  # raises where the part is empty
-    return data, "validation"
-
-
-def _check_classes(data: DataSource, labels: Sequence[int]) -> None:
-    present = set(labels)
-    for index, name in enumerate(data.labels):
-        if index not in present:
-            raise UserError(
-                f"class {name!r} in {data.root} has no {data.what} left for training after the split; "
-                f"add {data.what}, or lower --validation_fraction and --test_fraction."
-            )
-
-
-def _checkpoint_steps(spec: RunSpec, total: int, examples: int) -> int:
-    """By default a checkpoint, and so an evaluation, once an epoch but at most ten times a run."""
-    epoch = math.ceil(examples / spec.training.batch_size)
-    return spec.training.save_checkpoints_steps or max(epoch, math.ceil(total / _EVALUATIONS))
-
-
-def _record(spec: RunSpec, data: DataSource, backbone_digest: str, total: int) -> dict[str, Any]:
-    return {
-        "estimator_tl": estimator_tl.__version__,
-        "versions": installed_versions(),
-        "settings": spec.to_json(),
-        "labels": list(data.labels),
-        "total_steps": total,
-        "backbone_digest": backbone_digest,
-        "data_digest": data.digest(),
-        "examples": len(data),
-        "skipped": list(data.skipped),
-    }
+    def _progress(self) -> Any:
+        return ProgressHook(self.run.total, self.spec.training.batch_size)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,31 @@
+"""The exporters that the settings of a run name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator_tl.compat import estimator
+from estimator_tl.export.best import BestExporter
+from estimator_tl.export.serving import receiver_fn_of
+from estimator_tl.specs import InputSpec
+
+
+def make_exporters(
+    names: tuple[str, ...], spec: InputSpec, metric: str, higher_is_better: bool, keep: int = 5
+) -> list[Any]:
+    """Returns exporters for evaluations: best, latest (after each evaluation) and final (at the end of training).
+
+    Args:
+      names: some of these.
+      spec: `backbone.input_spec`.
+      metric: what the best is chosen by.
+      higher_is_better: the direction of it.
+      keep: versions of `latest`.
+    """
+    receiver = receiver_fn_of(spec)
+    makers: dict[str, Any] = {
+        "best": lambda: BestExporter(receiver, metric, higher_is_better),
+        "final": lambda: estimator.FinalExporter("final", receiver),
+        "latest": lambda: estimator.LatestExporter("latest", receiver, exports_to_keep=keep),
+    }
+    return [makers[name]() for name in names]

@@ -1,0 +1,117 @@
+"""Evaluations of a run: metrics, exports that follow from them, and decisions to stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from estimator_tl.config import EvaluationSpec
+from estimator_tl.errors import UserError, nearest
+from estimator_tl.launch.progress import show_evaluation
+
+Metrics = dict[str, float]
+HISTORY = "evaluations.jsonl"
+
+
+def reason_to_stop(rules: EvaluationSpec, history: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns why training is to end after these evaluations, oldest first; None where it is to go on.
+
+    Raises:
+      UserError: they have no such metric.
+    """
+    if not history or (rules.early_stopping_steps is None and rules.stop_at is None):
+        return None
+    last, name, sign = history[-1], rules.metric, rules.sign
+    if name not in last:
+        raise UserError(f"the evaluation has no metric {name!r}; {nearest(name, sorted(last))}")
+    value, step = float(last[name]), int(last["global_step"])
+    if rules.stop_at is not None and sign * value >= sign * rules.stop_at:
+        return f"{name} {value:.4g} has reached {rules.stop_at:g}"
+    known = [(sign * float(item[name]), -int(item["global_step"])) for item in history if name in item]
+    best, at = max((pair for pair in known if not math.isnan(pair[0])), default=(math.nan, 0))
+    if rules.early_stopping_steps is not None and step + at >= rules.early_stopping_steps:
+        return f"{name} has not got better than {sign * best:.4g} since step {-at}"
+    return None
+
+
+class Evaluator:
+    """Evaluates checkpoints of a run, one after the other.
+
+    Each result is added to ``evaluations.jsonl`` in the run directory, so that rules and exports know what was before
+    a restart.
+
+    Attributes:
+      metrics: of the last evaluation; None before the first.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        input_fn: Callable[[], Any],
+        exporters: Sequence[Any] = (),
+        rules: EvaluationSpec | None = None,
+        hooks: Sequence[Any] = (),
+    ):
+        """Prepares evaluation.
+
+        Args:
+          estimator: of this process alone, no part of a cluster.
+          input_fn: of the data.
+          exporters: `tf.estimator.Exporter`s.
+          rules: for the end of training, and how many batches to use.
+          hooks: of the evaluation's session.
+        """
+        self._estimator, self._input_fn, self._exporters = estimator, input_fn, exporters
+        self._rules, self._hooks = rules or EvaluationSpec(), list(hooks)
+        self._file = Path(estimator.model_dir, HISTORY)
+        self.metrics: Metrics | None = None
+
+    def evaluate(self, checkpoint: str | None = None) -> str | None:
+        """Evaluates a checkpoint, the newest by default, and exports it where an exporter finds it worth that.
+
+        Returns:
+          Why training is to end; None where it is to go on.
+        """
+        metrics = self._estimator.evaluate(
+            self._input_fn, self._rules.eval_steps, checkpoint_path=checkpoint, hooks=self._hooks
+        )
+        show_evaluation(metrics)
+        self.metrics = {name: float(value) for name, value in metrics.items()}
+        self._export(metrics, checkpoint, final=False)
+        return reason_to_stop(self._rules, self._remember(self.metrics))
+
+    def finish(self) -> None:
+        """Does the final exports, of the newest checkpoint."""
+        if self.metrics is not None:
+            self._export(self.metrics, None, final=True)
+
+    def _export(self, metrics: Mapping[str, Any], checkpoint: str | None, final: bool) -> None:
+        for exporter in self._exporters:
+            folder = os.path.join(self._estimator.model_dir, "export", exporter.name)
+            path = checkpoint or self._estimator.latest_checkpoint()
+            exporter.export(self._estimator, folder, path, metrics, is_the_final_export=final)
+
+    def _remember(self, metrics: Metrics) -> list[dict[str, Any]]:
+        """Returns the evaluations of the run up to this one, without those of steps that it was set back behind."""
+        step = int(metrics["global_step"])
+        known = [item for item in read_history(self._estimator.model_dir) if int(item["global_step"]) < step]
+        with self._file.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        return [*known, metrics]
+
+
+def read_history(model_dir: str) -> list[dict[str, Any]]:
+    """Returns the evaluations of a run, oldest first, the last where a step was evaluated twice."""
+    path = Path(model_dir, HISTORY)
+    found: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            item = json.loads(line)
+        except ValueError:  # the last line of a process that was killed
+            continue
+        found[int(item["global_step"])] = item
+    return [found[step] for step in sorted(found)]

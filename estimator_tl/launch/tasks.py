@@ -1,0 +1,210 @@
+"""What each task of a cluster does: chief and workers train, parameter servers serve, an evaluator evaluates.
+
+Parameter servers are Estimator's classic ones: each worker trains by itself on variables that the servers hold.
+MultiWorkerMirrored is run by TensorFlow's distribute coordinator. In both, one gated graph serves all phases: nobody
+could start its server a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from estimator_tl.compat import estimator, tf
+from estimator_tl.errors import UserError
+from estimator_tl.inputs import latest_step
+from estimator_tl.launch import loop, rendezvous
+from estimator_tl.launch.cluster import Cluster
+from estimator_tl.launch.evaluation import Evaluator, Metrics
+from estimator_tl.launch.loop import EvaluationListener
+from estimator_tl.launch.stopping import EvaluationStopped, Stop, StopHook, StopRequests
+
+_LOOK_SECS = 2.0
+_END_SECS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the tasks of a cluster do together.
+
+    Attributes:
+      cluster: with this task.
+      make_estimator: returns this task's Estimator; called once its turn has come.
+      train_input: the input_fn of training.
+      total: the global step where training ends.
+      make_saver: returns the hook that saves, given its listeners and the folder.
+      hooks: of training in every task.
+      chief_hooks: of training in the chief alone.
+      make_evaluator: returns what evaluates, of this process alone; None without evaluation.
+      make_listener: makes an evaluator evaluate checkpoints while training.
+      requests: what may end training early.
+      synchronous: whether all workers make each step together.
+      settings: plain values that all tasks must have in common.
+      throttle_secs: at least between two evaluations.
+    """
+
+    cluster: Cluster
+    make_estimator: Callable[[], Any]
+    train_input: Callable[..., Any]
+    total: int
+    make_saver: Callable[[Sequence[Any], str], Any]
+    hooks: Sequence[Any]
+    chief_hooks: Sequence[Any]
+    make_evaluator: Callable[[], Evaluator] | None
+    make_listener: Callable[[Evaluator], EvaluationListener]
+    requests: StopRequests
+    synchronous: bool
+    settings: Mapping[str, Any]
+    throttle_secs: float = 0.0
+
+
+class _ReadyHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Tells the other tasks that variables are initialized; they would look for themselves every 30 seconds only."""
+
+    def __init__(self, mark: rendezvous.Chief):
+        self._mark = mark
+
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        self._mark.ready()
+
+
+def run_chief(job: Job, model_dir: str) -> Metrics:
+    """Trains and saves; evaluates where no evaluator has joined."""
+    if latest_step(model_dir) >= job.total:
+        return _finish(job, model_dir)
+    with rendezvous.Chief(model_dir, job.settings) as mark:
+        job.requests.watch(mark.evaluators_wish)
+        evaluator = job.make_evaluator() if job.make_evaluator else None
+        listener = job.make_listener(evaluator) if evaluator else None
+        listeners = [_UnlessEvaluated(listener, mark)] if listener else []
+        with contextlib.suppress(EvaluationStopped):
+            _train(job, [*job.chief_hooks, _ReadyHook(mark)], [job.make_saver(listeners, model_dir)])
+        stop = job.requests.stop
+        mark.end(rendezvous.STOPPED if stop and stop.resumes else rendezvous.DONE, stop.reason if stop else "")
+        if (stop and stop.resumes) or evaluator is None or mark.has_evaluator():
+            return {}
+        assert listener is not None
+        return loop.finish(evaluator, listener, latest_step(model_dir))
+
+
+def run_worker(job: Job, follower: rendezvous.Follower) -> None:
+    """Trains until the chief says that the run has ended."""
+    job.requests.watch(lambda: _chiefs_word(follower))
+    follower.wait_until_ready(job.synchronous)
+    if follower.state in (rendezvous.STARTING, rendezvous.RUNNING):
+        with tempfile.TemporaryDirectory() as folder:
+            # Where tasks make each step together they have to save together too: variables that each has its own
+            # copy of are summed up for it. Only the chief's checkpoint is kept.
+            _train(job, [], [job.make_saver([], folder)] if job.synchronous else [])
+    if job.synchronous and job.requests.stop:  # agreed on; the chief knows what for
+        _take_reason(job.requests, follower)
+
+
+def run_server(cluster: Cluster, follower: rendezvous.Follower, requests: StopRequests, session_config: Any) -> None:
+    """Holds variables until the run has ended; unlike TensorFlow's own, which has to be killed."""
+    server = _start_server(cluster, session_config)
+    requests.watch(lambda: _chiefs_word(follower))
+    while not requests.pending():
+        follower.check_alive()
+        time.sleep(0.5)
+    del server
+
+
+def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Metrics:
+    """Evaluates the newest checkpoint whenever there is one, until the run has ended, and exports at last."""
+    if job.make_evaluator is None:
+        raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
+    follower.mark_evaluator()
+    job.requests.watch(lambda: _chiefs_word(follower))
+    evaluator, seen, began = job.make_evaluator(), None, -float("inf")
+    while True:
+        follower.check_alive()
+        ended = follower.state == rendezvous.DONE  # looked at before the checkpoint, so that the last is not missed
+        newest = tf.train.latest_checkpoint(model_dir)
+        stop = job.requests.pending()
+        if stop and stop.resumes:
+            return {}
+        if newest and newest != seen and (ended or time.monotonic() - began >= job.throttle_secs):
+            began = time.monotonic()
+            try:
+                reason = evaluator.evaluate(newest)
+            except EvaluationStopped:
+                return {}
+            except (tf.errors.NotFoundError, ValueError):
+                if os.path.exists(f"{newest}.index"):
+                    raise
+                continue  # the chief has deleted it meanwhile; there is a newer one
+            seen = newest
+            if reason and not ended:
+                follower.wish(reason)
+        elif ended:
+            evaluator.finish()
+            return evaluator.metrics or {}
+        else:
+            time.sleep(0.5)
+
+
+def _train(job: Job, first_hooks: Sequence[Any], saver: Sequence[Any]) -> None:
+    hooks = [*job.hooks, *first_hooks, StopHook(job.requests, agree=job.synchronous), *saver]
+    model = job.make_estimator()
+    if job.synchronous:
+        spec = estimator.TrainSpec(job.train_input, max_steps=job.total, hooks=hooks)
+        estimator.train_and_evaluate(model, spec, estimator.EvalSpec(job.train_input, steps=1))
+        return
+    server = _start_server(job.cluster, model.config.session_config)
+    model.train(job.train_input, max_steps=job.total, hooks=hooks)
+    del server
+
+
+def _start_server(cluster: Cluster, session_config: Any) -> Any:
+    spec = tf.train.ClusterSpec({name: dict(addresses) for name, addresses in cluster.tasks.items()})
+    try:
+        return tf.distribute.Server(spec, cluster.job, cluster.index, config=session_config)
+    except tf.errors.UnknownError as error:
+        raise UserError(
+            f"{cluster.name} cannot listen at {cluster.address()} ({error.message}); its port is taken: end "
+            "the process that has it, or use another one."
+        ) from error
+
+
+def _chiefs_word(follower: rendezvous.Follower) -> Stop | None:
+    follower.look(at_most_every=_LOOK_SECS)
+    if follower.state == rendezvous.STOPPED:
+        return Stop(f"the chief was stopped: {follower.reason}", resumes=True)
+    if follower.state == rendezvous.DONE:
+        return Stop(follower.reason, resumes=False)
+    return None
+
+
+def _take_reason(requests: StopRequests, follower: rendezvous.Follower) -> None:
+    until = time.monotonic() + _END_SECS
+    while time.monotonic() < until:
+        word = _chiefs_word(follower)
+        if word:
+            requests.stop = word
+            return
+        time.sleep(0.2)
+
+
+def _finish(job: Job, model_dir: str) -> Metrics:
+    """Evaluates a run that has nothing left to train."""
+    if job.make_evaluator is None:
+        return {}
+    evaluator = job.make_evaluator()
+    return loop.finish(evaluator, job.make_listener(evaluator), latest_step(model_dir))
+
+
+class _UnlessEvaluated(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
+    """A listener that leaves the work to an evaluator where there is one."""
+
+    def __init__(self, listener: EvaluationListener, mark: rendezvous.Chief):
+        self._listener, self._mark = listener, mark
+
+    def after_save(self, session: Any, global_step_value: int) -> None:
+        if not self._mark.has_evaluator():
+            self._listener.after_save(session, global_step_value)
