@@ -163,7 +163,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
             values.allow_plan_change,
         ),
     )
-    from estimator_tl.launch.progress import metrics_text
+    from estimator_tl.launch.hooks.progress import metrics_text
     from estimator_tl.launch.run_dir import check_writable
     from estimator_tl.launch.training import train
 

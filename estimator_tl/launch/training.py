@@ -22,7 +22,7 @@ from estimator_tl.errors import UserError
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
 from estimator_tl.launch import loop, plan_change, run_dir, session
-from estimator_tl.launch.progress import ProgressHook, show_evaluation
+from estimator_tl.launch.hooks.progress import ProgressHook, show_evaluation
 from estimator_tl.tuning import VariablePlan
 
 _EVALUATIONS = 10
