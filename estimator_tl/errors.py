@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Of a process that left because nothing moved any more. The policy ExitCode of Kubernetes' TFJob starts a container
+#: again when it ends with 128 or above, and takes 1 to 127 for errors that would come again.
+STALLED_EXIT_CODE = 138
+
 
 class UserError(ValueError):
     """Something the user can fix: a flag, a file, a data set, a source.

@@ -1,5 +1,15 @@
 """Session hooks of training runs."""
 
+from estimator_tl.launch.hooks.profiler import ProfilerHook, profile_window
 from estimator_tl.launch.hooks.progress import ProgressHook, clock, metrics_text, show_evaluation
+from estimator_tl.launch.hooks.stall import StallWatchdog
 
-__all__ = ["ProgressHook", "clock", "metrics_text", "show_evaluation"]
+__all__ = [
+    "ProfilerHook",
+    "ProgressHook",
+    "StallWatchdog",
+    "clock",
+    "metrics_text",
+    "profile_window",
+    "show_evaluation",
+]
