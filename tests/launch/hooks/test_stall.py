@@ -43,15 +43,15 @@ def test_a_session_that_failed_is_no_stall(tmp_path):
         step = tf.compat.v1.train.get_or_create_global_step()
         advance = tf.compat.v1.assign_add(step, 1)
         fails = tf.debugging.Assert(tf.less(step, 0), [step])
-        watchdog = StallWatchdog(0.3 / 60, left.append, stream)
+        watchdog = StallWatchdog(1.5 / 60, left.append, stream)
         session = tf.compat.v1.train.SingularMonitoredSession([watchdog])
         session.run(advance)
         with pytest.raises(tf.errors.InvalidArgumentError):
             session.run(fails)
         bad = tf.compat.v1.train.Scaffold(init_fn=lambda *_: 1 / 0)
-        later = StallWatchdog(0.3 / 60, left.append, stream)
+        later = StallWatchdog(1.5 / 60, left.append, stream)
         with pytest.raises(ZeroDivisionError):
             tf.compat.v1.train.SingularMonitoredSession([later], bad)
         with tf.compat.v1.train.SingularMonitoredSession() as other:
-            other.run_step_fn(lambda step_context: time.sleep(1.0))
+            other.run_step_fn(lambda step_context: time.sleep(2.5))
     assert left == []
