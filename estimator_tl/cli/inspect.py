@@ -84,7 +84,7 @@ def _run_text(saved: Any, model_dir: str) -> str:
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     ]
     if record.get("result", {}).get("metrics"):
-        from estimator_tl.launch.progress import metrics_text
+        from estimator_tl.launch.hooks.progress import metrics_text
 
         lines.append(f"evaluation     {metrics_text(record['result']['metrics'])}")
     return "\n".join(lines)

@@ -172,7 +172,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         LaunchSpec(**settings_of(LaunchSpec, values)),
     )
     cluster = cluster_of(values, os.environ)
-    from estimator_tl.launch.progress import metrics_text
+    from estimator_tl.launch.hooks.progress import metrics_text
     from estimator_tl.launch.run_dir import check_writable
     from estimator_tl.launch.training import train
 

@@ -70,6 +70,11 @@ class Gate:
                 if hasattr(part, method):
                     setattr(part, method, self._gated(tf, getattr(part, method), current))
 
+    def moves(self, variable: Any) -> Any:
+        """Returns whether the step moves a variable, a bool scalar tensor; None where each step of the graph does."""
+        intervals = self.steps.get(_name(variable)) if self.switch else None
+        return None if intervals is None else _is_active(load_tensorflow(), intervals, self.global_step)
+
     def _gated(self, tf: Any, apply: Callable[..., Any], current: list[Any]) -> Callable[..., Any]:
         def gated(gradient: Any, variable: Any, *rest: Any, **named: Any) -> Any:
             intervals = self.steps.get(_name(variable))

@@ -11,7 +11,7 @@ from typing import Any
 
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError, nearest
-from estimator_tl.launch.progress import show_evaluation
+from estimator_tl.launch.hooks.progress import show_evaluation
 
 Metrics = dict[str, float]
 HISTORY = "evaluations.jsonl"

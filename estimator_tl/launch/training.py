@@ -17,8 +17,8 @@ from estimator_tl.inputs.image_folder import bad_example_error
 from estimator_tl.launch import loop, plan_change, rendezvous, run_dir, session, tasks
 from estimator_tl.launch.cluster import Cluster
 from estimator_tl.launch.evaluation import Evaluator
+from estimator_tl.launch.hooks.progress import ProgressHook
 from estimator_tl.launch.preparation import Prepared, prepare
-from estimator_tl.launch.progress import ProgressHook
 from estimator_tl.launch.run_config import make_run_config
 from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopRequests, stopping_at_signals
 from estimator_tl.launch.strategy import Distribution, distribution_of

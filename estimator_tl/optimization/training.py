@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,29 @@ from estimator_tl.errors import UserError
 from estimator_tl.optimization.foreign import ForeignOptimizer
 from estimator_tl.optimization.optimizers import Optimizer
 from estimator_tl.optimization.phased import RateSpan
+
+#: Graph collection of the `Gradient`s that each replica's train op applies.
+GRADIENTS = "estimator_tl/gradients"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """What a replica's loss says about a variable; the sum over replicas is applied.
+
+    Attributes:
+      value: a tensor or IndexedSlices.
+      variable: of the graph; of a strategy as a whole.
+      moves: bool scalar tensor, whether the step moves the variable; None where all steps do.
+    """
+
+    value: Any
+    variable: Any
+    moves: Any = None
+
+    @property
+    def name(self) -> str:
+        """By which a saved graph knows the member of a collection."""
+        return str(self.value.name)
 
 
 def train_op(
@@ -55,6 +79,8 @@ def train_op(
             f"the loss does not depend on {len(unreached)} planned variables ({', '.join(unreached[:3])}); "
             "freeze them, e.g. with scopes(...)."
         )
+    for gradient, variable in gradients:
+        tf.compat.v1.add_to_collection(GRADIENTS, Gradient(gradient, variable, gate.moves(variable)))
     try:
         with tf.control_dependencies(list(updates)), gate.checked(moved):
             if only is not None:

@@ -16,7 +16,7 @@ import estimator_tl as etl
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator, keras, tf
 from estimator_tl.config import TrainingSpec
-from estimator_tl.launch.progress import ProgressHook
+from estimator_tl.launch.hooks.progress import ProgressHook
 from estimator_tl.launch.session import run_config
 
 OURS, BY_HAND, FIT, FORWARD = "estimator_tl", "hand-written model_fn", "Keras 2 fit", "forward pass only"

@@ -17,7 +17,7 @@ from tuning_cost_cases import PHASE_STEPS, Case, phased
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import TrainingSpec
-from estimator_tl.launch.progress import ProgressHook
+from estimator_tl.launch.hooks.progress import ProgressHook
 from estimator_tl.launch.session import run_config
 from estimator_tl.tuning import Policy
 

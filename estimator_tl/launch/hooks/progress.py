@@ -18,10 +18,18 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     The loss is fetched only when a line is due, so other steps cost nothing.
     """
 
-    def __init__(self, total_steps: int, batch_size: int, stream: TextIO | None = None):
-        """Args: total_steps: where training ends. batch_size: global. stream: standard error by default."""
+    def __init__(self, total_steps: int, batch_size: int, stream: TextIO | None = None, replicas: int = 1):
+        """Prepares the hook.
+
+        Args:
+          total_steps: where training ends.
+          batch_size: global.
+          stream: standard error by default.
+          replicas: how many share a batch; with more than one the speed of each is shown, too.
+        """
         self._total = total_steps
         self._batch = batch_size
+        self._replicas = replicas
         self._stream = stream or sys.stderr
         self._bar = self._stream.isatty()
         self._every = 0.25 if self._bar else 10.0
@@ -59,8 +67,8 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             step = int(session.run(self._step))
             steps, seconds = step - self._first[0], time.monotonic() - self._first[1]
             if steps > 0:
-                rate = steps * self._batch / seconds
-                self._stream.write(f"step {step}/{self._total}, {rate:.1f} examples/s on average\n")
+                rate = self._rate(steps, seconds)
+                self._stream.write(f"step {step}/{self._total}, {rate} on average\n")
                 self._stream.flush()
 
     def _show(self, step: int, now: float, losses: Any) -> None:
@@ -69,7 +77,7 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if done <= 0:
             return
         left = (self._total - step) * seconds / done
-        text = f"step {step}/{self._total}  {done * self._batch / seconds:.1f} examples/s"
+        text = f"step {step}/{self._total}  {self._rate(done, seconds)}"
         if losses:
             text += f"  loss {float(losses[-1]):.4f}"
         text += f"  {clock(left)} left"
@@ -79,6 +87,10 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             filled = int(_BAR * step / max(self._total, 1))
             self._stream.write(f"{_CLEAR_LINE}[{'=' * filled}{' ' * (_BAR - filled)}] {text}")
         self._stream.flush()
+
+    def _rate(self, steps: int, seconds: float) -> str:
+        rate = steps * self._batch / seconds
+        return f"{rate:.1f} examples/s" + (f" ({rate / self._replicas:.1f} a replica)" if self._replicas > 1 else "")
 
 
 def clock(seconds: float) -> str:

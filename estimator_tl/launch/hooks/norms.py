@@ -1,0 +1,96 @@
+"""How large gradients and updates are, group by group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from estimator_tl.compat import tf
+from estimator_tl.launch.hooks.counting import CountingHook
+from estimator_tl.optimization.training import GRADIENTS, Gradient
+from estimator_tl.tuning.collections import TRAINABLE
+
+_HEAD = "head"
+
+
+class NormsHook(CountingHook):
+    """Writes ``norms/gradient/GROUP`` and ``norms/update_ratio/GROUP``, ||dw|| / ||w||, every so many global steps.
+
+    The gradient is the one that is applied: the sum over the replicas of a strategy. Variables that a phase leaves
+    alone count as 0. Steps in between cost nothing; a due one reads the trained variables twice.
+    """
+
+    def __init__(self, every: int, model_dir: str, groups: Mapping[str, str]):
+        """Prepares the hook.
+
+        Args:
+          every: global steps.
+          model_dir: where the summaries go.
+          groups: by name of a variable, e.g. `SourceVariable.group`; those not named are the head's.
+        """
+        self._every = every
+        self._model_dir = model_dir
+        self._groups = groups
+
+    def begin(self) -> None:
+        super().begin()
+        graph = tf.compat.v1.get_default_graph()
+        gradients = graph.get_collection(GRADIENTS)
+        trained = [*graph.get_collection(TRAINABLE), *(gradient.variable for gradient in gradients)]
+        # One of the copies of a strategy, which are equal.
+        self._variables = {v.op.name: (getattr(v, "values", None) or (v,))[0] for v in trained}
+        self._gradient_norms = {
+            group: _norm([gradient for gradient in gradients if gradient.variable.op.name in names])
+            for group, names in self._members().items()
+        }
+        self._writer = tf.compat.v1.summary.FileWriterCache.get(self._model_dir)
+
+    def before_run(self, run_context: Any) -> Any:
+        if (self.step + 1) % self._every:
+            return None
+        self._before = run_context.session.run(self._variables)
+        return tf.compat.v1.train.SessionRunArgs(self._gradient_norms)
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        super().after_run(run_context, run_values)
+        if not run_values.results:
+            return
+        after = run_context.session.run(self._variables)
+        before, self._before = self._before, {}  # as large as the model
+        summary = tf.compat.v1.Summary()
+        for group, names in self._members().items():
+            summary.value.add(tag=f"norms/gradient/{group}", simple_value=run_values.results[group])
+            size = _size(before[name] for name in names)
+            update = _size(after[name] - before[name] for name in names)
+            if size or not update:  # there is no ratio to zeros
+                summary.value.add(tag=f"norms/update_ratio/{group}", simple_value=update / size if size else 0.0)
+        self._writer.add_summary(summary, self.step)
+
+    def end(self, session: Any) -> None:
+        self._writer.flush()
+
+    def _members(self) -> dict[str, list[str]]:
+        members: dict[str, list[str]] = {}
+        for name in self._variables:
+            members.setdefault(self._groups.get(name, _HEAD), []).append(name)
+        return members
+
+
+def _norm(gradients: Iterable[Gradient]) -> Any:
+    """Returns the scalar tensor of the norm of what is applied to some variables."""
+    replicas: dict[str, list[Gradient]] = {}
+    for gradient in gradients:
+        replicas.setdefault(gradient.variable.op.name, []).append(gradient)
+    squares = [tf.zeros([])]
+    for own in replicas.values():
+        applied = tf.add_n([tf.cast(tf.convert_to_tensor(gradient.value), tf.float32) for gradient in own])
+        square = tf.reduce_sum(tf.square(applied))
+        squares.append(square if own[0].moves is None else tf.where(own[0].moves, square, 0.0))
+    return tf.sqrt(tf.add_n(squares))
+
+
+def _size(arrays: Iterable[Any]) -> float:
+    return math.sqrt(sum(float(np.sum(np.square(array, dtype=np.float64))) for array in arrays))

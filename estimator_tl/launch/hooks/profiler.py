@@ -1,0 +1,63 @@
+"""A profile of a few steps, for TensorBoard."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
+from estimator_tl.launch.hooks.counting import CountingHook
+
+
+def profile_window(text: str) -> tuple[int, int]:
+    """Returns the first and the last global step of a window such as ``100,110``.
+
+    Raises:
+      UserError: the text is no window.
+    """
+    found = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+    if not found:
+        raise UserError(
+            f"--profile={text} is not two global steps; give the first and the last, e.g. --profile=100,110."
+        )
+    first, last = int(found[1]), int(found[2])
+    if first < 1:
+        raise UserError(
+            f"--profile={text} begins at step {first}, but the first step is 1; give e.g. --profile=1,{max(last, 1)}."
+        )
+    if last < first:
+        raise UserError(
+            f"--profile={text} ends before it begins; give the earlier step first: --profile={last},{first}."
+        )
+    return first, last
+
+
+class ProfilerHook(CountingHook):
+    """Profiles the global steps from `first` to `last`, both included, below ``LOGDIR/plugins/profile``.
+
+    Where training ends inside the window, the profile ends there. Steps that a run has passed are not made again.
+    """
+
+    def __init__(self, first: int, last: int, logdir: str):
+        """Args: first, last: global steps, from 1. logdir: e.g. the model_dir."""
+        self._first, self._last, self._logdir = first, last, logdir
+        self._running = False
+
+    def before_run(self, run_context: Any) -> None:
+        if not self._running and self._first <= self.step + 1 <= self._last:
+            tf.profiler.experimental.start(self._logdir)
+            self._running = True
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        super().after_run(run_context, run_values)
+        if self.step >= self._last:
+            self._stop()
+
+    def end(self, session: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._running:
+            self._running = False
+            tf.profiler.experimental.stop()

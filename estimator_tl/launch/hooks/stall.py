@@ -1,0 +1,96 @@
+"""The end of a process that hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from estimator_tl.compat import tf
+from estimator_tl.errors import STALLED_EXIT_CODE
+from estimator_tl.launch.hooks.counting import CountingHook
+
+
+class StallWatchdog(CountingHook):
+    """Leaves the process, with all Python stacks on a stream, when a step or the start of a session does not end.
+
+    Time counts only within a call of the session. What hooks and listeners do after a step, e.g. evaluate, may take
+    as long as it likes.
+    """
+
+    def __init__(self, minutes: float, leave: Callable[[int], Any] = os._exit, stream: TextIO | None = None):
+        """Prepares the hook.
+
+        Args:
+          minutes: without a step; may be a fraction.
+          leave: takes the exit code. `sys.exit` would wait for the threads that hang.
+          stream: with a file descriptor; standard error by default.
+        """
+        self._seconds = minutes * 60
+        self._leave = leave
+        self._stream = stream or sys.stderr
+
+    def begin(self) -> None:
+        super().begin()
+        self._thread = threading.get_ident()
+        # What begins hooks is the session's constructor, where the session is then made, too.
+        self._session = weakref.ref(_session_in_call(self._thread))
+        self._awaited = "a session"
+        self._since: float | None = time.monotonic()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, args=[self._ended], name="stall watchdog", daemon=True).start()
+
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        super().after_create_session(session, coord)
+        self._since = None
+
+    def before_run(self, run_context: Any) -> None:
+        self._awaited = f"step {self.step + 1}"
+        self._since = time.monotonic()
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        self._since = None
+        super().after_run(run_context, run_values)
+
+    def end(self, session: Any) -> None:
+        self._ended.set()
+
+    def _watch(self, ended: threading.Event) -> None:
+        while not ended.wait(min(self._seconds / 10, 5.0)):
+            session = self._session()
+            if session is None:  # it has ended by an error, of which hooks are not told
+                return
+            since = self._since
+            if since is None or time.monotonic() - since < self._seconds:
+                continue
+            if _session_in_call(self._thread) is not session:
+                return  # an error has left the call
+            self._stop(time.monotonic() - since)
+            return
+
+    def _stop(self, seconds: float) -> None:
+        faulthandler.dump_traceback(file=self._stream, all_threads=True)
+        self._stream.write(
+            f"error: {self._awaited} has been waited for {seconds / 60:.3g} minutes, which is a stall (the stacks are "
+            f"above); this process leaves with exit code {STALLED_EXIT_CODE}, start it again to go on from the newest "
+            "checkpoint.\n"
+        )
+        self._stream.flush()
+        self._leave(STALLED_EXIT_CODE)
+
+
+def _session_in_call(thread: int) -> Any:
+    """Returns the innermost monitored session of which a thread is in a method; None where it is in none."""
+    kinds = (tf.compat.v1.train.MonitoredSession, tf.compat.v1.train.SingularMonitoredSession)
+    frame: Any = sys._current_frames().get(thread)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, kinds):
+            return owner
+        frame = frame.f_back
+    return None
