@@ -86,10 +86,13 @@ def test_a_name_server_that_does_not_answer(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse instead")
 def test_no_answer():
     with deaf() as address:
-        started = time.monotonic()
+        before, started = threading.active_count(), time.monotonic()
         found = reach(address, 0.5)
         assert time.monotonic() - started < 5
     assert (found.answer, found.text()) == (Answer.SILENT, "no answer within 0.5 s")
+    while threading.active_count() > before:
+        assert time.monotonic() - started < 10, "the thread goes on"
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse instead")
