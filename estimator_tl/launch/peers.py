@@ -80,7 +80,6 @@ def taken(address: str) -> str | None:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("", port))
-            trial.listen(1)
         except OSError as error:
             return error.strerror or str(error)
     return None

@@ -90,7 +90,6 @@ REQUEUED = [["scontrol", "requeue", "77"]]
     [
         ("0,0,0", 0, [], ""),
         ("143,143,143", 143, REQUEUED, "left with 143; requeued"),
-        ("143,138,0", 143, REQUEUED, "requeued"),
         ("0,138,138", 138, REQUEUED, "left with 138; requeued"),
         ("wait,kill", 137, REQUEUED, "left with 137; requeued"),
         ("2,2,2", 2, [], "error: task"),
