@@ -15,7 +15,8 @@ DEMO = ["scikit-learn>=1.3", "pillow>=9"]
 # For SavedModels with tokenizers inside; there is one for each minor version of TensorFlow, not for every platform.
 TEXT = ["tensorflow-text>=2.15,<2.22"]
 TEXT_ON_LINUX = [f"{TEXT[0]}; platform_system == 'Linux' and platform_machine == 'x86_64' and python_version < '3.13'"]
-TEST = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-xdist>=3.3", "ruff>=0.6", "mypy>=1.8", *DEMO, *TEXT_ON_LINUX]
+CHECKS = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-xdist>=3.3", "pyyaml>=6", "ruff>=0.6", "mypy>=1.8"]
+TEST = [*CHECKS, *DEMO, *TEXT_ON_LINUX]
 
 setup(
     name="estimator_tl",

@@ -26,7 +26,7 @@ AREAS = {
         "tests.faults",
         "tests.test_traps",
     ),
-    "commands, runs, export": ("tests.cli", "tests.launch", "tests.export", "tests.test_readme"),
+    "commands, runs, export": ("tests.cli", "tests.launch", "tests.scripts", "tests.export", "tests.test_readme"),
 }
 TEXT = """# What works on which TensorFlow
 

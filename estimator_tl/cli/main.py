@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "classify pictures with a run",
     "export": "write a SavedModel for TF Serving",
     "inspect": "show a backbone, what a tuning policy would train, or a run",
+    "doctor": "look at what a run needs: versions, devices, cluster, folders, data, one step",
     "legacy": "run an existing tf.estimator program unchanged, on any TensorFlow",
 }
 

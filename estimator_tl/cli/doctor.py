@@ -1,0 +1,114 @@
+"""``estimator-tl doctor``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from estimator_tl.cli import train
+from estimator_tl.cli.cluster_flags import cluster_of, define_cluster
+from estimator_tl.cli.command import Command, CommandFlags
+from estimator_tl.errors import UserError
+
+_CHECKS = "Checks"
+
+
+def define(command: CommandFlags) -> None:
+    """Adds the flags of train, so that the same flagfile can be looked at, and those of the checks."""
+    train.define(command)
+    define_cluster(command)
+    command.number(_CHECKS, "peer_timeout_secs", 5.0, "how long to wait for the other tasks, all at once.")
+    command.number(_CHECKS, "check_timeout_secs", 300.0, "how long any other check may take.")
+
+
+def run(command: CommandFlags, arguments: list[str]) -> int:
+    """Looks at what a run needs and prints a line for each thing.
+
+    Raises:
+      UserError: something would not work.
+    """
+    values = command.values
+    train.refuse_arguments("doctor", arguments)
+    for name in ("peer_timeout_secs", "check_timeout_secs"):
+        if getattr(values, name) <= 0:
+            raise UserError(f"--{name}={getattr(values, name):g} must be above 0.")
+    from estimator_tl.launch import doctor
+
+    failed, hung = [], False
+    with _no_cluster_for_estimator() as environ:
+        for what, check in _checks(values, environ):
+            allowed = values.check_timeout_secs + (values.peer_timeout_secs if what == "cluster" else 0)
+            findings, ended = doctor.bounded(what, check, allowed)
+            for finding in findings:
+                print(finding, flush=True)
+            failed += [finding.text for finding in findings if finding.level == "fail"]
+            hung = hung or not ended
+    if not failed:
+        return 0
+    error = UserError(f"{len(failed)} check{'s' * (len(failed) > 1)} failed; first: {failed[0]}")
+    if hung:
+        # Whatever does not end could keep the interpreter from its end, too.
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+    raise error
+
+
+def _checks(values: Any, environ: dict[str, str]) -> Iterator[tuple[str, Callable[[], Iterator[Any]]]]:
+    """Yields the checks that the flags ask for, with their names."""
+    from estimator_tl.config import DataSpec, ModelSpec, TrainingSpec
+    from estimator_tl.launch import doctor
+
+    yield "versions", doctor.versions
+    yield "devices", doctor.devices
+    described, wrong = None, None
+    try:
+        described = cluster_of(values, environ)
+    except UserError as error:
+        wrong = doctor.Finding("fail", str(error))
+    yield "cluster", lambda: iter([wrong]) if wrong else doctor.cluster(described, values.peer_timeout_secs)
+    if values.model_dir:
+        yield "model_dir", lambda: doctor.folders(values.model_dir, values.export_dir, described)
+
+    def model() -> ModelSpec:
+        return ModelSpec(head=values.head, optimizer=values.optimizer, **train.model_settings(values))
+
+    def data() -> DataSpec:
+        fraction = values.validation_fraction
+        if fraction is None:
+            fraction = 0.0 if values.eval_data else 0.2
+        return DataSpec(values.train_data, None, fraction, values.test_fraction, values.on_bad_example)
+
+    def training() -> TrainingSpec:
+        rate, seed = values.learning_rate, values.seed
+        return TrainingSpec(values.train_steps, values.epochs, values.batch_size, rate, seed)
+
+    # The settings are read inside of the checks, as what is wrong with them is a finding like others.
+    if values.train_data:
+        yield "data", lambda: doctor.data(data())
+    if values.backbone:
+        yield "backbone", lambda: doctor.backbone(model())
+    if values.train_data and values.backbone:
+        yield "one step", lambda: doctor.one_step(model(), data(), training())
+
+
+@contextlib.contextmanager
+def _no_cluster_for_estimator() -> Iterator[dict[str, str]]:
+    """Takes TF_CONFIG away, with which Estimator would wait for peers; yields the environment with it."""
+    environ = dict(os.environ)
+    os.environ.pop("TF_CONFIG", None)
+    try:
+        yield environ
+    finally:
+        if "TF_CONFIG" in environ:
+            os.environ["TF_CONFIG"] = environ["TF_CONFIG"]
+
+
+COMMAND = Command(
+    "look at what a run needs: versions, devices, cluster, folders, data, one step",
+    "estimator-tl doctor [flags of train]",
+    define,
+    run,
+)
