@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from estimator_tl.cli import train
-from estimator_tl.cli.cluster_flags import cluster_of, define_cluster
+from estimator_tl.cli.cluster_flags import cluster_of
 from estimator_tl.cli.command import Command, CommandFlags
 from estimator_tl.errors import UserError
 
@@ -19,7 +19,6 @@ _CHECKS = "Checks"
 def define(command: CommandFlags) -> None:
     """Adds the flags of train, so that the same flagfile can be looked at, and those of the checks."""
     train.define(command)
-    define_cluster(command)
     command.number(_CHECKS, "peer_timeout_secs", 5.0, "how long to wait for the other tasks, all at once.")
     command.number(_CHECKS, "check_timeout_secs", 300.0, "how long any other check may take.")
 

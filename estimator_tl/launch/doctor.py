@@ -180,7 +180,7 @@ def one_step(model: ModelSpec, examples: DataSpec, training: TrainingSpec) -> It
     )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="estimator_tl_doctor_") as folder:
-        config = session.run_config(folder, training)
+        config = session.local_config(folder, training)
         made: Any = estimator.Estimator(model_fn, folder, config, params={})
         made.train(batch, steps=1)
     (line,) = [line for line in shown[0].splitlines() if line.startswith("trainable params")]

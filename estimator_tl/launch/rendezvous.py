@@ -7,7 +7,6 @@ are the chief's, when its variables are ready, and how the run ended.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from estimator_tl.errors import LostPeersError, UserError
 from estimator_tl.files import write_whole
 from estimator_tl.launch.cluster import Cluster
+from estimator_tl.launch.peers import Answer, reach
 from estimator_tl.launch.stopping import Stop
 
 FILE = "launch.json"
@@ -138,7 +138,7 @@ class Follower:
                     f"the chief did not appear within {self._wait:g} s; see that it runs (`estimator-tl doctor`), "
                     "and start this task again."
                 )
-            if not answered and _answers(self._cluster.tasks["chief"][0]):
+            if not answered and reach(self._cluster.tasks["chief"][0], timeout=1.0).answer is Answer.REACHED:
                 answered = now
             if answered and now - answered > _UNSEEN_SECS:
                 raise UserError(
@@ -224,12 +224,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return found
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1.0):
-            return True
-    except OSError:
-        return False
