@@ -12,6 +12,7 @@ from estimator_tl.backbones import Backbone, BuiltBackbone
 from estimator_tl.backbones.recalibration import recalibrated
 from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
 from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.devices import check_devices
 from estimator_tl.compat.recording import recorded
 from estimator_tl.compat.scaffolds import assigning_scaffold
 from estimator_tl.errors import UserError
@@ -91,6 +92,8 @@ def make_model_fn(
     def specify(features: Any, labels: Any, mode: str, params: Any, config: Any) -> Any:
         columns = _as_columns(features, backbone.input_spec.key)
         training = mode == estimator.ModeKeys.TRAIN
+        if training and tf.distribute.has_strategy():
+            check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
         built = backbone.build(columns[backbone.input_spec.key], plan.call_mode(training))
         with recorded() as made:
             logits = head.logits(built.features, training)

@@ -45,6 +45,8 @@ def define_launch(command: CommandFlags) -> None:
     command.integer(_CHECKPOINTS, "save_checkpoints_secs", None, "seconds between checkpoints, in place of steps.")
     command.integer(_CHECKPOINTS, "keep_checkpoint_every_n_hours", 0, "checkpoints that are never deleted; 0: none.")
     command.integer(_CHECKPOINTS, "log_step_count_steps", None, "steps between entries of steps per second.")
+    command.integer(_CHECKPOINTS, "log_norms", 0, "steps between entries of gradients' and updates' norms; 0: none.")
+    command.string(_CHECKPOINTS, "profile", "", "profile these steps for TensorBoard, e.g. 100,110.")
 
 
 def define_evaluation(command: CommandFlags) -> None:

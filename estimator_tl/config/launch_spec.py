@@ -9,7 +9,7 @@ from estimator_tl.errors import UserError
 DISTRIBUTIONS = ("auto", "off", "mirrored", "multi_worker_mirrored", "parameter_server", "tpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 ALL_REDUCE = ("auto", "nccl", "ring", "hierarchical_copy", "reduction_to_one")
-_COUNTS = ("num_gpus", "inter_op_threads", "intra_op_threads", "keep_checkpoint_every_n_hours")
+_COUNTS = ("num_gpus", "inter_op_threads", "intra_op_threads", "keep_checkpoint_every_n_hours", "log_norms")
 _POSITIVE = (
     "cpu_replicas",
     "save_checkpoints_secs",
@@ -45,6 +45,8 @@ class LaunchSpec:
       cluster_wait_secs: how long a task waits for the others before it leaves to be started again.
       stall_minutes: without a finished step, after which a task leaves to be started again; 0 for never.
       max_run_hours: after which a run stops with a checkpoint.
+      log_norms: steps between entries of the norms of gradients and updates; 0 for none.
+      profile: the first and the last step to profile, e.g. ``100,110``; empty for none.
     """
 
     distribution: str = "auto"
@@ -66,6 +68,8 @@ class LaunchSpec:
     cluster_wait_secs: int = 600
     stall_minutes: float = 30.0
     max_run_hours: float | None = None
+    log_norms: int = 0
+    profile: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device_filters", tuple(self.device_filters))

@@ -63,7 +63,10 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
             )
         return Distribution("off") if kind == "off" or len(local) == 1 else Distribution(kind, local, len(local))
     if kind == "tpu":
-        return Distribution("tpu")
+        raise UserError(
+            "distribution tpu is not there yet: `train` has not been made for TPUs; use etl.make_model_fn with a "
+            "TPUEstimator of your own, or another distribution."
+        )
     _check_cluster(kind, cluster)
     assert cluster is not None
     if kind == "parameter_server":

@@ -11,13 +11,14 @@ from typing import Any
 
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import RunSpec
+from estimator_tl.errors import UserError
 from estimator_tl.export import make_exporters
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
 from estimator_tl.launch import loop, plan_change, rendezvous, run_dir, session, tasks
 from estimator_tl.launch.cluster import Cluster
 from estimator_tl.launch.evaluation import Evaluator
-from estimator_tl.launch.hooks.progress import ProgressHook
+from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, StallWatchdog, profile_window
 from estimator_tl.launch.preparation import Prepared, prepare
 from estimator_tl.launch.run_config import make_run_config
 from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopRequests, stopping_at_signals
@@ -69,6 +70,12 @@ def train(
     requests = StopRequests(spec.launch.max_run_hours)
     distribution = distribution_of(spec.launch, cluster)
     distribution.batch_of_replica(spec.training.batch_size)
+    if spec.launch.profile:
+        profile_window(spec.launch.profile)
+    if spec.launch.log_norms and cluster:
+        raise UserError(
+            "log_norms reads what all tasks would have to read together; leave it out of a cluster."
+        )
     if distribution.kind == "multi_worker_mirrored":
         # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
         tf.compat.v1.disable_eager_execution()
@@ -143,17 +150,25 @@ class _Work:
         """Trains or evaluates; returns the metrics of the last evaluation, where this process made one."""
         if self.cluster is None:
             return self._alone()
-        job = self._job(self.cluster)
+        try:
+            return self._in_cluster(self._job(self.cluster), follower)
+        except estimator.NanLossDuringTrainingError as error:
+            raise UserError(
+                "the loss is not finite; lower --learning_rate or clip, or train in one process to be told the layer. "
+                "The last checkpoint is kept."
+            ) from error
+
+    def _in_cluster(self, job: tasks.Job, follower: rendezvous.Follower | None) -> dict[str, float]:
         if follower is None:
             return tasks.run_chief(job, self.model_dir)
-        if self.cluster.job == "evaluator":
+        if job.cluster.job == "evaluator":
             return tasks.run_evaluator(job, follower, self.model_dir)
         tasks.run_worker(job, follower)
         return {}
 
     def _alone(self) -> dict[str, float]:
         run = self.run
-        config = self._config()
+        config, guard = self._config(), NanGuardHook()
         evaluator = self._evaluator() if run.evaluation else None
         listener = self._listener(evaluator) if evaluator else None
         loop.train_and_evaluate(
@@ -161,8 +176,8 @@ class _Work:
             run.train_input,
             listener,
             list(loop.stretches(run.plan, run.before, run.total)),
-            lambda listeners: self._saver(listeners, self.model_dir),
-            [self._progress(), *self.hooks],
+            lambda listeners: self._saver([guard.listener, *listeners], self.model_dir),
+            [*self._watchdog(), guard, *self._shown(), *self._norms(), *self.hooks],
             self.requests,
         )
         if evaluator is None or listener is None or (self.requests.stop and self.requests.stop.resumes):
@@ -176,8 +191,8 @@ class _Work:
             train_input=self.run.train_input,
             total=self.run.total,
             make_saver=self._saver,
-            hooks=self.hooks,
-            chief_hooks=[self._progress()],
+            hooks=[*self._watchdog(), *self.hooks],
+            chief_hooks=self._shown(),
             make_evaluator=self._evaluator if self.run.evaluation else None,
             make_listener=self._listener,
             requests=self.requests,
@@ -217,8 +232,20 @@ class _Work:
     def _saver(self, listeners: Sequence[Any], folder: str) -> Any:
         return loop.saver_hook(folder, self.run.every, self.spec.launch.save_checkpoints_secs, listeners)
 
-    def _progress(self) -> Any:
-        return ProgressHook(self.run.total, self.spec.training.batch_size)
+    def _watchdog(self) -> list[Any]:
+        minutes = self.spec.launch.stall_minutes
+        return [StallWatchdog(minutes)] if minutes else []
+
+    def _shown(self) -> list[Any]:
+        """Returns the hooks of the task that people look at."""
+        progress = ProgressHook(self.run.total, self.spec.training.batch_size, replicas=self.distribution.replicas)
+        profile = self.spec.launch.profile
+        return [progress, *([ProfilerHook(*profile_window(profile), self.model_dir)] if profile else [])]
+
+    def _norms(self) -> list[Any]:
+        every = self.spec.launch.log_norms
+        groups = {variable.name: variable.group for variable in self.run.source.structure.variables}
+        return [NormsHook(every, self.model_dir, groups)] if every else []
 
 
 @contextlib.contextmanager
