@@ -3,7 +3,7 @@
 Names are resolved on first use, so that importing the package is quick:
 ``etl.estimator``, ``etl.enable_estimator``, ``etl.keras``, ``etl.backbone``, ``etl.tuning``,
 ``etl.heads``, ``etl.optimizers``, ``etl.schedules``, ``etl.make_model_fn``, ``etl.inputs``,
-``etl.export_saved_model``.
+``etl.export_saved_model``, ``etl.run_config``, ``etl.train_and_evaluate``, ``etl.tfx``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _PUBLIC = {
     "keras": ("estimator_tl.compat", "keras"),
     "make_model_fn": ("estimator_tl.model_fn", "make_model_fn"),
     "optimizers": ("estimator_tl.optimization.optimizers", None),
+    "run_config": ("estimator_tl.launch.run_config", "run_config"),
     "schedules": ("estimator_tl.optimization.schedules", None),
+    "tfx": ("estimator_tl.launch.tfx", None),
+    "train_and_evaluate": ("estimator_tl.launch.programs", "train_and_evaluate"),
     "tuning": ("estimator_tl.tuning", None),
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -9,7 +9,7 @@ from typing import Any
 from estimator_tl.cli.cluster_flags import cluster_of, define_cluster
 from estimator_tl.cli.command import Command, CommandFlags
 from estimator_tl.cli.launch_flags import define_evaluation, define_launch, settings_of
-from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
+from estimator_tl.errors import UserError
 
 _MODEL, _DATA, _TRAINING, _OUTPUT = "Model", "Data", "Training", "Output"
 
@@ -186,7 +186,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         print(f"stopped at step {outcome.global_step}: {outcome.stop.reason}", file=sys.stderr)
         if outcome.stop.resumes:
             print("the checkpoint is saved; run the same command to go on", file=sys.stderr)
-            return STOPPED_EXIT_CODE
+            return outcome.exit_code
     print(f"{outcome.steps} steps in {outcome.seconds:.1f} s; run kept in {values.model_dir}")
     if values.export_dir and (cluster is None or cluster.is_chief):
         from estimator_tl.cli.export import export

@@ -101,7 +101,7 @@ def train_and_evaluate(
     for phase, end in parts:
         try:
             make_estimator(phase).train(
-                train_input, max_steps=end, hooks=[*hooks, StopHook(requests), make_saver(listeners)]
+                train_input, max_steps=end, hooks=[*hooks, make_saver(listeners), StopHook(requests)]
             )
         except EvaluationStopped:
             return

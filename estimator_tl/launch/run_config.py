@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from estimator_tl.launch.cluster import Cluster, from_tf_config
 from estimator_tl.launch.strategy import Distribution, distribution_of, make_strategy
 
 _TF_CONFIG = "TF_CONFIG"
+_OF_CLUSTERS = ("parameter_server", "multi_worker_mirrored")
 _LAUNCH_FIELDS = tuple(field.name for field in dataclasses.fields(LaunchSpec))
 
 
@@ -37,11 +39,10 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
     Raises:
       UserError: a setting is unknown, or does not fit the machine or the cluster.
     """
-    known = estimator.RunConfig.__init__.__code__.co_varnames
-    unknown = [name for name in settings if name not in _LAUNCH_FIELDS and name not in known]
+    known = sorted({*_LAUNCH_FIELDS, *inspect.signature(estimator.RunConfig).parameters})
+    unknown = [name for name in settings if name not in known]
     if unknown:
-        names = sorted({*_LAUNCH_FIELDS, *known[1 : estimator.RunConfig.__init__.__code__.co_argcount]})
-        raise UserError(f"run_config has no setting {unknown[0]!r}; {nearest(unknown[0], names, limit=60)}")
+        raise UserError(f"run_config has no setting {unknown[0]!r}; {nearest(unknown[0], known, limit=60)}")
     of_estimator = {name: settings.pop(name) for name in tuple(settings) if name not in _LAUNCH_FIELDS}
     own_session = settings.pop("session_config", None)
     if own_session is not None and not isinstance(own_session, str):
@@ -83,14 +84,16 @@ def make_run_config(
     if launch.log_step_count_steps:
         values["log_step_count_steps"] = launch.log_step_count_steps
         fields.pop("log_step_count_steps", None)
-    with described(cluster if distribution.kind in ("parameter_server", "multi_worker_mirrored") else None):
-        strategy = make_strategy(distribution, launch.all_reduce_alg)
+    in_cluster = cluster is not None and cluster.job != "evaluator" and distribution.kind in _OF_CLUSTERS
+    with described(cluster if in_cluster else None):
+        evaluates = cluster is not None and cluster.job == "evaluator"
+        strategy = None if evaluates else make_strategy(distribution, launch.all_reduce_alg)
         if strategy is not None:
             values["train_distribute"] = strategy
         made = estimator.RunConfig(**{**values, **fields})
     if strategy is not None and distribution.kind == "mirrored":
         check_devices(strategy, made.session_config)
-    if distribution.kind in ("parameter_server", "multi_worker_mirrored"):
+    if in_cluster:
         assert cluster is not None
         os.environ[_TF_CONFIG] = cluster.tf_config()  # the coordinator looks there again when training begins
     return made

@@ -11,7 +11,7 @@ from typing import Any
 
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import RunSpec
-from estimator_tl.errors import UserError
+from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
 from estimator_tl.export import make_exporters
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
@@ -43,6 +43,11 @@ class Outcome:
     seconds: float
     stop: Stop | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """What tells a scheduler whether the process is to be started again."""
+        return STOPPED_EXIT_CODE if self.stop and self.stop.resumes else 0
+
 
 def train(
     spec: RunSpec,
@@ -73,9 +78,7 @@ def train(
     if spec.launch.profile:
         profile_window(spec.launch.profile)
     if spec.launch.log_norms and cluster:
-        raise UserError(
-            "log_norms reads what all tasks would have to read together; leave it out of a cluster."
-        )
+        raise UserError("log_norms reads what all tasks would have to read together; leave it out of a cluster.")
     if distribution.kind == "multi_worker_mirrored":
         # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
         tf.compat.v1.disable_eager_execution()
@@ -97,7 +100,7 @@ def train(
             work = _Work(spec, run, model_dir, distribution, cluster, requests, list(hooks))
             metrics = work.do(follower)
     reached = latest_step(model_dir)
-    outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, _early(requests))
+    outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, why_early(requests))
     if not follower:
         run.record["result"] = dataclasses.asdict(outcome)
         run_dir.write_record(model_dir, run.record)
@@ -126,10 +129,10 @@ def _serve(
     config = make_run_config(model_dir, spec.launch, cluster, distribution)
     started = time.monotonic()
     tasks.run_server(cluster, follower, requests, config.session_config)
-    return Outcome({}, latest_step(model_dir), 0, time.monotonic() - started, _early(requests))
+    return Outcome({}, latest_step(model_dir), 0, time.monotonic() - started, why_early(requests))
 
 
-def _early(requests: StopRequests) -> Stop | None:
+def why_early(requests: StopRequests) -> Stop | None:
     """Returns why training ended early; that the chief has finished is no such reason."""
     return requests.stop if requests.stop and requests.stop.reason else None
 
@@ -225,7 +228,9 @@ class _Work:
         )
 
     def _listener(self, evaluator: Evaluator) -> loop.EvaluationListener:
-        every = None if self.spec.launch.save_checkpoints_secs else self.run.every
+        # Parameter servers have the steps of all workers, of which the chief sees its own: it saves at any step.
+        any_step = self.spec.launch.save_checkpoints_secs or self.distribution.kind == "parameter_server"
+        every = None if any_step else self.run.every
         throttle = self.spec.evaluation.eval_throttle_secs
         return loop.EvaluationListener(evaluator, self.requests, self.run.before, self.run.total, every, throttle)
 

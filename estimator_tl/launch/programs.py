@@ -1,0 +1,164 @@
+"""`train_and_evaluate` for programs that have a main, an Estimator and input_fns of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from estimator_tl.compat import estimator as api
+from estimator_tl.compat.estimators import without_saving
+from estimator_tl.config import EvaluationSpec, LaunchSpec
+from estimator_tl.errors import UserError, nearest
+from estimator_tl.inputs import latest_step
+from estimator_tl.launch import loop, rendezvous, tasks
+from estimator_tl.launch.cluster import Cluster, from_tf_config
+from estimator_tl.launch.evaluation import Evaluator
+from estimator_tl.launch.hooks import StallWatchdog
+from estimator_tl.launch.run_config import described
+from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests, stopping_at_signals
+from estimator_tl.launch.training import Outcome, why_early
+
+_EVALUATION = tuple(field.name for field in dataclasses.fields(EvaluationSpec))
+_LAUNCH = ("stall_minutes", "cluster_wait_secs", "max_run_hours")
+
+
+def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = None, **settings: Any) -> Outcome:
+    """Trains and evaluates as `tf.estimator.train_and_evaluate` does, and ends well whatever happens.
+
+    In one process every checkpoint is evaluated. In a cluster, that of the Estimator's RunConfig and TF_CONFIG, this
+    process does the part of its task: parameter servers leave when the run has ended, an evaluator evaluates what the
+    chief saves, and where there is none the chief does it. SIGTERM and SIGUSR1 save the current step. Call it once in
+    a process.
+
+    Args:
+      estimator: with a model_dir; its RunConfig is best made by `etl.run_config`.
+      train_spec: a `TrainSpec` with max_steps.
+      eval_spec: an `EvalSpec`, whose exporters are used; None for no evaluation.
+      **settings: fields of `estimator_tl.config.EvaluationSpec`, such as ``metric``, ``early_stopping_steps`` and
+        ``stop_at``; and ``stall_minutes``, ``cluster_wait_secs``, ``max_run_hours`` of `LaunchSpec`.
+
+    Returns:
+      What was done; ``sys.exit(outcome.exit_code)`` tells it to a scheduler: 0, or 143 where the run is to go on.
+
+    Raises:
+      UserError: something has to be changed by the user.
+      LostPeersError: other tasks did not come, or are gone; leave with 138 to be started again.
+    """
+    unknown = [name for name in settings if name not in (*_EVALUATION, *_LAUNCH)]
+    if unknown:
+        known = nearest(unknown[0], (*_EVALUATION, *_LAUNCH), limit=20)
+        raise UserError(f"train_and_evaluate has no setting {unknown[0]!r}; {known}")
+    if train_spec.max_steps is None:
+        raise UserError("the TrainSpec has no max_steps, so that nobody knows where training ends; give it one.")
+    rules = EvaluationSpec(**{name: settings[name] for name in _EVALUATION if name in settings})
+    launch = LaunchSpec(**{name: settings[name] for name in _LAUNCH if name in settings})
+    requests = StopRequests(launch.max_run_hours)
+    before, started = latest_step(estimator.model_dir), time.monotonic()
+    with stopping_at_signals(requests):
+        work = _Work(estimator, train_spec, eval_spec, rules, launch, requests, before)
+        metrics = work.do(from_tf_config(os.environ.get("TF_CONFIG", "")))
+    reached = latest_step(estimator.model_dir)
+    return Outcome(metrics, reached, reached - before, time.monotonic() - started, why_early(requests))
+
+
+@dataclasses.dataclass
+class _Work:
+    """The part of one process."""
+
+    estimator: Any
+    train_spec: Any
+    eval_spec: Any | None
+    rules: EvaluationSpec
+    launch: LaunchSpec
+    requests: StopRequests
+    before: int
+
+    def do(self, cluster: Cluster | None) -> dict[str, float]:
+        if cluster is None or not (cluster.is_distributed or cluster.job == "evaluator"):
+            return self._alone()
+        job = self._job(cluster)
+        if cluster.is_chief:
+            return tasks.run_chief(job, self.estimator.model_dir)
+        follower = rendezvous.Follower(self.estimator.model_dir, cluster, job.settings, self.launch.cluster_wait_secs)
+        follower.join()
+        if cluster.job == "ps":
+            tasks.run_server(cluster, follower, self.requests, self.estimator.config.session_config)
+        elif cluster.job == "evaluator":
+            return tasks.run_evaluator(job, follower, self.estimator.model_dir)
+        else:
+            tasks.run_worker(job, follower)
+        return {}
+
+    def _alone(self) -> dict[str, float]:
+        evaluator = self._evaluator() if self.eval_spec else None
+        listener = self._listener(evaluator) if evaluator else None
+        end = self.train_spec.max_steps
+        loop.train_and_evaluate(
+            lambda _: self.estimator,
+            self.train_spec.input_fn,
+            listener,
+            [(None, end)] if self.before < end else [],
+            lambda listeners: self._saver(listeners, self.estimator.model_dir),
+            self._hooks(),
+            self.requests,
+        )
+        if evaluator is None or listener is None or (self.requests.stop and self.requests.stop.resumes):
+            return {}
+        return loop.finish(evaluator, listener, latest_step(self.estimator.model_dir))
+
+    def _job(self, cluster: Cluster) -> tasks.Job:
+        synchronous = self.estimator.config.train_distribute is not None
+        config = self.estimator.config
+        return tasks.Job(
+            cluster=cluster,
+            make_estimator=lambda: without_saving(self.estimator) if synchronous else self.estimator,
+            train_input=self.train_spec.input_fn,
+            total=self.train_spec.max_steps,
+            make_saver=self._saver,
+            hooks=self._hooks(),
+            chief_hooks=[],
+            make_evaluator=self._evaluator if self.eval_spec else None,
+            make_listener=self._listener,
+            requests=self.requests,
+            synchronous=synchronous,
+            settings={
+                "max_steps": self.train_spec.max_steps,
+                "save_checkpoints_steps": config.save_checkpoints_steps,
+                "save_checkpoints_secs": config.save_checkpoints_secs,
+                "tf_random_seed": config.tf_random_seed,
+            },
+            throttle_secs=self.rules.eval_throttle_secs,
+        )
+
+    def _hooks(self) -> list[Any]:
+        minutes = self.launch.stall_minutes
+        return [*([StallWatchdog(minutes)] if minutes else []), *self.train_spec.hooks]
+
+    def _evaluator(self) -> Evaluator:
+        assert self.eval_spec is not None
+        config = self.estimator.config
+        with described(None):
+            local = api.RunConfig(self.estimator.model_dir, tf_random_seed=config.tf_random_seed)
+        rules = self.rules
+        if rules.eval_steps is None:
+            rules = dataclasses.replace(rules, eval_steps=self.eval_spec.steps)
+        return Evaluator(
+            api.Estimator(self.estimator.model_fn, config=local),
+            self.eval_spec.input_fn,
+            self.eval_spec.exporters or (),
+            rules,
+            [*(self.eval_spec.hooks or ()), StopEvaluationHook(self.requests)],
+        )
+
+    def _listener(self, evaluator: Evaluator) -> loop.EvaluationListener:
+        return loop.EvaluationListener(
+            evaluator, self.requests, self.before, self.train_spec.max_steps, None, self.rules.eval_throttle_secs
+        )
+
+    def _saver(self, listeners: Sequence[Any], folder: str) -> Any:
+        config = self.estimator.config
+        own = list(getattr(self.train_spec, "saving_listeners", None) or ())
+        return loop.saver_hook(folder, config.save_checkpoints_steps, config.save_checkpoints_secs, [*own, *listeners])
