@@ -2,7 +2,7 @@
 # Runs one command on all workers of a Cloud TPU VM, through gcloud, and leaves with its exit code.
 #
 #   scripts/tpu_vm.sh --name=my-tpu --zone=us-central2-b [--project=P] [--copy=PATH] [--dry_run] -- \
-#       estimator-tl train --flagfile=train.flags --distribution=tpu --tpu=local --model_dir=/shared/runs/flowers
+#       estimator-tl legacy train.py --model_dir=gs://my-bucket/runs/flowers
 #
 # --copy puts a file or folder into the home directory of every worker first; --dry_run prints what would be run.
 set -euo pipefail

@@ -9,14 +9,12 @@ import subprocess
 import pytest
 
 from estimator_tl.cli import train
-from estimator_tl.cli.cluster_flags import define_cluster
 from estimator_tl.cli.command import CommandFlags, define_common
 from estimator_tl.cli.main import COMMANDS
 from tests.scripts.fakes import SCRIPTS, Fakes
 
 DOCUMENT = (SCRIPTS.parent / "docs" / "CLUSTERS.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
-ELSEWHERE = ("tpu",)  # how train distributes, whatever the cluster is
 
 
 @pytest.fixture
@@ -39,11 +37,6 @@ def check_flags(command, arguments):
         return
     known = CommandFlags()
     train.define(known)
-    if "worker_hosts" not in known.values:
-        define_cluster(known)
-    for name in ELSEWHERE:
-        if name not in known.values:
-            known.string("Elsewhere", name, None, "")
     if command == "doctor":
         known.number("Checks", "peer_timeout_secs", None, "")
     define_common(known)
