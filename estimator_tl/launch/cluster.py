@@ -28,7 +28,7 @@ class Cluster:
       index: its number in the job.
       source: where the description comes from, for messages.
       evaluator: the address of the evaluator, where one is listed.
-      name: this task as the description calls it, e.g. "worker 0" for what is the chief.
+      first_worker_leads: whether the chief is what the description calls worker 0.
     """
 
     tasks: Mapping[str, Mapping[int, str]]
@@ -36,12 +36,21 @@ class Cluster:
     index: int
     source: str
     evaluator: str | None = None
-    name: str = ""
+    first_worker_leads: bool = False
 
     def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", f"{self.job} {self.index}")
         _check(self)
+
+    @property
+    def name(self) -> str:
+        """This task as the description calls it, e.g. "worker 0"."""
+        return self.name_of(self.job, self.index)
+
+    def name_of(self, job: str, index: int) -> str:
+        """Returns what the description calls a task: the chief may be its first worker."""
+        if self.first_worker_leads and job in ("chief", "worker"):
+            return f"worker {index + (job == 'worker')}"
+        return f"{job} {index}"
 
     @property
     def is_chief(self) -> bool:
@@ -73,7 +82,7 @@ class Cluster:
         for job, addresses in self.tasks.items():
             for index, address in addresses.items():
                 if (job, index) != (self.job, self.index):
-                    yield f"{job} {index}", address
+                    yield self.name_of(job, index), address
 
     def address(self) -> str | None:
         """Returns where this task listens; None for an evaluator without an address."""
@@ -86,10 +95,14 @@ class Cluster:
 
     def text(self) -> str:
         """Returns one line a job, for people."""
-        rows = [("this task", f"{self.name}, from {self.source}")]
+        role = ", the chief" if self.is_chief and self.first_worker_leads else ""
+        rows = [("this task", f"{self.name}{role}, from {self.source}")]
+        shown: dict[str, list[str]] = {}
         for job, addresses in self.tasks.items():
-            listed = (f"{index}: {address}" if _gaps(addresses) else address for index, address in addresses.items())
-            rows.append((job, ", ".join(listed)))
+            for index, address in addresses.items():
+                known, _, number = self.name_of(job, index).partition(" ")
+                shown.setdefault(known, []).append(f"{number}: {address}" if _gaps(addresses) else address)
+        rows += [(job, ", ".join(listed)) for job, listed in shown.items()]
         if self.evaluator or self.job == "evaluator":
             rows.append(("evaluator", self.evaluator or "this task"))
         return "\n".join(f"{name.ljust(14)} {what}" for name, what in rows)
@@ -125,8 +138,8 @@ def from_tf_config(text: str, source: str = "TF_CONFIG") -> Cluster | None:
     task = values.get("task")
     if not isinstance(task, Mapping) or "type" not in task:
         raise UserError(f'{source} does not say which task this is; add "task": {{"type": "worker", "index": 0}}.')
-    index = _index(task.get("index", 0), f"{source}: the task index")
-    return _normalized(
+    index = index_of(task.get("index", 0), f"{source}: the task index")
+    return normalized(
         {job: _addresses(job, given, source) for job, given in cluster.items()}, task["type"], index, source
     )
 
@@ -153,63 +166,15 @@ def from_hosts(
         raise UserError("--worker_hosts and --ps_hosts are given without --job_name; say which task this process is.")
     listed = {"chief": chief_hosts, "worker": worker_hosts, "ps": ps_hosts}
     tasks = {job: dict(enumerate(hosts)) for job, hosts in listed.items() if hosts}
-    return _normalized(tasks, job_name, task_index or 0, "--worker_hosts")
+    return normalized(tasks, job_name, task_index or 0, "--worker_hosts")
 
 
-def parse_jobs(text: str) -> dict[str, int]:
-    """Reads how many tasks each job of a Slurm step has, e.g. ``chief:1,worker:2,ps:1,evaluator:1``.
-
-    Raises:
-      UserError: the text says something else.
-    """
-    jobs: dict[str, int] = {}
-    for part in text.split(","):
-        job, colon, count = part.strip().partition(":")
-        if job in jobs or job not in (*JOBS, "master") or (colon and not count.isdigit()):
-            known = "use each job once" if job in jobs else nearest(job, JOBS)
-            raise UserError(f"--slurm_jobs={text}: {part!r} is no job with its number of tasks; {known}")
-        jobs[job] = int(count) if colon else 1
-    return jobs
-
-
-def from_slurm(jobs: Mapping[str, int], port_base: int, environment: Mapping[str, str]) -> Cluster:
-    """Reads the variables of a Slurm step, whose tasks are counted in the order of `jobs`.
-
-    Args:
-      jobs: from `parse_jobs`; their sum is the number of tasks of the step.
-      port_base: the first port; each further task of a node takes the next one.
-      environment: with the variables that srun sets.
+def normalized(given: Mapping[str, Mapping[int, str]], job: str, index: int, source: str) -> Cluster:
+    """Returns the cluster of addresses by index by job, with this task.
 
     Raises:
-      UserError: this is no Slurm step, or one with another number of tasks.
+      UserError: there is no such cluster.
     """
-    names = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
-    missing = [name for name in names if name not in environment]
-    if missing:
-        raise UserError(f"--slurm_jobs is given, but {missing[0]} is not set; start the program with srun.")
-    from estimator_tl.compat.slurm import hosts_of_tasks
-
-    rank, nodes, tasks = (environment[name] for name in names)
-    try:
-        hosts = hosts_of_tasks(nodes, tasks)
-    except ValueError as error:
-        raise UserError(f"Slurm's variables cannot be read: {error}; start the program with srun.") from error
-    if len(hosts) != sum(jobs.values()):
-        listed = ",".join(f"{job}:{count}" for job, count in jobs.items())
-        raise UserError(
-            f"--slurm_jobs={listed} has {sum(jobs.values())} tasks, the Slurm step {len(hosts)}; make them equal."
-        )
-    of_jobs = [(job, index) for job, count in jobs.items() for index in range(count)]
-    used: Counter[str] = Counter()
-    described: dict[str, dict[int, str]] = {job: {} for job in jobs}
-    for (job, index), host in zip(of_jobs, hosts):
-        described[job][index] = f"{host}:{port_base + used[host]}"
-        used[host] += 1
-    return _normalized(described, *of_jobs[_index(rank, "SLURM_PROCID")], "Slurm")
-
-
-def _normalized(given: Mapping[str, Mapping[int, str]], job: str, index: int, source: str) -> Cluster:
-    name = f"{job} {index}"
     for unknown in (*given, job):
         if unknown not in (*JOBS, "master"):
             raise UserError(f"{source}: unknown job {unknown!r}; {nearest(unknown, (*JOBS, 'master'))}")
@@ -222,10 +187,11 @@ def _normalized(given: Mapping[str, Mapping[int, str]], job: str, index: int, so
     evaluators = tasks.pop("evaluator", {})
     if len(evaluators) > 1 or (job == "evaluator" and index > 0):
         raise UserError(f"{source} has more than one evaluator; keep one, which evaluates every checkpoint.")
-    if "chief" not in tasks:
+    first_worker_leads = "chief" not in tasks
+    if first_worker_leads:
         tasks, job, index = _first_worker_leads(tasks, job, index, source)
     ordered = {known: dict(sorted(tasks[known].items())) for known in JOBS if known in tasks}
-    return Cluster(ordered, job, index, source, evaluators.get(0), name)
+    return Cluster(ordered, job, index, source, evaluators.get(0), first_worker_leads)
 
 
 def _first_worker_leads(
@@ -269,13 +235,14 @@ def _check(cluster: Cluster) -> None:
 
 def _addresses(job: str, given: Any, source: str) -> dict[int, str]:
     if isinstance(given, Mapping):
-        return {_index(index, f"{source}: an index of {job}"): str(address) for index, address in given.items()}
+        return {index_of(index, f"{source}: an index of {job}"): str(address) for index, address in given.items()}
     if isinstance(given, (list, tuple)):
         return {index: str(address) for index, address in enumerate(given)}
     raise UserError(f"{source}: {job} is {given!r}; give a list of addresses or a map from index to address.")
 
 
-def _index(value: Any, what: str) -> int:
+def index_of(value: Any, what: str) -> int:
+    """Returns a number from 0 that a description gives as one or as text. Args: what: it is, for the message."""
     text = str(value)
     if not text.isdigit():
         raise UserError(f"{what} is {value!r}; give a whole number from 0.")

@@ -8,7 +8,8 @@ import pytest
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.launch.cluster import Cluster, from_hosts, from_slurm, from_tf_config, parse_jobs
+from estimator_tl.launch.cluster import Cluster, from_hosts, from_tf_config
+from estimator_tl.launch.slurm import from_slurm, parse_jobs
 
 
 def config(cluster, job="worker", index=0, **others):
@@ -47,7 +48,17 @@ def test_there_is_always_a_chief(described, task, expected):
     cluster = config(described, *task)
     assert (cluster.job, cluster.index) == expected
     assert cluster.tasks == {"chief": {0: "a:1"}, "worker": {0: "b:1"}}
-    assert cluster.name == f"{task[0]} {task[1]}"  # messages say what the scheduler calls it
+    assert cluster.name == f"{task[0]} {task[1]}".replace("master", "chief")  # messages say what people call it
+
+
+def test_tasks_keep_the_names_that_people_gave_them():
+    cluster = config({"worker": ["a:1", "b:1", "c:1"], "ps": ["d:1"]}, "worker", 0)
+    assert dict(cluster.peers()) == {"worker 1": "b:1", "worker 2": "c:1", "ps 0": "d:1"}
+    assert cluster.text().splitlines() == [
+        "this task      worker 0, the chief, from TF_CONFIG",
+        "worker         a:1, b:1, c:1",
+        "ps             d:1",
+    ]
 
 
 def test_a_tfjob():
