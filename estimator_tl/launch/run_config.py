@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,10 +38,10 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
     Raises:
       UserError: a setting is unknown, or does not fit the machine or the cluster.
     """
-    known = estimator.RunConfig.__init__.__code__.co_varnames
+    known = list(inspect.signature(estimator.RunConfig.__init__).parameters)[1:]
     unknown = [name for name in settings if name not in _LAUNCH_FIELDS and name not in known]
     if unknown:
-        names = sorted({*_LAUNCH_FIELDS, *known[1 : estimator.RunConfig.__init__.__code__.co_argcount]})
+        names = sorted({*_LAUNCH_FIELDS, *known})
         raise UserError(f"run_config has no setting {unknown[0]!r}; {nearest(unknown[0], names, limit=60)}")
     of_estimator = {name: settings.pop(name) for name in tuple(settings) if name not in _LAUNCH_FIELDS}
     own_session = settings.pop("session_config", None)
@@ -50,11 +51,19 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
         settings["session_config"] = own_session
     launch = LaunchSpec(**settings)
     cluster = from_tf_config(os.environ.get(_TF_CONFIG, ""))
-    if "train_distribute" in of_estimator:
+    if of_estimator.get("train_distribute") is not None:
+        if settings:
+            raise UserError(
+                f"{next(iter(settings))} has no effect beside a train_distribute of your own; say it in a "
+                "ConfigProto, session_config, or leave train_distribute out."
+            )
         made = estimator.RunConfig(model_dir=model_dir, **of_estimator)
         check_devices(made.train_distribute, made.session_config)
         return made
-    return make_run_config(model_dir, launch, cluster, distribution_of(launch, cluster), **of_estimator)
+    distribution = distribution_of(launch, cluster)
+    if cluster and cluster.job == "evaluator" and not cluster.is_distributed:
+        distribution = Distribution("off")
+    return make_run_config(model_dir, launch, cluster, distribution, **of_estimator)
 
 
 def make_run_config(
@@ -83,7 +92,7 @@ def make_run_config(
     if launch.log_step_count_steps:
         values["log_step_count_steps"] = launch.log_step_count_steps
         fields.pop("log_step_count_steps", None)
-    with described(cluster if distribution.kind in ("parameter_server", "multi_worker_mirrored") else None):
+    with described(None if distribution.kind == "mirrored" else cluster):
         strategy = make_strategy(distribution, launch.all_reduce_alg)
         if strategy is not None:
             values["train_distribute"] = strategy
@@ -173,10 +182,9 @@ def _merge(config: Any, text: str) -> None:
         return
     from google.protobuf import text_format
 
-    given = Path(text).read_text() if os.path.isfile(text) else text
     try:
-        text_format.Merge(given, config)
-    except text_format.ParseError as error:
+        text_format.Merge(Path(text).read_text() if os.path.isfile(text) else text, config)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
         raise UserError(
             f"session_config is not a ConfigProto in text form ({error}); e.g. 'graph_options {{ place_pruned_graph: "
             "true }'."
