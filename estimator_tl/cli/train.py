@@ -185,7 +185,8 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     if outcome.stop:
         print(f"stopped at step {outcome.global_step}: {outcome.stop.reason}", file=sys.stderr)
         if outcome.stop.resumes:
-            print("the checkpoint is saved; run the same command to go on", file=sys.stderr)
+            saved = "the checkpoint is saved; " if outcome.global_step else ""
+            print(f"{saved}run the same command to go on", file=sys.stderr)
             return STOPPED_EXIT_CODE
     print(f"{outcome.steps} steps in {outcome.seconds:.1f} s; run kept in {values.model_dir}")
     if values.export_dir and (cluster is None or cluster.is_chief):

@@ -20,7 +20,7 @@ from estimator_tl.launch.cluster import Cluster
 from estimator_tl.launch.evaluation import Evaluator
 from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, StallWatchdog, profile_window
 from estimator_tl.launch.preparation import Prepared, prepare
-from estimator_tl.launch.run_config import make_run_config
+from estimator_tl.launch.run_config import make_run_config, make_session_config
 from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopRequests, stopping_at_signals
 from estimator_tl.launch.strategy import Distribution, distribution_of
 
@@ -69,13 +69,7 @@ def train(
     """
     requests = StopRequests(spec.launch.max_run_hours)
     distribution = distribution_of(spec.launch, cluster)
-    distribution.batch_of_replica(spec.training.batch_size)
-    if spec.launch.profile:
-        profile_window(spec.launch.profile)
-    if spec.launch.log_norms and cluster:
-        raise UserError(
-            "log_norms reads what all tasks would have to read together; leave it out of a cluster."
-        )
+    _check_launch(spec, model_dir, distribution, cluster)
     if distribution.kind == "multi_worker_mirrored":
         # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
         tf.compat.v1.disable_eager_execution()
@@ -88,6 +82,8 @@ def train(
             if cluster and cluster.job == "ps":
                 return _serve(spec, model_dir, cluster, distribution, requests, follower)
         run = prepare(spec, model_dir, distribution, tells=follower is None)
+        if requests.stop:
+            return Outcome({}, run.before, 0, 0.0, requests.stop)
         if not follower:
             _write_beginning(run, model_dir, flags_text)
         if spec.training.deterministic:
@@ -102,6 +98,18 @@ def train(
         run.record["result"] = dataclasses.asdict(outcome)
         run_dir.write_record(model_dir, run.record)
     return outcome
+
+
+def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, cluster: Cluster | None) -> None:
+    distribution.batch_of_replica(spec.training.batch_size)
+    if spec.launch.profile:
+        profile_window(spec.launch.profile)
+    if spec.launch.log_norms and cluster:
+        raise UserError("log_norms reads what all tasks would have to read together; leave it out of a cluster.")
+    if cluster:
+        make_session_config(spec.launch, cluster, distribution)  # raises
+    else:
+        make_run_config(model_dir, spec.launch, None, distribution)  # raises, for the devices as well
 
 
 def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
