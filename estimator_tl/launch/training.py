@@ -53,8 +53,7 @@ def train(
 ) -> Outcome:
     """Trains a run, or continues it, and evaluates it; or does the part of this task of a cluster.
 
-    Everything that can be wrong with the settings is found before the first
-    file is written.
+    Everything that can be wrong with the settings is found before the first file is written.
 
     Args:
       spec: the settings.
@@ -73,9 +72,7 @@ def train(
     if distribution.kind == "multi_worker_mirrored":
         # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
         tf.compat.v1.disable_eager_execution()
-    follower = None
-    if cluster and cluster.job != "chief":
-        follower = rendezvous.Follower(model_dir, cluster, spec.to_json(), spec.launch.cluster_wait_secs)
+    follower = _follower(spec, model_dir, cluster)
     with stopping_at_signals(requests):
         if follower:
             follower.join()
@@ -90,14 +87,19 @@ def train(
             tf.config.experimental.enable_op_determinism()
         started = time.monotonic()
         with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
-            work = _Work(spec, run, model_dir, distribution, cluster, requests, list(hooks))
-            metrics = work.do(follower)
+            metrics = _Work(spec, run, model_dir, distribution, cluster, requests, list(hooks)).do(follower)
     reached = latest_step(model_dir)
     outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, _early(requests))
     if not follower:
         run.record["result"] = dataclasses.asdict(outcome)
         run_dir.write_record(model_dir, run.record)
     return outcome
+
+
+def _follower(spec: RunSpec, model_dir: str, cluster: Cluster | None) -> rendezvous.Follower | None:
+    if cluster is None or cluster.is_chief:
+        return None
+    return rendezvous.Follower(model_dir, cluster, spec.to_json(), spec.launch.cluster_wait_secs)
 
 
 def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, cluster: Cluster | None) -> None:
