@@ -27,7 +27,13 @@ def define_launch(command: CommandFlags) -> None:
     command.integer(_WHERE, "cluster_wait_secs", 600, "how long tasks wait for each other before they leave with 138.")
     command.number(_WHERE, "stall_minutes", 30.0, "without a step, before a task leaves with 138; 0 never leaves.")
     command.number(_WHERE, "max_run_hours", None, "stop with a checkpoint after that; the same command goes on.")
-    command.choice(_SESSION, "precision", "float32", list(PRECISIONS), "of large products; variables stay float32.")
+    command.choice(
+        _SESSION,
+        "precision",
+        "float32",
+        list(PRECISIONS),
+        "of large products; variables stay float32. tf32 is for GPUs, bfloat16 for the CPU.",
+    )
     command.boolean(_SESSION, "xla", False, "let XLA compile parts of the graph.")
     command.integer(_SESSION, "inter_op_threads", 0, "ops at a time (default: TensorFlow's choice).")
     command.integer(_SESSION, "intra_op_threads", 0, "threads of an op (default: TensorFlow's choice).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -77,6 +78,8 @@ def _dispatch(name: str, rest: list[str]) -> int:
 def _prepare(known: CommandFlags) -> None:
     from estimator_tl.compat import quiet
 
+    if getattr(known.values, "precision", None) == "bfloat16":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # has the passes for it; its import looks
     level = known.values.verbosity
     if level != "debug":
         quiet.import_tensorflow_quietly()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estimator_tl.cli.cluster_flags import cluster_of, define_cluster
 from estimator_tl.cli.command import Command, CommandFlags
 from estimator_tl.cli.launch_flags import define_evaluation, define_launch, settings_of
 from estimator_tl.errors import UserError
+
+if TYPE_CHECKING:
+    from estimator_tl.launch.training import Outcome
 
 _MODEL, _DATA, _TRAINING, _OUTPUT = "Model", "Data", "Training", "Output"
 
@@ -172,7 +175,6 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         LaunchSpec(**settings_of(LaunchSpec, values)),
     )
     cluster = cluster_of(values, os.environ)
-    from estimator_tl.launch.hooks.progress import metrics_text
     from estimator_tl.launch.run_dir import check_writable
     from estimator_tl.launch.training import train
 
@@ -180,13 +182,9 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         check_writable(values.export_dir)
     flags_text = command.text(leave_out=("debug", "help", "flagfile", "allow_plan_change"))
     outcome = train(spec, values.model_dir, flags_text, cluster=cluster)
-    if outcome.metrics:
-        print(f"step {outcome.global_step}: {metrics_text(outcome.metrics)}")
-    if outcome.stop:
-        print(f"stopped at step {outcome.global_step}: {outcome.stop.reason}", file=sys.stderr)
-        if outcome.stop.resumes:
-            print("the checkpoint is saved; run the same command to go on", file=sys.stderr)
-            return outcome.exit_code
+    _tell(outcome)
+    if outcome.stop and outcome.stop.resumes:
+        return outcome.exit_code
     print(f"{outcome.steps} steps in {outcome.seconds:.1f} s; run kept in {values.model_dir}")
     if values.export_dir and (cluster is None or cluster.is_chief):
         from estimator_tl.cli.export import export
@@ -194,6 +192,18 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         print(f"exported to {export(values.model_dir, values.export_dir)}")
     sys.stdout.flush()
     return 0
+
+
+def _tell(outcome: Outcome) -> None:
+    from estimator_tl.launch.hooks.progress import metrics_text
+
+    if outcome.metrics:
+        print(f"step {outcome.global_step}: {metrics_text(outcome.metrics)}")
+    if outcome.stop:
+        print(f"stopped at step {outcome.global_step}: {outcome.stop.reason}", file=sys.stderr)
+        if outcome.stop.resumes:
+            saved = "the checkpoint is saved; " if outcome.global_step else ""
+            print(f"{saved}run the same command to go on", file=sys.stderr)
 
 
 def refuse_arguments(name: str, arguments: list[str]) -> None:

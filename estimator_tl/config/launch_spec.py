@@ -30,7 +30,8 @@ class LaunchSpec:
       num_gpus: of this process; None for all that there are.
       cpu_replicas: of mirrored training where no GPU is used.
       all_reduce_alg: one of `ALL_REDUCE`.
-      precision: one of `PRECISIONS`.
+      precision: one of `PRECISIONS`: tf32 has an effect on GPUs only; bfloat16 on the CPU only, where TensorFlow
+        uses oneDNN (TF_ENABLE_ONEDNN_OPTS=1 before its import, as the command line sets it).
       xla: whether parts of the graph are compiled by XLA.
       inter_op_threads: ops at a time; 0 lets TensorFlow choose.
       intra_op_threads: threads of an op; 0 lets TensorFlow choose.

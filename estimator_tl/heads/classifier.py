@@ -50,6 +50,12 @@ class Classifier:
             raise UserError("the classifier does not know its number of classes; give n_classes= or labels=.")
         return self.n_classes
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of what an evaluation may measure; a head that measures more has more."""
+        with tf.Graph().as_default():
+            return ("loss", "regularization_loss", *self._head(None).metrics())
+
     def check(self, feature_rank: int | None) -> None:
         """Checks that the head fits its backbone.
 

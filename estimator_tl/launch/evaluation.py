@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from estimator_tl.compat import estimator
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError, nearest
+from estimator_tl.files import write_whole
 from estimator_tl.launch.hooks.progress import show_evaluation
 
 Metrics = dict[str, float]
@@ -34,6 +36,8 @@ def reason_to_stop(rules: EvaluationSpec, history: Sequence[Mapping[str, Any]]) 
     known = [(sign * float(item[name]), -int(item["global_step"])) for item in history if name in item]
     best, at = max((pair for pair in known if not math.isnan(pair[0])), default=(math.nan, 0))
     if rules.early_stopping_steps is not None and step + at >= rules.early_stopping_steps:
+        if math.isnan(best):
+            return f"{name} has been no number for {step} steps"
         return f"{name} has not got better than {sign * best:.4g} since step {-at}"
     return None
 
@@ -41,8 +45,8 @@ def reason_to_stop(rules: EvaluationSpec, history: Sequence[Mapping[str, Any]]) 
 class Evaluator:
     """Evaluates checkpoints of a run, one after the other.
 
-    Each result is added to ``evaluations.jsonl`` in the run directory, so that rules and exports know what was before
-    a restart.
+    ``evaluations.jsonl`` in the run directory has the results of a run up to its step, so that rules know what was
+    before a restart.
 
     Attributes:
       metrics: of the last evaluation; None before the first.
@@ -50,7 +54,7 @@ class Evaluator:
 
     def __init__(
         self,
-        estimator: Any,
+        model: Any,
         input_fn: Callable[[], Any],
         exporters: Sequence[Any] = (),
         rules: EvaluationSpec | None = None,
@@ -59,15 +63,15 @@ class Evaluator:
         """Prepares evaluation.
 
         Args:
-          estimator: of this process alone, no part of a cluster.
+          model: the Estimator, of this process alone, no part of a cluster.
           input_fn: of the data.
           exporters: `tf.estimator.Exporter`s.
           rules: for the end of training, and how many batches to use.
           hooks: of the evaluation's session.
         """
-        self._estimator, self._input_fn, self._exporters = estimator, input_fn, exporters
+        self._estimator, self._input_fn, self._exporters = model, input_fn, exporters
         self._rules, self._hooks = rules or EvaluationSpec(), list(hooks)
-        self._file = Path(estimator.model_dir, HISTORY)
+        self._file = Path(model.model_dir, HISTORY)
         self.metrics: Metrics | None = None
 
     def evaluate(self, checkpoint: str | None = None) -> str | None:
@@ -85,12 +89,14 @@ class Evaluator:
         return reason_to_stop(self._rules, self._remember(self.metrics))
 
     def finish(self) -> None:
-        """Does the final exports, of the newest checkpoint."""
+        """Does the final exports, of the newest checkpoint, by the exporters that wait for them."""
         if self.metrics is not None:
             self._export(self.metrics, None, final=True)
 
     def _export(self, metrics: Mapping[str, Any], checkpoint: str | None, final: bool) -> None:
         for exporter in self._exporters:
+            if isinstance(exporter, estimator.FinalExporter) != final:
+                continue  # the others have exported this checkpoint when it was evaluated
             folder = os.path.join(self._estimator.model_dir, "export", exporter.name)
             path = checkpoint or self._estimator.latest_checkpoint()
             exporter.export(self._estimator, folder, path, metrics, is_the_final_export=final)
@@ -99,19 +105,18 @@ class Evaluator:
         """Returns the evaluations of the run up to this one, without those of steps that it was set back behind."""
         step = int(metrics["global_step"])
         known = [item for item in read_history(self._estimator.model_dir) if int(item["global_step"]) < step]
-        with self._file.open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
-        return [*known, metrics]
+        history = [*known, metrics]
+        write_whole(self._file, "".join(json.dumps(item) + "\n" for item in history))
+        return history
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """Returns the evaluations of a run, oldest first, the last where a step was evaluated twice."""
+    """Returns the evaluations of a run, oldest first; without lines that a machine which went down left unreadable."""
     path = Path(model_dir, HISTORY)
-    found: dict[int, dict[str, Any]] = {}
+    found = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            item = json.loads(line)
-        except ValueError:  # the last line of a process that was killed
+            found.append(json.loads(line))
+        except ValueError:
             continue
-        found[int(item["global_step"])] = item
-    return [found[step] for step in sorted(found)]
+    return found

@@ -60,17 +60,20 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
         self._total, self._every, self._throttle = total, every, throttle_secs
         self._seen, self._began = before, -float("inf")
 
-    def after_save(self, session: Any, global_step_value: int) -> None:
+    def after_save(self, session: Any, global_step_value: int) -> bool:
+        """Evaluates where it is time to; returns whether training is to end with this very step."""
         del session
         step = int(global_step_value)
         if step <= self._seen or (self._requests.stop and self._requests.stop.resumes):
-            return
+            return False
         due = self._every is None or step % self._every == 0
         if step == self._total or (due and time.monotonic() - self._began >= self._throttle):
             self._seen, self._began = step, time.monotonic()
             reason = self._evaluator.evaluate()
             if reason:
                 self._requests.ask(reason, resumes=False)
+                return True
+        return False
 
     def is_behind(self, step: int) -> bool:
         """True where the checkpoint of a step was not evaluated."""
@@ -99,20 +102,26 @@ def train_and_evaluate(
     """
     listeners = [evaluation] if evaluation else []
     for phase, end in parts:
+        if requests.stop:
+            return
         try:
             make_estimator(phase).train(
                 train_input, max_steps=end, hooks=[*hooks, make_saver(listeners), StopHook(requests)]
             )
         except EvaluationStopped:
             return
-        if requests.stop:
-            return
 
 
 def finish(evaluator: Evaluator, evaluation: EvaluationListener, step: int) -> Metrics:
-    """Evaluates the last checkpoint, where that was not done, does the final exports, and returns the metrics."""
+    """Evaluates the last checkpoint, where that was not done, does the final exports, and returns the metrics.
+
+    Where a signal ends that evaluation there are none.
+    """
     if evaluation.is_behind(step):
-        evaluator.evaluate()
+        try:
+            evaluator.evaluate()
+        except EvaluationStopped:
+            return {}
     evaluator.finish()
     assert evaluator.metrics is not None
     return evaluator.metrics

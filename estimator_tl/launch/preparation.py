@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import estimator_tl
+from estimator_tl import heads
 from estimator_tl.backbones import Backbone
 from estimator_tl.backbones.warm_start import WarmStart, warm_start
 from estimator_tl.compat.versions import installed_versions
 from estimator_tl.config import RunSpec
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.launch import plan_change, run_dir, session
 from estimator_tl.launch.strategy import Distribution
@@ -69,6 +70,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     examples = data.examples("train")
     _check_classes(data, examples.labels)
     evaluation = _evaluation_data(spec, data)
+    _check_metric(spec, data.labels)
     source = session.open_backbone(spec.model)
     total = spec.training.total_steps(len(examples))
     digest = source.digest()
@@ -179,9 +181,30 @@ def _evaluation_data(spec: RunSpec, data: DataSource) -> tuple[DataSource, str] 
     if spec.data.eval_data:
         return session.other_data(spec.data.eval_data, data.labels, spec.data.on_bad_example), "all"
     if not spec.data.validation_fraction:
+        _check_nothing_to_decide(spec)
         return None
     data.examples("validation")  # raises where the part is empty
     return data, "validation"
+
+
+def _check_nothing_to_decide(spec: RunSpec) -> None:
+    rules = spec.evaluation
+    asked = {"early_stopping_steps": rules.early_stopping_steps, "stop_at": rules.stop_at, "exporters": rules.exporters}
+    for name, value in asked.items():
+        if value not in (None, ()):
+            raise UserError(
+                f"{name} follows from evaluations, but there is nothing to evaluate on; give --eval_data, or a "
+                "--validation_fraction above 0."
+            )
+
+
+def _check_metric(spec: RunSpec, labels: tuple[str, ...]) -> None:
+    rules = spec.evaluation
+    decides = rules.early_stopping_steps is not None or rules.stop_at is not None or "best" in rules.exporters
+    head = heads.registry.make(spec.model.head).with_labels(labels)
+    known = getattr(head, "metric_names", None)  # a head of somebody else may not say
+    if decides and known and rules.metric not in known:
+        raise UserError(f"no evaluation of this head has a metric {rules.metric!r}; {nearest(rules.metric, known)}")
 
 
 def _check_classes(data: DataSource, labels: Sequence[int]) -> None:

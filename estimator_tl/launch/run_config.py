@@ -51,11 +51,19 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
         settings["session_config"] = own_session
     launch = LaunchSpec(**settings)
     cluster = from_tf_config(os.environ.get(_TF_CONFIG, ""))
-    if "train_distribute" in of_estimator:
+    if of_estimator.get("train_distribute") is not None:
+        if settings:
+            raise UserError(
+                f"{next(iter(settings))} has no effect beside a train_distribute of your own; say it in a "
+                "ConfigProto, session_config, or leave train_distribute out."
+            )
         made = estimator.RunConfig(model_dir=model_dir, **of_estimator)
         check_devices(made.train_distribute, made.session_config)
         return made
-    return make_run_config(model_dir, launch, cluster, distribution_of(launch, cluster), **of_estimator)
+    distribution = distribution_of(launch, cluster)
+    if cluster and cluster.job == "evaluator" and not cluster.is_distributed:
+        distribution = Distribution("off")
+    return make_run_config(model_dir, launch, cluster, distribution, **of_estimator)
 
 
 def make_run_config(
@@ -176,10 +184,9 @@ def _merge(config: Any, text: str) -> None:
         return
     from google.protobuf import text_format
 
-    given = Path(text).read_text() if os.path.isfile(text) else text
     try:
-        text_format.Merge(given, config)
-    except text_format.ParseError as error:
+        text_format.Merge(Path(text).read_text() if os.path.isfile(text) else text, config)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
         raise UserError(
             f"session_config is not a ConfigProto in text form ({error}); e.g. 'graph_options {{ place_pruned_graph: "
             "true }'."

@@ -61,7 +61,10 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
                 f"distribution {kind} is of one process, but {cluster.source} describes a cluster of {cluster.workers} "
                 "workers; use multi_worker_mirrored or parameter_server, or unset the cluster."
             )
-        return Distribution("off") if kind == "off" or len(local) == 1 else Distribution(kind, local, len(local))
+        if kind == "off" or len(local) == 1:
+            return Distribution("off")
+        _cross_device_ops(launch.all_reduce_alg)  # raises where mirrored has no such algorithm
+        return Distribution(kind, local, len(local))
     if kind == "tpu":
         raise UserError(
             "distribution tpu is not there yet: `train` has not been made for TPUs; use etl.make_model_fn with a "
@@ -69,6 +72,11 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
         )
     _check_cluster(kind, cluster)
     assert cluster is not None
+    if launch.cpu_replicas > 1:
+        raise UserError(
+            f"cpu_replicas {launch.cpu_replicas} is for one process; under {kind} each worker is one replica, so start "
+            "more workers."
+        )
     if kind == "parameter_server":
         return Distribution(kind)
     if launch.save_checkpoints_secs:
@@ -76,6 +84,12 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
             "save_checkpoints_secs: under multi_worker_mirrored all tasks save together, at a step, as their clocks "
             "differ; use save_checkpoints_steps."
         )
+    if launch.num_gpus is not None and launch.num_gpus != len(tf.config.list_physical_devices("GPU")):
+        raise UserError(
+            f"num_gpus {launch.num_gpus}: under multi_worker_mirrored TensorFlow takes all GPUs that it sees; leave "
+            "num_gpus out, and set the environment variable CUDA_VISIBLE_DEVICES."
+        )
+    _communication(launch.all_reduce_alg)  # raises where it has no such algorithm
     return Distribution(kind, local, cluster.workers * len(local))
 
 

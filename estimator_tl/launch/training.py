@@ -20,7 +20,7 @@ from estimator_tl.launch.cluster import Cluster
 from estimator_tl.launch.evaluation import Evaluator
 from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, StallWatchdog, profile_window
 from estimator_tl.launch.preparation import Prepared, prepare
-from estimator_tl.launch.run_config import make_run_config
+from estimator_tl.launch.run_config import make_run_config, make_session_config
 from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopRequests, stopping_at_signals
 from estimator_tl.launch.strategy import Distribution, distribution_of
 
@@ -58,8 +58,7 @@ def train(
 ) -> Outcome:
     """Trains a run, or continues it, and evaluates it; or does the part of this task of a cluster.
 
-    Everything that can be wrong with the settings is found before the first
-    file is written.
+    Everything that can be wrong with the settings is found before the first file is written.
 
     Args:
       spec: the settings.
@@ -74,37 +73,50 @@ def train(
     """
     requests = StopRequests(spec.launch.max_run_hours)
     distribution = distribution_of(spec.launch, cluster)
-    distribution.batch_of_replica(spec.training.batch_size)
-    if spec.launch.profile:
-        profile_window(spec.launch.profile)
-    if spec.launch.log_norms and cluster:
-        raise UserError("log_norms reads what all tasks would have to read together; leave it out of a cluster.")
+    _check_launch(spec, model_dir, distribution, cluster)
     if distribution.kind == "multi_worker_mirrored":
         # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
         tf.compat.v1.disable_eager_execution()
-    follower = None
-    if cluster and cluster.job != "chief":
-        follower = rendezvous.Follower(model_dir, cluster, spec.to_json(), spec.launch.cluster_wait_secs)
+    follower = _follower(spec, model_dir, cluster)
     with stopping_at_signals(requests):
         if follower:
             follower.join()
             if cluster and cluster.job == "ps":
                 return _serve(spec, model_dir, cluster, distribution, requests, follower)
         run = prepare(spec, model_dir, distribution, tells=follower is None)
+        if requests.stop:
+            return Outcome({}, run.before, 0, 0.0, requests.stop)
         if not follower:
             _write_beginning(run, model_dir, flags_text)
         if spec.training.deterministic:
             tf.config.experimental.enable_op_determinism()
         started = time.monotonic()
         with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
-            work = _Work(spec, run, model_dir, distribution, cluster, requests, list(hooks))
-            metrics = work.do(follower)
+            metrics = _Work(spec, run, model_dir, distribution, cluster, requests, list(hooks)).do(follower)
     reached = latest_step(model_dir)
     outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, why_early(requests))
     if not follower:
         run.record["result"] = dataclasses.asdict(outcome)
         run_dir.write_record(model_dir, run.record)
     return outcome
+
+
+def _follower(spec: RunSpec, model_dir: str, cluster: Cluster | None) -> rendezvous.Follower | None:
+    if cluster is None or cluster.is_chief:
+        return None
+    return rendezvous.Follower(model_dir, cluster, spec.to_json(), spec.launch.cluster_wait_secs)
+
+
+def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, cluster: Cluster | None) -> None:
+    distribution.batch_of_replica(spec.training.batch_size)
+    if spec.launch.profile:
+        profile_window(spec.launch.profile)
+    if spec.launch.log_norms and cluster:
+        raise UserError("log_norms reads what all tasks would have to read together; leave it out of a cluster.")
+    if cluster:
+        make_session_config(spec.launch, cluster, distribution)  # raises
+    else:
+        make_run_config(model_dir, spec.launch, None, distribution)  # raises, for the devices as well
 
 
 def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
