@@ -73,9 +73,7 @@ def train(
     if spec.launch.profile:
         profile_window(spec.launch.profile)
     if spec.launch.log_norms and cluster:
-        raise UserError(
-            "log_norms reads what all tasks would have to read together; leave it out of a cluster."
-        )
+        raise UserError("log_norms reads what all tasks would have to read together; leave it out of a cluster.")
     if distribution.kind == "multi_worker_mirrored":
         # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
         tf.compat.v1.disable_eager_execution()
