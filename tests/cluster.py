@@ -171,9 +171,9 @@ class Cluster:
             time.sleep(0.1)
         return {task.name: task.status or 0 for task in self.tasks.values()}
 
-    def signal(self, sent: signal.Signals) -> None:
-        """Sends a signal to all running tasks and waits for nothing."""
-        for task in self.tasks.values():
+    def signal(self, sent: signal.Signals, job: str | None = None) -> None:
+        """Sends a signal to all running tasks, or those of a job, and waits for nothing."""
+        for task in self._chosen(job, None):
             if task.process is not None and task.status is None:
                 os.killpg(task.process.pid, sent)
 

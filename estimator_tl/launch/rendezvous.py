@@ -17,7 +17,7 @@ from typing import Any
 from estimator_tl.errors import LostPeersError, UserError
 from estimator_tl.files import write_whole
 from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.peers import Answer, reach
+from estimator_tl.launch.peers import Answer, reach, reach_all
 from estimator_tl.launch.stopping import Stop
 
 FILE = "launch.json"
@@ -118,7 +118,13 @@ class Follower:
         self._pulse: tuple[Any, Any] | None = None
         self._felt: float | None = None
         self._looked = 0.0
+        self._wish: str | None = None
         self.state, self.reason = "", ""
+
+    @property
+    def is_running(self) -> bool:
+        """True where the run had not ended at the last look."""
+        return self.state in (STARTING, RUNNING)
 
     def join(self) -> None:
         """Waits until the chief of this launch is there, with the same settings.
@@ -131,7 +137,7 @@ class Follower:
         began, answered = time.monotonic(), 0.0
         while not self.look():
             now = time.monotonic()
-            if now - began > self._wait:
+            if not answered and now - began > self._wait:
                 if self.state in (DONE, STOPPED):
                     return  # a task that was started again after the end
                 raise LostPeersError(
@@ -140,7 +146,7 @@ class Follower:
                 )
             if not answered and reach(self._cluster.tasks["chief"][0], timeout=1.0).answer is Answer.REACHED:
                 answered = now
-            if answered and now - answered > _UNSEEN_SECS:
+            if answered and now - answered > min(_UNSEEN_SECS, self._wait):
                 raise UserError(
                     f"the chief {self._cluster.tasks['chief'][0]} is there, but its {FILE} does not appear in "
                     f"{self._path.parent}: the tasks do not share this directory; mount the same one at --model_dir "
@@ -174,9 +180,12 @@ class Follower:
             pulse = (values["started"], values["pulse"])
             if self._pulse is not None and pulse != self._pulse:
                 self._felt = now
+            restarted = self._pulse is not None and pulse[0] != self._pulse[0]
             self._pulse = pulse
             self._values = values
             self.state, self.reason = values["state"], values["reason"]
+            if restarted and self._wish is not None:
+                self.wish(self._wish)
         return self._felt is not None
 
     def check_alive(self) -> None:
@@ -186,15 +195,16 @@ class Follower:
           LostPeersError: it has stopped for longer than this task waits.
         """
         self.look(at_most_every=_PULSE_SECS)
-        if self.state in (STARTING, RUNNING) and self._felt and time.monotonic() - self._felt > self._wait:
+        if self.is_running and self._felt and time.monotonic() - self._felt > self._wait:
             raise LostPeersError(f"the chief has shown no pulse for {self._wait:g} s; start the cluster again.")
 
-    def mark_evaluator(self) -> None:
-        """Tells the chief that this task evaluates."""
-        self.wish("")
-
     def wish(self, reason: str) -> None:
-        """Asks the chief to end training."""
+        """Tells the chief, also one that is started again, that this task evaluates.
+
+        Args:
+          reason: for the end of training, which it asks for; empty to let it go on.
+        """
+        self._wish = reason
         mark = {"launch": self._values["started"], "wish": reason}
         write_whole(self._path.parent / EVALUATOR_FILE, json.dumps(mark) + "\n")
 
@@ -206,6 +216,27 @@ class Follower:
                     f"{self._cluster.name} has {name} {ours.get(name)!r}, but the chief has {theirs.get(name)!r}; "
                     "start all tasks of a cluster with the same flags."
                 )
+
+
+def wait_for_names(cluster: Cluster, wait_secs: float) -> None:
+    """Waits until the host names of all other tasks resolve, as those of Kubernetes do once their pods are there.
+
+    Raises:
+      UserError: one does not in time; TensorFlow would wait for it for ever.
+    """
+    began = time.monotonic()
+    while True:
+        peers = {address: name for name, address in cluster.peers()}
+        unknown = [item for item in reach_all(peers, timeout=2.0).values() if item.answer is Answer.UNRESOLVED]
+        if not unknown:
+            return
+        if time.monotonic() - began > wait_secs:
+            address = unknown[0].address
+            raise UserError(
+                f"the host name of {peers[address]}, {address}, does not resolve within {wait_secs:g} s; correct "
+                f"{cluster.source}, or raise --cluster_wait_secs where its host is still to come."
+            )
+        time.sleep(1.0)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -77,10 +77,14 @@ def train(
     if distribution.kind == "multi_worker_mirrored":
         # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
         tf.compat.v1.disable_eager_execution()
+    if cluster and cluster.job == "evaluator" and not (spec.data.eval_data or spec.data.validation_fraction):
+        raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
     follower = None
     if cluster and cluster.job != "chief":
         follower = rendezvous.Follower(model_dir, cluster, spec.to_json(), spec.launch.cluster_wait_secs)
     with stopping_at_signals(requests):
+        if cluster and cluster.job != "evaluator":
+            rendezvous.wait_for_names(cluster, spec.launch.cluster_wait_secs)
         if follower:
             follower.join()
             if cluster and cluster.job == "ps":

@@ -1,4 +1,4 @@
-"""A learning rate that takes its time, so that a test can act while a run is on its way: --import_modules of `train`."""
+"""A learning rate that takes its time, so that a test can act in the middle of a run: for --import_modules."""
 
 import os
 import time
