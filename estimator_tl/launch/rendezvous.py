@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,14 @@ class Follower:
         """True where the run had not ended at the last look."""
         return self.state in (STARTING, RUNNING)
 
-    def join(self) -> None:
+    def join(self, gives_up: Callable[[], Any] = bool) -> bool:
         """Waits until the chief of this launch is there, with the same settings.
+
+        Args:
+          gives_up: asked whether to wait no longer, as after a signal.
+
+        Returns:
+          False where it has given up.
 
         Raises:
           UserError: it has other settings, or writes into another directory.
@@ -136,10 +142,12 @@ class Follower:
         print(f"{self._cluster.name} waits for the chief", file=sys.stderr, flush=True)
         began, answered = time.monotonic(), 0.0
         while not self.look():
+            if gives_up():
+                return False
             now = time.monotonic()
             if not answered and now - began > self._wait:
                 if self.state in (DONE, STOPPED):
-                    return  # a task that was started again after the end
+                    return True  # a task that was started again after the end
                 raise LostPeersError(
                     f"the chief did not appear within {self._wait:g} s; see that it runs (`estimator-tl doctor`), "
                     "and start this task again."
@@ -154,13 +162,14 @@ class Follower:
                 )
             time.sleep(0.2)
         self._check_settings()
+        return True
 
-    def wait_until_ready(self, synchronous: bool = False) -> None:
+    def wait_until_ready(self, synchronous: bool = False, gives_up: Callable[[], Any] = bool) -> None:
         """Waits until the chief has initialized its variables, or the run has ended.
 
         Where all make each step together the chief is ready only when the others are, so there is nothing to wait for.
         """
-        while self.state == STARTING and not synchronous:
+        while self.state == STARTING and not synchronous and not gives_up():
             self.look()
             self.check_alive()
             time.sleep(0.2)
@@ -218,7 +227,7 @@ class Follower:
                 )
 
 
-def wait_for_names(cluster: Cluster, wait_secs: float) -> None:
+def wait_for_names(cluster: Cluster, wait_secs: float, gives_up: Callable[[], Any] = bool) -> None:
     """Waits until the host names of all other tasks resolve, as those of Kubernetes do once their pods are there.
 
     Raises:
@@ -228,7 +237,7 @@ def wait_for_names(cluster: Cluster, wait_secs: float) -> None:
     while True:
         peers = {address: name for name, address in cluster.peers()}
         unknown = [item for item in reach_all(peers, timeout=2.0).values() if item.answer is Answer.UNRESOLVED]
-        if not unknown:
+        if not unknown or gives_up():
             return
         if time.monotonic() - began > wait_secs:
             address = unknown[0].address

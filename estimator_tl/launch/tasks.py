@@ -99,8 +99,8 @@ def run_chief(job: Job, model_dir: str) -> Metrics:
 def run_worker(job: Job, follower: rendezvous.Follower) -> None:
     """Trains until the chief says that the run has ended."""
     job.requests.watch(lambda: _chiefs_word(follower))
-    follower.wait_until_ready(job.synchronous)
-    if follower.is_running:
+    follower.wait_until_ready(job.synchronous, job.requests.pending)
+    if follower.is_running and not job.requests.stop:
         with tempfile.TemporaryDirectory() as folder, _not_outliving_the_chief(follower):
             # Where tasks make each step together they have to save together too: variables that each has its own
             # copy of are summed up for it. Only the chief's checkpoint is kept.
