@@ -35,6 +35,11 @@ def flags_of(model_dir, source, pictures, steps, **changes) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
+def slowly(go_on: Path, secs: float) -> dict[str, str]:
+    """Returns the flags of a run that makes slow steps until the file `go_on` is there."""
+    return {"import_modules": "tests.programs.slow_steps", "learning_rate": f"slowly(0.01, {str(go_on)!r}, {secs})"}
+
+
 def cluster_of(logs: Path, flags: list[str], tasks: dict[str, int], **options) -> Cluster:
     """Returns a cluster whose tasks train with these flags, not yet started."""
     return Cluster(logs, flags, COMMAND, **options, **tasks)

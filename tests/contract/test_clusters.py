@@ -9,13 +9,13 @@ import pytest
 
 from tests import runs
 from tests.contract.test_matrix import STEPS, tuning_and_moves
-from tests.launched import TASKS, equals_source, flags_of, saved_steps, state, train
+from tests.launched import TASKS, cluster_of, equals_source, flags_of, saved_steps, slowly, state, train
 from tests.runs import HEAD, moved
 from tests.tiny import write_pictures
 
 SOURCES = ("hub_module", "keras_h5", "tf1_module", "v1_checkpoint", "keras_checkpoint", "application")
 POLICIES = ("frozen", "partial", "full", "phases")
-SERVED_STEPS, PROBE = 400, 250  # enough for both workers to take part
+SERVED_STEPS, PROBE = 400, 250
 
 
 def marked(in_make_test, policies=POLICIES):
@@ -33,10 +33,20 @@ def test_on_parameter_servers(name, policy, request, pictures, tmp_path):
     if policy == "phases":
         tuning = f"linear_probe_then_full({PROBE})"
     flags = flags_of(
-        tmp_path / "run", source, pictures, SERVED_STEPS, tuning=tuning, save_checkpoints_steps=50, verbosity="info"
+        tmp_path / "run",
+        source,
+        pictures,
+        SERVED_STEPS,
+        tuning=tuning,
+        save_checkpoints_steps=50,
+        verbosity="info",
+        **slowly(tmp_path / "go_on", 0.5),
     )
-    printed = train(tmp_path / "logs", flags, TASKS["parameter_server"])
-    assert "step = " in printed["worker 0"], "the worker has made no step"
+    with cluster_of(tmp_path / "logs", flags, TASKS["parameter_server"]) as cluster:
+        cluster.start()
+        cluster.wait_for_text("worker", 0, "step = ")  # the chief would else have made all steps by then
+        (tmp_path / "go_on").touch()
+        assert set(cluster.ends().values()) == {0}, cluster.report()
     steps = saved_steps(tmp_path / "run")
     assert steps[0] == 0
     assert SERVED_STEPS <= steps[-1] <= SERVED_STEPS + 1

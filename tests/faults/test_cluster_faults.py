@@ -14,17 +14,12 @@ import numpy as np
 import pytest
 
 from estimator_tl.compat import tf
-from tests.launched import COMMAND, TASKS, cluster_of, flags_of, saved_steps, state, train
+from tests.launched import COMMAND, TASKS, cluster_of, flags_of, saved_steps, slowly, state, train
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL_CLUSTER = ROOT / "scripts" / "local_cluster"
 STOPPED, STALLED = 143, 138
 FOR_EVER = 10_000_000
-
-
-def slowly(go_on, secs):
-    """The flags of a run that makes slow steps until the file `go_on` is there."""
-    return {"import_modules": "tests.programs.slow_steps", "learning_rate": f"slowly(0.01, {str(go_on)!r}, {secs})"}
 
 
 def training(cluster):
@@ -54,7 +49,7 @@ def check_checkpoints(model_dir, total, late=0):
         pytest.param("multi_worker_mirrored", signal.SIGTERM, marks=pytest.mark.full),
         pytest.param("multi_worker_mirrored", signal.SIGUSR1, marks=pytest.mark.full),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", value),
 )
 def test_a_signal_saves_and_the_run_goes_on(kind, sent, keras_h5, pictures, tmp_path):
     run, tasks = tmp_path / "run", {**TASKS[kind], "evaluator": 1}
