@@ -159,6 +159,24 @@ class Cluster:
         for task in self._chosen(SERVERS_FOREVER, None):
             self._end(task, signal.SIGTERM)
 
+    def ends(self, timeout: float = 120) -> dict[str, int]:
+        """Waits until every task has ended by itself, with whatever status, and returns the statuses by task.
+
+        Raises:
+          AssertionError: some still run; with the tail of every log.
+        """
+        deadline = time.monotonic() + timeout
+        while any(task.status is None for task in self.tasks.values()):
+            assert time.monotonic() < deadline, f"some tasks have not ended within {timeout:g} s\n{self.report()}"
+            time.sleep(0.1)
+        return {task.name: task.status or 0 for task in self.tasks.values()}
+
+    def signal(self, sent: signal.Signals, job: str | None = None) -> None:
+        """Sends a signal to all running tasks, or those of a job, and waits for nothing."""
+        for task in self._chosen(job, None):
+            if task.process is not None and task.status is None:
+                os.killpg(task.process.pid, sent)
+
     def text(self, job: str, index: int = 0) -> str:
         """Returns what a task has printed."""
         return self.tasks[job, index].text

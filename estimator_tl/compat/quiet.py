@@ -10,19 +10,37 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 
+_DEPRECATIONS = "is deprecated and will be removed"
+# On parameter servers a worker may see the step as it was before its own; an evaluator of Estimator's is not used.
+_OF_CLUSTERS = ("It seems that global step", "`eval_strategy` is not passed in")
 
-class _NoDeprecations(logging.Filter):
+
+class _Without(logging.Filter):
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.text = text
+
     def filter(self, record: logging.LogRecord) -> bool:
-        return "is deprecated and will be removed" not in str(record.msg)
+        return self.text not in str(record.msg)
 
 
 def silence_deprecations() -> None:
     """Drops the deprecation notices from TensorFlow's own logger, and nothing else from it."""
+    _silence(_DEPRECATIONS)
+
+
+def silence_cluster_warnings() -> None:
+    """Drops from TensorFlow's own logger what it warns of in each healthy run of `train` on a cluster."""
+    for text in _OF_CLUSTERS:
+        _silence(text)
+
+
+def _silence(text: str) -> None:
     import tensorflow
 
     logger = tensorflow.get_logger()
-    if not any(isinstance(present, _NoDeprecations) for present in logger.filters):
-        logger.addFilter(_NoDeprecations())
+    if not any(isinstance(present, _Without) and present.text == text for present in logger.filters):
+        logger.addFilter(_Without(text))
 
 
 def import_tensorflow_quietly() -> None:

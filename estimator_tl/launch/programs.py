@@ -79,11 +79,14 @@ class _Work:
     def do(self, cluster: Cluster | None) -> dict[str, float]:
         if cluster is None or not (cluster.is_distributed or cluster.job == "evaluator"):
             return self._alone()
+        if cluster.job == "evaluator" and self.eval_spec is None:
+            raise UserError("this task is the evaluator, but there is no eval_spec; give train_and_evaluate one.")
         job = self._job(cluster)
         if cluster.is_chief:
             return tasks.run_chief(job, self.estimator.model_dir)
         follower = rendezvous.Follower(self.estimator.model_dir, cluster, job.settings, self.launch.cluster_wait_secs)
-        follower.join()
+        if not follower.join(self.requests.pending):
+            return {}
         if cluster.job == "ps":
             tasks.run_server(cluster, follower, self.requests, self.estimator.config.session_config)
         elif cluster.job == "evaluator":

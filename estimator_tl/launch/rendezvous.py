@@ -10,14 +10,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from estimator_tl.errors import LostPeersError, UserError
 from estimator_tl.files import write_whole
 from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.peers import Answer, reach
+from estimator_tl.launch.peers import Answer, reach, reach_all
 from estimator_tl.launch.stopping import Stop
 
 FILE = "launch.json"
@@ -118,10 +118,22 @@ class Follower:
         self._pulse: tuple[Any, Any] | None = None
         self._felt: float | None = None
         self._looked = 0.0
+        self._wish: str | None = None
         self.state, self.reason = "", ""
 
-    def join(self) -> None:
+    @property
+    def is_running(self) -> bool:
+        """True where the run had not ended at the last look."""
+        return self.state in (STARTING, RUNNING)
+
+    def join(self, gives_up: Callable[[], Any] = bool) -> bool:
         """Waits until the chief of this launch is there, with the same settings.
+
+        Args:
+          gives_up: asked whether to wait no longer, as after a signal.
+
+        Returns:
+          False where it has given up.
 
         Raises:
           UserError: it has other settings, or writes into another directory.
@@ -130,17 +142,19 @@ class Follower:
         print(f"{self._cluster.name} waits for the chief", file=sys.stderr, flush=True)
         began, answered = time.monotonic(), 0.0
         while not self.look():
+            if gives_up():
+                return False
             now = time.monotonic()
-            if now - began > self._wait:
+            if not answered and now - began > self._wait:
                 if self.state in (DONE, STOPPED):
-                    return  # a task that was started again after the end
+                    return True  # a task that was started again after the end
                 raise LostPeersError(
                     f"the chief did not appear within {self._wait:g} s; see that it runs (`estimator-tl doctor`), "
                     "and start this task again."
                 )
             if not answered and reach(self._cluster.tasks["chief"][0], timeout=1.0).answer is Answer.REACHED:
                 answered = now
-            if answered and now - answered > _UNSEEN_SECS:
+            if answered and now - answered > min(_UNSEEN_SECS, self._wait):
                 raise UserError(
                     f"the chief {self._cluster.tasks['chief'][0]} is there, but its {FILE} does not appear in "
                     f"{self._path.parent}: the tasks do not share this directory; mount the same one at --model_dir "
@@ -148,13 +162,14 @@ class Follower:
                 )
             time.sleep(0.2)
         self._check_settings()
+        return True
 
-    def wait_until_ready(self, synchronous: bool = False) -> None:
+    def wait_until_ready(self, synchronous: bool = False, gives_up: Callable[[], Any] = bool) -> None:
         """Waits until the chief has initialized its variables, or the run has ended.
 
         Where all make each step together the chief is ready only when the others are, so there is nothing to wait for.
         """
-        while self.state == STARTING and not synchronous:
+        while self.state == STARTING and not synchronous and not gives_up():
             self.look()
             self.check_alive()
             time.sleep(0.2)
@@ -174,9 +189,12 @@ class Follower:
             pulse = (values["started"], values["pulse"])
             if self._pulse is not None and pulse != self._pulse:
                 self._felt = now
+            restarted = self._pulse is not None and pulse[0] != self._pulse[0]
             self._pulse = pulse
             self._values = values
             self.state, self.reason = values["state"], values["reason"]
+            if restarted and self._wish is not None:
+                self.wish(self._wish)
         return self._felt is not None
 
     def check_alive(self) -> None:
@@ -186,15 +204,16 @@ class Follower:
           LostPeersError: it has stopped for longer than this task waits.
         """
         self.look(at_most_every=_PULSE_SECS)
-        if self.state in (STARTING, RUNNING) and self._felt and time.monotonic() - self._felt > self._wait:
+        if self.is_running and self._felt and time.monotonic() - self._felt > self._wait:
             raise LostPeersError(f"the chief has shown no pulse for {self._wait:g} s; start the cluster again.")
 
-    def mark_evaluator(self) -> None:
-        """Tells the chief that this task evaluates."""
-        self.wish("")
-
     def wish(self, reason: str) -> None:
-        """Asks the chief to end training."""
+        """Tells the chief, also one that is started again, that this task evaluates.
+
+        Args:
+          reason: for the end of training, which it asks for; empty to let it go on.
+        """
+        self._wish = reason
         mark = {"launch": self._values["started"], "wish": reason}
         write_whole(self._path.parent / EVALUATOR_FILE, json.dumps(mark) + "\n")
 
@@ -206,6 +225,27 @@ class Follower:
                     f"{self._cluster.name} has {name} {ours.get(name)!r}, but the chief has {theirs.get(name)!r}; "
                     "start all tasks of a cluster with the same flags."
                 )
+
+
+def wait_for_names(cluster: Cluster, wait_secs: float, gives_up: Callable[[], Any] = bool) -> None:
+    """Waits until the host names of all other tasks resolve, as those of Kubernetes do once their pods are there.
+
+    Raises:
+      UserError: one does not in time; TensorFlow would wait for it for ever.
+    """
+    began = time.monotonic()
+    while True:
+        peers = {address: name for name, address in cluster.peers()}
+        unknown = [item for item in reach_all(peers, timeout=2.0).values() if item.answer is Answer.UNRESOLVED]
+        if not unknown or gives_up():
+            return
+        if time.monotonic() - began > wait_secs:
+            address = unknown[0].address
+            raise UserError(
+                f"the host name of {peers[address]}, {address}, does not resolve within {wait_secs:g} s; correct "
+                f"{cluster.source}, or raise --cluster_wait_secs where its host is still to come."
+            )
+        time.sleep(1.0)
 
 
 def _read(path: Path) -> dict[str, Any]:

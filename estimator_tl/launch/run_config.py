@@ -93,8 +93,8 @@ def make_run_config(
         values["log_step_count_steps"] = launch.log_step_count_steps
         fields.pop("log_step_count_steps", None)
     in_cluster = cluster is not None and cluster.job != "evaluator" and distribution.kind in _OF_CLUSTERS
-    with described(cluster if in_cluster else None):
-        evaluates = cluster is not None and cluster.job == "evaluator"
+    evaluates = cluster is not None and cluster.job == "evaluator"
+    with described(cluster if in_cluster or evaluates else None):
         strategy = None if evaluates else make_strategy(distribution, launch.all_reduce_alg)
         if strategy is not None:
             values["train_distribute"] = strategy

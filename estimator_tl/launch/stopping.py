@@ -18,6 +18,7 @@ from estimator_tl.errors import STOPPED_EXIT_CODE
 
 _SIGNALS = ("SIGTERM", "SIGUSR1")
 _GRACE_SECS = 120.0
+_IDLE_GRACE_SECS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +39,13 @@ class StopRequests:
 
     Attributes:
       stop: the request; None as long as training is to go on.
+      stepping: whether a training session is there, whose steps are to be saved.
     """
 
     def __init__(self, max_hours: float | None = None):
         """Args: max_hours: from now, after which training ends."""
         self.stop: Stop | None = None
+        self.stepping = False
         self._hours = max_hours
         self._until = None if max_hours is None else time.monotonic() + max_hours * 3600
         self._others: list[Callable[[], Stop | None]] = []
@@ -87,6 +90,12 @@ class StopHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
                 tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.identity(self._hand)), axis=None
             )
 
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        self._requests.stepping = True
+
+    def end(self, session: Any) -> None:
+        self._requests.stepping = False
+
     def before_run(self, run_context: Any) -> Any:
         if not self._agree:
             return None
@@ -122,7 +131,8 @@ def stopping_at_signals(requests: StopRequests, grace_secs: float = _GRACE_SECS)
     """A block in which SIGTERM, and SIGUSR1 as Slurm sends it before a time limit, ask for the end of training.
 
     A thread of its own hears of them at once, while the main thread may be inside of TensorFlow for long. If the
-    process is still there after `grace_secs`, it leaves without saving: its step waits for tasks that are gone.
+    process is still there after `grace_secs`, it leaves without saving: its step waits for tasks that are gone. Where
+    there is no step to wait for, 10 s are enough.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets only the main thread handle signals
@@ -148,11 +158,12 @@ def stopping_at_signals(requests: StopRequests, grace_secs: float = _GRACE_SECS)
 def _listen(receiving: socket.socket, requests: StopRequests, names: dict[Any, str], grace_secs: float) -> None:
     heard = ""
     while True:
-        receiving.settimeout(grace_secs if heard else None)
+        grace = grace_secs if requests.stepping else min(grace_secs, _IDLE_GRACE_SECS)
+        receiving.settimeout(grace if heard else None)
         try:
             received = receiving.recv(1)
         except (TimeoutError, socket.timeout):
-            print(f"error: no step ended within {grace_secs:g} s after {heard}; the last checkpoint is kept, run the "
+            print(f"error: no step ended within {grace:g} s after {heard}; the last checkpoint is kept, run the "
                   "same command to go on.", file=sys.stderr, flush=True)  # fmt: skip
             os._exit(STOPPED_EXIT_CODE)
         if not received:

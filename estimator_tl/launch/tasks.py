@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import STALLED_EXIT_CODE, STOPPED_EXIT_CODE, LostPeersError, UserError
 from estimator_tl.inputs import latest_step
 from estimator_tl.launch import loop, rendezvous
 from estimator_tl.launch.cluster import Cluster
@@ -26,6 +28,8 @@ from estimator_tl.launch.stopping import EvaluationStopped, Stop, StopHook, Stop
 
 _LOOK_SECS = 2.0
 _END_SECS = 60.0
+_LEAVE_SECS = 10.0  # for a worker to end its step once the chief has ended
+_HANDOVER_SECS = 20.0  # for the chief to save once a server was told to stop; Kubernetes kills after 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +99,9 @@ def run_chief(job: Job, model_dir: str) -> Metrics:
 def run_worker(job: Job, follower: rendezvous.Follower) -> None:
     """Trains until the chief says that the run has ended."""
     job.requests.watch(lambda: _chiefs_word(follower))
-    follower.wait_until_ready(job.synchronous)
-    if follower.state in (rendezvous.STARTING, rendezvous.RUNNING):
-        with tempfile.TemporaryDirectory() as folder:
+    follower.wait_until_ready(job.synchronous, job.requests.pending)
+    if follower.is_running and not job.requests.stop:
+        with tempfile.TemporaryDirectory() as folder, _not_outliving_the_chief(follower):
             # Where tasks make each step together they have to save together too: variables that each has its own
             # copy of are summed up for it. Only the chief's checkpoint is kept.
             _train(job, [], [job.make_saver([], folder)] if job.synchronous else [])
@@ -106,20 +110,30 @@ def run_worker(job: Job, follower: rendezvous.Follower) -> None:
 
 
 def run_server(cluster: Cluster, follower: rendezvous.Follower, requests: StopRequests, session_config: Any) -> None:
-    """Holds variables until the run has ended; unlike TensorFlow's own, which has to be killed."""
+    """Holds variables until the run has ended; unlike TensorFlow's own, which has to be killed.
+
+    A signal is no end by itself: the chief, which hears it too, still has to save what is held here.
+    """
     server = _start_server(cluster, session_config)
-    requests.watch(lambda: _chiefs_word(follower))
-    while not requests.pending():
+    told: float | None = None
+    while follower.is_running:
         follower.check_alive()
+        if requests.stop and told is None:
+            told = time.monotonic()
+        if told is not None and time.monotonic() - told > _HANDOVER_SECS:
+            return
         time.sleep(0.5)
+    word = _chiefs_word(follower)
+    if word:
+        requests.ask(word.reason, word.resumes)
+        time.sleep(_LOOK_SECS)  # until workers have seen it as well, whose steps need this server
     del server
 
 
 def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Metrics:
     """Evaluates the newest checkpoint whenever there is one, until the run has ended, and exports at last."""
-    if job.make_evaluator is None:
-        raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
-    follower.mark_evaluator()
+    assert job.make_evaluator, "there is something to evaluate on"
+    follower.wish("")
     job.requests.watch(lambda: _chiefs_word(follower))
     evaluator, seen, began = job.make_evaluator(), None, -float("inf")
     while True:
@@ -154,7 +168,8 @@ def _train(job: Job, first_hooks: Sequence[Any], saver: Sequence[Any]) -> None:
     model = job.make_estimator()
     if job.synchronous:
         spec = estimator.TrainSpec(job.train_input, max_steps=job.total, hooks=hooks)
-        estimator.train_and_evaluate(model, spec, estimator.EvalSpec(job.train_input, steps=1))
+        with _naming_a_taken_port(job.cluster):
+            estimator.train_and_evaluate(model, spec, estimator.EvalSpec(job.train_input, steps=1))
         return
     server = _start_server(job.cluster, model.config.session_config)
     model.train(job.train_input, max_steps=job.total, hooks=hooks)
@@ -163,13 +178,52 @@ def _train(job: Job, first_hooks: Sequence[Any], saver: Sequence[Any]) -> None:
 
 def _start_server(cluster: Cluster, session_config: Any) -> Any:
     spec = tf.train.ClusterSpec({name: dict(addresses) for name, addresses in cluster.tasks.items()})
-    try:
+    with _naming_a_taken_port(cluster):
         return tf.distribute.Server(spec, cluster.job, cluster.index, config=session_config)
+
+
+@contextlib.contextmanager
+def _naming_a_taken_port(cluster: Cluster) -> Iterator[None]:
+    try:
+        yield
     except tf.errors.UnknownError as error:
+        if "Could not start gRPC server" not in error.message:
+            raise
         raise UserError(
             f"{cluster.name} cannot listen at {cluster.address()} ({error.message}); its port is taken: end "
             "the process that has it, or use another one."
         ) from error
+
+
+@contextlib.contextmanager
+def _not_outliving_the_chief(follower: rendezvous.Follower) -> Iterator[None]:
+    """A block that does not last much longer than the run, nor than the chief.
+
+    TensorFlow waits for ever, deep inside, for the variables of servers that have left and for workers that are gone.
+    """
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(1.0):
+            try:
+                follower.check_alive()
+            except LostPeersError as error:
+                _leave(f"error: {error}", STALLED_EXIT_CODE)
+            if not (follower.is_running or left.wait(_LEAVE_SECS) or follower.is_running):
+                code = 0 if follower.state == rendezvous.DONE else STOPPED_EXIT_CODE
+                _leave("the run has ended before this task could make its next step", code)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
+
+
+def _leave(why: str, code: int) -> None:
+    print(why, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)  # the main thread hangs
 
 
 def _chiefs_word(follower: rendezvous.Follower) -> Stop | None:

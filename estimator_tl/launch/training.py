@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from estimator_tl.compat import estimator, tf
+from estimator_tl.compat import estimator, quiet, tf
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
 from estimator_tl.export import make_exporters
@@ -79,8 +79,11 @@ def train(
         tf.compat.v1.disable_eager_execution()
     follower = _follower(spec, model_dir, cluster)
     with stopping_at_signals(requests):
+        if cluster and cluster.job != "evaluator":
+            rendezvous.wait_for_names(cluster, spec.launch.cluster_wait_secs, requests.pending)
         if follower:
-            follower.join()
+            if not follower.join(requests.pending):
+                return Outcome({}, latest_step(model_dir), 0, 0.0, requests.stop)
             if cluster and cluster.job == "ps":
                 return _serve(spec, model_dir, cluster, distribution, requests, follower)
         run = prepare(spec, model_dir, distribution, tells=follower is None)
@@ -113,7 +116,10 @@ def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, clu
         profile_window(spec.launch.profile)
     if spec.launch.log_norms and cluster:
         raise UserError("log_norms reads what all tasks would have to read together; leave it out of a cluster.")
+    if cluster and cluster.job == "evaluator" and not (spec.data.eval_data or spec.data.validation_fraction):
+        raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
     if cluster:
+        quiet.silence_cluster_warnings()
         make_session_config(spec.launch, cluster, distribution)  # raises
     else:
         make_run_config(model_dir, spec.launch, None, distribution)  # raises, for the devices as well
