@@ -93,10 +93,17 @@ class Evaluator:
         if self.metrics is not None:
             self._export(self.metrics, None, final=True)
 
+    def reason_to_stay(self, step: int) -> str | None:
+        """Returns why a run that begins at a step has been ended there by its rules; None where it was not."""
+        history = read_history(self._estimator.model_dir)
+        if not history or int(history[-1]["global_step"]) != step:
+            return None
+        return reason_to_stop(self._rules, history)
+
     def _export(self, metrics: Mapping[str, Any], checkpoint: str | None, final: bool) -> None:
         for exporter in self._exporters:
-            if isinstance(exporter, estimator.FinalExporter) != final:
-                continue  # the others have exported this checkpoint when it was evaluated
+            if final and isinstance(exporter, estimator.LatestExporter):
+                continue  # it has exported this checkpoint when that was evaluated
             folder = os.path.join(self._estimator.model_dir, "export", exporter.name)
             path = checkpoint or self._estimator.latest_checkpoint()
             exporter.export(self._estimator, folder, path, metrics, is_the_final_export=final)

@@ -75,6 +75,12 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
                 return True
         return False
 
+    def look_back(self) -> None:
+        """Ends training before it begins, where the rules have ended it at that step before."""
+        reason = self._evaluator.reason_to_stay(self._seen)
+        if reason:
+            self._requests.ask(reason, resumes=False)
+
     def is_behind(self, step: int) -> bool:
         """True where the checkpoint of a step was not evaluated."""
         return step > self._seen or self._evaluator.metrics is None
@@ -101,6 +107,8 @@ def train_and_evaluate(
       requests: what may end training early.
     """
     listeners = [evaluation] if evaluation else []
+    if evaluation:
+        evaluation.look_back()
     for phase, end in parts:
         if requests.stop:
             return

@@ -103,14 +103,20 @@ def test_limits_and_decisions_end_a_run_that_goes_on_later(keras_h5, pictures, t
     assert "1 steps in" in printed.out
     assert result(run)["stop"] == {"reason": "--max_run_hours=1e-09 have passed", "resumes": False}
 
+    first = read_history(str(run))
+    (run / "evaluations.jsonl").unlink()  # or this rule would end the run where it is
     train(run, keras_h5, pictures, 12, *flags, "--stop_at=0")
     assert latest_step(str(run)) == 3
     reason = result(run)["stop"]["reason"]
     assert re.fullmatch(r"accuracy [\d.]+ has reached 0", reason)
     assert f"stopped at step 3: {reason}\n" in capsys.readouterr().err
+
+    train(run, keras_h5, pictures, 12, *flags, "--stop_at=0")  # as a scheduler may start it again
+    assert latest_step(str(run)) == 3
+    assert f"stopped at step 3: {reason}\n" in capsys.readouterr().err
     assert result(run)["global_step"] == 3
 
-    known = read_history(str(run))
+    known = [*first, *read_history(str(run))]
     assert [item["global_step"] for item in known] == [1, 3]
     known[0]["accuracy"] = 2.0  # which nothing will reach
     (run / "evaluations.jsonl").write_text("".join(json.dumps(item) + "\n" for item in known))
