@@ -27,6 +27,7 @@ from estimator_tl.launch.loop import EvaluationListener
 from estimator_tl.launch.stopping import EvaluationStopped, Stop, StopHook, StopRequests
 
 _LOOK_SECS = 2.0
+_JOIN_SECS = 6.0
 _END_SECS = 60.0
 _LEAVE_SECS = 10.0  # for a worker to end its step once the chief has ended
 _HANDOVER_SECS = 20.0  # for the chief to save once a server was told to stop; Kubernetes kills after 30
@@ -79,9 +80,11 @@ class _ReadyHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 def run_chief(job: Job, model_dir: str) -> Metrics:
     """Trains and saves; evaluates where no evaluator has joined."""
-    if latest_step(model_dir) >= job.total:
-        return _finish(job, model_dir)
     with rendezvous.Chief(model_dir, job.settings) as mark:
+        if latest_step(model_dir) >= job.total:
+            time.sleep(_JOIN_SECS)  # or the others would wait for a chief that has nothing to do for them
+            mark.end(rendezvous.DONE)
+            return {} if mark.has_evaluator() else _finish(job, model_dir)
         job.requests.watch(mark.evaluators_wish)
         evaluator = job.make_evaluator() if job.make_evaluator else None
         listener = job.make_listener(evaluator) if evaluator else None

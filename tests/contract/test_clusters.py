@@ -108,6 +108,8 @@ def test_statistics_under_multi_worker_mirrored_go_on(source, pictures, tmp_path
     assert "evaluation at step 6" in printed["evaluator 0"]
     assert "evaluation at" not in printed["chief 0"]
     assert len(list((run / "export" / "final").iterdir())) == 2
+    train(tmp_path / "logs", flags_of(run, source, pictures, 6, **changes), tasks, timeout=90)  # nothing is left to do
+    assert saved_steps(run) == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
