@@ -142,11 +142,12 @@ def test_trap_14_in_train_and_evaluate(keras_h5, tmp_path):
     assert best["average_loss"] == pytest.approx(min(losses))
 
 
-def test_trap_17_the_launcher_refuses_a_cluster(keras_h5, pictures, tmp_path, monkeypatch, capsys):
+def test_trap_17_one_process_does_not_pass_for_a_cluster(keras_h5, pictures, tmp_path, monkeypatch, capsys):
+    """Its graphs, one a phase, would start the server a second time."""
     cluster = {"chief": ["localhost:1"], "ps": ["localhost:2"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "chief", "index": 0}}))
-    train(tmp_path / "run", keras_h5, pictures, 2, code=2)
-    assert "TF_CONFIG describes a cluster" in capsys.readouterr().err
+    train(tmp_path / "run", keras_h5, pictures, 2, "--distribution=off", code=2)
+    assert "distribution off is of one process, but TF_CONFIG describes a cluster" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

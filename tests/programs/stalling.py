@@ -38,12 +38,12 @@ def main(where, seconds):
         advance, ready = tf.compat.v1.assign_add(step, 1), queue.dequeue()
     else:
         advance, ready = tf.compat.v1.assign_add(step, 1), tf.no_op()
-        hooks.append(Slow(3 * seconds))
+        hooks.append(Slow(seconds + 0.5))
     scaffold = tf.compat.v1.train.Scaffold(local_init_op=ready)
     with tf.compat.v1.train.SingularMonitoredSession(hooks, scaffold) as session:
         for _ in range(STEPS):
             session.run(advance)
-    time.sleep(3 * seconds)
+    time.sleep(seconds + 0.5)
     print("ended")
 
 

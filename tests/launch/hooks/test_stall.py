@@ -31,7 +31,7 @@ def test_what_hangs_ends(where, awaited):
 
 
 def test_slow_hooks_are_no_stall():
-    done = run("nowhere", 0.5)
+    done = run("nowhere", 2.0)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ended\n"
 
