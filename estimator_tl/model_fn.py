@@ -11,7 +11,7 @@ from absl import logging
 from estimator_tl.backbones import Backbone, BuiltBackbone
 from estimator_tl.backbones.recalibration import recalibrated
 from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
-from estimator_tl.compat import estimator, tf
+from estimator_tl.compat import estimator, tf, tpu
 from estimator_tl.compat.devices import check_devices
 from estimator_tl.compat.recording import recorded
 from estimator_tl.compat.scaffolds import assigning_scaffold
@@ -21,6 +21,7 @@ from estimator_tl.optimization import foreign, optimizers
 from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
 from estimator_tl.optimization.training import train_op
+from estimator_tl.specs import TextSpec
 from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_plan
 from estimator_tl.tuning.hooks import FitsCheckpointHook, FrozenCheckHook, PlanHook
 from estimator_tl.tuning.table import phase_line, plan_table
@@ -85,41 +86,14 @@ def make_model_fn(
         start.check(backbone.structure)
     if recalibrate_on is not None and plan.batch_norm != "recalibrate":
         raise UserError("recalibrate_on is given; give batch_norm='recalibrate' as well, or leave it out.")
-    model = _Model(backbone, head, plan, chosen, train_steps, only_phase)
     values = _InitialValues(backbone, plan, start, recalibrate_on)
     show = show_plan or (lambda text: logging.info("%s", text))
-
-    def specify(features: Any, labels: Any, mode: str, params: Any, config: Any) -> Any:
-        columns = _as_columns(features, backbone.input_spec.key)
-        training = mode == estimator.ModeKeys.TRAIN
-        if training and tf.distribute.has_strategy():
-            check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
-        built = backbone.build(columns[backbone.input_spec.key], plan.call_mode(training))
-        with recorded() as made:
-            logits = head.logits(built.features, training)
-        head_variables = made.variables
-        trained = collections.publish(plan, built.variables, head_variables)
-        spec = head.estimator_spec(
-            features=columns,
-            mode=mode,
-            logits=logits,
-            labels=labels,
-            train_op_fn=lambda loss: model.train_op(loss, built, trained, (params or {}).get("learning_rate")),
-            regularization_losses=_regularization(plan, built),
-            embedding=built.features,
-        )
-        hooks = model.training_hooks(built, head_variables, show, config) if training else ()
-        if training:
-            values.check(getattr(config, "model_dir", None))
-        return spec._replace(
-            scaffold=values.scaffold(built, head_variables) or spec.scaffold,
-            training_hooks=(*(spec.training_hooks or ()), *hooks),
-        )
+    model = _Model(backbone, head, plan, chosen, values, show, train_steps, only_phase)
 
     def model_fn(features: Any, labels: Any, mode: str, params: Any = None, config: Any = None) -> Any:
         # Under MirroredStrategy AutoGraph would convert all that is called here, for nothing and at some cost.
-        plainly = tf.autograph.experimental.do_not_convert(specify)
-        return plainly(features, labels, mode, params, config)
+        plainly = tf.autograph.experimental.do_not_convert(model.spec)
+        return plainly(features, labels, mode, params or {}, config)
 
     return model_fn
 
@@ -132,16 +106,55 @@ class _Model:
     head: Classifier
     plan: VariablePlan
     optimizer: optimizers.Optimizer | foreign.ForeignOptimizer
+    values: _InitialValues
+    show: Callable[[str], None]
     train_steps: int | None
     only_phase: int | None
 
-    def train_op(self, loss: Any, built: BuiltBackbone, trained: Sequence[Any], learning_rate: Any) -> Any:
-        optimizer = self.optimizer if learning_rate is None else self.optimizer.with_learning_rate(learning_rate)
+    def spec(self, features: Any, labels: Any, mode: str, params: Mapping[str, Any], config: Any) -> Any:
+        """Builds the graph of a mode; returns its EstimatorSpec, or TPUEstimatorSpec where it is for a TPU."""
+        key, training = self.backbone.input_spec.key, mode == estimator.ModeKeys.TRAIN
+        columns, cores = _as_columns(features, key), tpu.cores_of(params)
+        if cores and isinstance(self.backbone.input_spec, TextSpec):
+            raise UserError(f"{self.backbone.handle} takes strings, which TPUs have not; train it elsewhere.")
+        if training and tf.distribute.has_strategy():
+            check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
+        with tpu.kept_scalars(on_tpu=cores is not None) as scalars:
+            built = self.backbone.build(columns[key], self.plan.call_mode(training))
+            with recorded() as made:
+                logits = self.head.logits(built.features, training)
+            head_variables = made.variables
+            trained = collections.publish(self.plan, built.variables, head_variables)
+            spec = self.head.estimator_spec(
+                features=columns,
+                mode=mode,
+                logits=logits,
+                labels=labels,
+                train_op_fn=lambda loss: self._train_op(loss, built, trained, params.get("learning_rate"), cores or 1),
+                regularization_losses=_regularization(self.plan, built),
+                embedding=built.features,
+                **({"on_tpu": True} if cores else {}),  # heads of others may know no TPU
+            )
+        hooks = self._training_hooks(built, head_variables, config) if training else ()
+        if training:
+            self.values.check(getattr(config, "model_dir", None))
+        spec = spec._replace(training_hooks=(*(spec.training_hooks or ()), *hooks))
+        scaffold = self.values.scaffold(built, head_variables)
+        if not cores:
+            return spec._replace(scaffold=scaffold or spec.scaffold)
+        if training:
+            step = tf.compat.v1.train.get_global_step()
+            spec = spec._replace(host_call=tpu.host_call(scalars, getattr(config, "model_dir", None), step))
+        return spec._replace(scaffold_fn=(lambda: scaffold) if scaffold else None)
+
+    def _train_op(self, loss: Any, built: BuiltBackbone, trained: Sequence[Any], rate: Any, cores: int) -> Any:
+        optimizer = self.optimizer if rate is None else self.optimizer.with_learning_rate(rate)
         resting = {id(built.variables[name]) for name in self.plan.trainable - self._moving}
         only = [variable for variable in trained if id(variable) not in resting] if self._ungated else None
         steps = {built.variables[name].op.name: self.plan.active_steps(name) for name in self.plan.trainable}
         gated = {name: intervals for name, intervals in steps.items() if intervals != [(0, None)]}
-        return train_op(optimizer, loss, trained, built.updates, self.train_steps, _rate_spans(self.plan), gated, only)
+        spans = _rate_spans(self.plan)
+        return train_op(optimizer, loss, trained, built.updates, self.train_steps, spans, gated, only, cores)
 
     @property
     def _ungated(self) -> bool:
@@ -153,16 +166,14 @@ class _Model:
         """Names of the source's variables that the graphs for training move."""
         return self.plan.trainable if self.only_phase is None else self.plan.spans[self.only_phase].trainable
 
-    def training_hooks(
-        self, built: BuiltBackbone, head_variables: Sequence[Any], show: Callable[[str], None], config: Any
-    ) -> list[Any]:
+    def _training_hooks(self, built: BuiltBackbone, head_variables: Sequence[Any], config: Any) -> list[Any]:
         sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
         phase = "" if self.only_phase is None else phase_line(self.plan, self.only_phase, sizes)
         resting = self.plan.trainable - self._moving
         model_dir = getattr(config, "model_dir", None)
         return [
             *([FitsCheckpointHook(model_dir, config.is_chief)] if model_dir else []),
-            PlanHook(plan_table(self.plan, sizes), show, self.plan.dropout and self.backbone.is_random, phase),
+            PlanHook(plan_table(self.plan, sizes), self.show, self.plan.dropout and self.backbone.is_random, phase),
             FrozenCheckHook({name: built.variables[name] for name in (*self.plan.frozen, *sorted(resting))}),
         ]
 

@@ -19,6 +19,7 @@ from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.compat.replicas import keep_as_it_is
+from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -158,7 +159,8 @@ class KerasBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.image_spec)
-        model = self._rebuilt()
+        with outside_of_steps():  # Keras makes placeholders
+            model = self._rebuilt()
         variables = self._match(_weights(model))
         names = {id(variable): name for name, variable in variables.items()}
         batch_norms = [layer for layer in _layers(model) if _is_batch_norm(layer)]

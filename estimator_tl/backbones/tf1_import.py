@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.meta_graphs import in_current_graph
 
 RESOURCE_VARIABLE = "VarHandleOp"
 _REFERENCE_VARIABLES = ("VariableV2", "Variable")
@@ -65,7 +66,7 @@ def import_nodes(
     _seed(graph_def)
     inputs = {source if ":" in source else f"{source}:0" for node in graph_def.node for source in node.input}
     handles = {f"{name}/{_HANDLE}:0": variable.handle for name, variable in variables.items()}
-    mapped = {name: tensor for name, tensor in {**given, **handles}.items() if name in inputs}
+    mapped = {name: in_current_graph(tensor) for name, tensor in {**given, **handles}.items() if name in inputs}
     try:
         fetched = tf.graph_util.import_graph_def(
             graph_def,

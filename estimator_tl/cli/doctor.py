@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from estimator_tl.cli import train
 from estimator_tl.cli.cluster_flags import cluster_of
 from estimator_tl.cli.command import Command, CommandFlags
+from estimator_tl.cli.launch_flags import settings_of
 from estimator_tl.errors import UserError
 
 _CHECKS = "Checks"
@@ -57,7 +59,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
 
 def _checks(values: Any, environ: dict[str, str]) -> Iterator[tuple[str, Callable[[], Iterator[Any]]]]:
     """Yields the checks that the flags ask for, with their names."""
-    from estimator_tl.config import DataSpec, ModelSpec, TrainingSpec
+    from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, TrainingSpec
     from estimator_tl.launch import doctor
 
     yield "versions", doctor.versions
@@ -68,6 +70,9 @@ def _checks(values: Any, environ: dict[str, str]) -> Iterator[tuple[str, Callabl
     except UserError as error:
         wrong = doctor.Finding("fail", str(error))
     yield "cluster", lambda: iter([wrong]) if wrong else doctor.cluster(described, values.peer_timeout_secs)
+    launch = functools.partial(LaunchSpec, **settings_of(LaunchSpec, values))
+    if not wrong:
+        yield "distribution", lambda: doctor.distribution(launch(), described, values.batch_size)
     if values.model_dir:
         yield "model_dir", lambda: doctor.folders(values.model_dir, values.export_dir, described)
 

@@ -69,8 +69,10 @@ def _make_newest(tf: Any, model_dir: str, checkpoint: str) -> None:
     write_whole(os.path.join(model_dir, "checkpoint"), str(state))
 
 
-def aligned_saver_hook(model_dir: str, every: int, listeners: Sequence[Any] = ()) -> Any:
+def aligned_saver_hook(model_dir: str, every: int, listeners: Sequence[Any] = (), lot: int = 1) -> Any:
     """Returns a CheckpointSaverHook that saves at the multiples of `every`, beside the first step and the last.
+
+    Where one session call makes a lot of steps, it saves after the call in which a multiple was reached.
 
     TensorFlow's own counts from where a session began, so that a run which stops
     and goes on, or is trained phase by phase, would be saved at other steps.
@@ -86,6 +88,7 @@ def aligned_saver_hook(model_dir: str, every: int, listeners: Sequence[Any] = ()
             return last is None or step // every > last // every
 
     hook._timer = AlignedTimer(every_steps=every)
+    hook._set_steps_per_run(lot)
     return hook
 
 

@@ -100,6 +100,12 @@ def dtype_name(enum: int) -> str:
     return name
 
 
+def in_current_graph(tensor: Any) -> Any:
+    """Returns a tensor as graphs inside of functions and loops know it, where the current graph is one of these."""
+    graph = load_tensorflow().compat.v1.get_default_graph()
+    return tensor if tensor.graph is graph or not hasattr(graph, "capture") else graph.capture(tensor)
+
+
 def attached_image_size(meta_graph: Any) -> tuple[int, int] | None:
     """Returns (height, width) of the ImageModuleInfo that Hub attached to a module; None where there is none.
 

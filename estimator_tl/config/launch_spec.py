@@ -16,6 +16,8 @@ _POSITIVE = (
     "session_creation_timeout_secs",
     "cluster_wait_secs",
     "max_run_hours",
+    "iterations_per_loop",
+    "num_tpu_cores",
 )
 
 
@@ -30,6 +32,11 @@ class LaunchSpec:
       num_gpus: of this process; None for all that there are.
       cpu_replicas: of mirrored training where no GPU is used.
       all_reduce_alg: one of `ALL_REDUCE`.
+      tpu: ``local`` on a TPU VM, a TPU's name in Google Cloud, or its address; empty for none.
+      tpu_zone: of a name; this machine's own by default.
+      gcp_project: of a name; this machine's own by default.
+      iterations_per_loop: steps that a TPU makes before the process hears of them.
+      num_tpu_cores: that the TPU must have; None for any number.
       precision: one of `PRECISIONS`: tf32 has an effect on GPUs only; bfloat16 on the CPU only, where TensorFlow
         uses oneDNN (TF_ENABLE_ONEDNN_OPTS=1 before its import, as the command line sets it).
       xla: whether parts of the graph are compiled by XLA.
@@ -54,6 +61,11 @@ class LaunchSpec:
     num_gpus: int | None = None
     cpu_replicas: int = 1
     all_reduce_alg: str = "auto"
+    tpu: str = ""
+    tpu_zone: str = ""
+    gcp_project: str = ""
+    iterations_per_loop: int = 100
+    num_tpu_cores: int | None = None
     precision: str = "float32"
     xla: bool = False
     inter_op_threads: int = 0

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from estimator_tl.compat import estimator, tf
+from estimator_tl.compat import estimator, tf, tpu
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.heads.layers import ACTIVATIONS, dense, hidden_stack
 from estimator_tl.heads.registry import registry
@@ -94,6 +94,7 @@ class Classifier:
         train_op_fn: Callable[[Any], Any],
         regularization_losses: Sequence[Any],
         embedding: Any,
+        on_tpu: bool = False,
     ) -> Any:
         """Returns the EstimatorSpec of the Estimator API's multi-class or binary head.
 
@@ -105,16 +106,21 @@ class Classifier:
           train_op_fn: from the scalar loss to the train op.
           regularization_losses: scalars added to the loss.
           embedding: the features below the head, float32 [batch, depth]; predicted under ``features``.
+          on_tpu: return a TPUEstimatorSpec, whose predictions have no strings, in place of an EstimatorSpec.
         """
         if labels is not None and labels.shape.rank == 1:
             labels = tf.expand_dims(labels, -1)
-        spec = self._head(WEIGHT_KEY if WEIGHT_KEY in features else None).create_estimator_spec(
+        head = self._head(WEIGHT_KEY if WEIGHT_KEY in features else None)
+        losses = list(regularization_losses) or None
+        if on_tpu:
+            return _tpu_spec(head, features, mode, logits, labels, train_op_fn, losses, embedding)
+        spec = head.create_estimator_spec(
             features=features,
             mode=mode,
             logits=logits,
             labels=labels,
             train_op_fn=train_op_fn,
-            regularization_losses=list(regularization_losses) or None,
+            regularization_losses=losses,
         )
         return self._name_classes(spec, embedding) if mode == estimator.ModeKeys.PREDICT else spec
 
@@ -157,6 +163,33 @@ class Classifier:
             "features": export.PredictOutput({"features": embedding}),
         }
         return spec._replace(predictions=predictions, export_outputs=outputs)
+
+
+def _tpu_spec(
+    head: Any,
+    features: Mapping[str, Any],
+    mode: str,
+    logits: Any,
+    labels: Any,
+    train_op_fn: Callable[[Any], Any],
+    regularization_losses: Sequence[Any] | None,
+    embedding: Any,
+) -> Any:
+    """Returns what the API's head gives without the strings that it makes in every mode; XLA compiles no strings."""
+    if mode == estimator.ModeKeys.PREDICT:
+        predictions = {**head.predictions(logits, ["logits", "probabilities", "class_ids"]), "features": embedding}
+        served = {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: estimator.export.PredictOutput(predictions)}
+        return tpu.spec(mode=mode, predictions=predictions, export_outputs=served)
+    loss = head.loss(labels, logits, features, mode, regularization_losses)
+    if mode == estimator.ModeKeys.TRAIN:
+        return tpu.spec(mode=mode, loss=loss, train_op=train_op_fn(loss))
+    columns = {WEIGHT_KEY: features[WEIGHT_KEY]} if WEIGHT_KEY in features else {}
+
+    def measured(labels: Any, logits: Any, **columns: Any) -> Any:
+        metrics = head.update_metrics(head.metrics(), columns, logits, labels)
+        return {name: (metric.result(), tf.group(*metric.updates)) for name, metric in metrics.items()}
+
+    return tpu.spec(mode=mode, loss=loss, eval_metrics=(measured, {"labels": labels, "logits": logits, **columns}))
 
 
 @registry.register()

@@ -69,7 +69,8 @@ def training_dataset(
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         return tf.random.experimental.index_shuffle(offset, key, tf.constant(count - 1, tf.int64))
 
-    return _decoded(places.map(shuffled), examples, spec, batch_size)
+    endless = epochs is None  # its last batch, which would be smaller, never comes: the shape is static
+    return _decoded(places.map(shuffled), examples, spec, batch_size, endless)
 
 
 def evaluation_dataset(examples: Examples, spec: InputSpec, batch_size: int) -> Any:
@@ -77,7 +78,7 @@ def evaluation_dataset(examples: Examples, spec: InputSpec, batch_size: int) -> 
     return _decoded(tf.data.Dataset.range(len(examples)), examples, spec, batch_size)
 
 
-def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int) -> Any:
+def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int, even: bool = False) -> Any:
     items = tf.constant(examples.items)
     labels = tf.constant(examples.labels, tf.int64) if examples.labels else None
 
@@ -87,4 +88,5 @@ def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int)
         features = {spec.key: value}
         return features if labels is None else (features, labels[index])
 
-    return indices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    loaded = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return loaded.batch(batch_size, drop_remainder=even).prefetch(tf.data.AUTOTUNE)

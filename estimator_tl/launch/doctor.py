@@ -16,12 +16,13 @@ from typing import Any, Literal
 import estimator_tl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.versions import installed_versions
-from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
+from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.errors import UserError
 from estimator_tl.files import write_whole
 from estimator_tl.launch import plan_change, run_dir, session
 from estimator_tl.launch.cluster import Cluster
 from estimator_tl.launch.peers import Answer, reach_all, taken
+from estimator_tl.launch.strategy import distribution_of
 from estimator_tl.tuning.table import summary
 
 _MARKS = ".doctor"
@@ -110,6 +111,15 @@ def cluster(described: Cluster | None, timeout: float) -> Iterator[Finding]:
     reached = reach_all(peers.values(), timeout)
     for name, peer in peers.items():
         yield Finding(levels.get(reached[peer].answer, "fail"), f"{name} at {peer}: {reached[peer].text()}")
+
+
+def distribution(launch: LaunchSpec, described: Cluster | None, batch_size: int) -> Iterator[Finding]:
+    """Yields how training would be distributed; asks a TPU for its cores."""
+    found = distribution_of(launch, described)
+    parts = f", {found.replicas} replicas with {found.batch_of_replica(batch_size)} examples each" * (
+        found.replicas > 1
+    )
+    yield Finding("ok", f"distribution {found.kind}{parts}")
 
 
 def folders(model_dir: str, export_dir: str | None, described: Cluster | None) -> Iterator[Finding]:

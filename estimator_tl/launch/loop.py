@@ -25,11 +25,19 @@ def stretches(plan: VariablePlan, before: int, total: int) -> Iterator[tuple[int
             yield number, end
 
 
-def saver_hook(model_dir: str, steps: int, secs: int | None, listeners: Sequence[Any] = ()) -> Any:
-    """Returns the hook that saves: at the multiples of `steps`, or every so many seconds."""
+def saver_hook(model_dir: str, steps: int, secs: int | None, listeners: Sequence[Any] = (), lot: int = 1) -> Any:
+    """Returns the hook that saves: at the multiples of `steps`, or every so many seconds.
+
+    Args:
+      model_dir: where to.
+      steps: between checkpoints.
+      secs: between checkpoints, in place of steps.
+      listeners: of what is saved.
+      lot: steps that one session call makes.
+    """
     if secs:
         return tf.compat.v1.train.CheckpointSaverHook(model_dir, save_secs=secs, listeners=list(listeners))
-    return aligned_saver_hook(model_dir, steps, listeners)
+    return aligned_saver_hook(model_dir, steps, listeners, lot)
 
 
 class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]

@@ -20,6 +20,7 @@ from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.launch import plan_change, run_dir, session
 from estimator_tl.launch.strategy import Distribution
+from estimator_tl.specs import TextSpec
 from estimator_tl.tuning import VariablePlan
 
 _EVALUATIONS = 10
@@ -72,6 +73,8 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     evaluation = _evaluation_data(spec, data)
     _check_metric(spec, data.labels)
     source = session.open_backbone(spec.model)
+    if distribution.kind == "tpu" and isinstance(source.input_spec, TextSpec):
+        raise UserError(f"{source.handle} takes strings, which TPUs have not; use another --distribution.")
     total = spec.training.total_steps(len(examples))
     digest = source.digest()
     saved = run_dir.check_continuable(
@@ -117,7 +120,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
         plan=plan,
         before=before,
         total=total,
-        every=_checkpoint_steps(spec, total, len(examples)),
+        every=_checkpoint_steps(spec, total, len(examples), distribution.loop),
         changed_at=before if len(earlier) > len(known.get("earlier", ())) else None,
         train_input=train_input,
         model_fn=model_fn,
@@ -217,10 +220,16 @@ def _check_classes(data: DataSource, labels: Sequence[int]) -> None:
             )
 
 
-def _checkpoint_steps(spec: RunSpec, total: int, examples: int) -> int:
-    """By default a checkpoint, and so an evaluation, once an epoch but at most ten times a run."""
+def _checkpoint_steps(spec: RunSpec, total: int, examples: int, lot: int) -> int:
+    """By default a checkpoint, and so an evaluation, once an epoch but at most ten times a run, in whole lots."""
+    asked = spec.training.save_checkpoints_steps
+    if asked and asked % lot:
+        raise UserError(
+            f"save_checkpoints_steps {asked} is no multiple of iterations_per_loop {lot}, after which a TPU is heard "
+            f"of; use e.g. --save_checkpoints_steps={math.ceil(asked / lot) * lot}, or another --iterations_per_loop."
+        )
     epoch = math.ceil(examples / spec.training.batch_size)
-    return spec.training.save_checkpoints_steps or max(epoch, math.ceil(total / _EVALUATIONS))
+    return asked or math.ceil(max(epoch, math.ceil(total / _EVALUATIONS)) / lot) * lot
 
 
 def _record(spec: RunSpec, data: DataSource, backbone_digest: str, total: int) -> dict[str, Any]:

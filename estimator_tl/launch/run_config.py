@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from estimator_tl.compat import estimator, tf
+from estimator_tl.compat import estimator, tf, tpu
 from estimator_tl.compat.devices import check_devices
 from estimator_tl.config import LaunchSpec
 from estimator_tl.config.launch_spec import PRECISIONS
@@ -20,6 +20,17 @@ from estimator_tl.launch.strategy import Distribution, distribution_of, make_str
 
 _TF_CONFIG = "TF_CONFIG"
 _OF_CLUSTERS = ("parameter_server", "multi_worker_mirrored")
+_OF_SESSION = (
+    "session_config",
+    "xla",
+    "precision",
+    "inter_op_threads",
+    "intra_op_threads",
+    "gpu_memory_fraction",
+    "gpu_allow_growth",
+    "num_gpus",
+    "device_filters",
+)
 _LAUNCH_FIELDS = tuple(field.name for field in dataclasses.fields(LaunchSpec))
 
 
@@ -98,7 +109,10 @@ def make_run_config(
         strategy = None if evaluates else make_strategy(distribution, launch.all_reduce_alg)
         if strategy is not None:
             values["train_distribute"] = strategy
-        made = estimator.RunConfig(**{**values, **fields})
+        if distribution.kind == "tpu":
+            made = tpu.make_config(distribution.resolver, distribution.loop, {**values, **fields})
+        else:
+            made = estimator.RunConfig(**{**values, **fields})
     if strategy is not None and distribution.kind == "mirrored":
         check_devices(strategy, made.session_config)
     if in_cluster:
@@ -125,18 +139,9 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
     """Returns the ConfigProto that the settings ask for; None where Estimator's own will do."""
     check_known("precision", launch.precision, PRECISIONS)
     tf.config.experimental.enable_tensor_float_32_execution(launch.precision == "tf32")
-    asked = LaunchSpec(
-        session_config=launch.session_config,
-        xla=launch.xla,
-        precision=launch.precision,
-        inter_op_threads=launch.inter_op_threads,
-        intra_op_threads=launch.intra_op_threads,
-        gpu_memory_fraction=launch.gpu_memory_fraction,
-        gpu_allow_growth=launch.gpu_allow_growth,
-        num_gpus=launch.num_gpus,
-        device_filters=launch.device_filters,
-    )
-    if distribution.kind == "off" and asked == LaunchSpec():
+    usual = LaunchSpec()
+    asked = [name for name in _OF_SESSION if getattr(launch, name) != getattr(usual, name)]
+    if distribution.kind in ("off", "tpu") and not asked:
         return None
     config = tf.compat.v1.ConfigProto(
         allow_soft_placement=True,
@@ -156,6 +161,7 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
         config.device_count["GPU"] = launch.num_gpus
     if distribution.kind == "mirrored" and distribution.devices[0].startswith("/cpu"):
         config.device_count["CPU"] = distribution.replicas
+    config.isolate_session_state = distribution.kind == "tpu"
     if distribution.kind == "parameter_server":
         assert cluster is not None
         _see_servers(config, cluster)

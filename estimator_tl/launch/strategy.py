@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
-from estimator_tl.compat import tf
+from estimator_tl.compat import tf, tpu
 from estimator_tl.config import LaunchSpec
 from estimator_tl.config.launch_spec import DISTRIBUTIONS
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.launch.cluster import Cluster
+
+_NOT_ON_TPU = {"log_norms": "leave it out", "profile": "capture one from TensorBoard's profile page"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +23,23 @@ class Distribution:
       kind: off, mirrored, multi_worker_mirrored, parameter_server or tpu.
       devices: of this process that compute, e.g. ``/gpu:0``; empty where TensorFlow places ops by itself.
       replicas: parts into which a batch is divided; 1 on parameter servers, where each step is one worker's.
+      loop: steps that one session call makes.
+      resolver: the TPUClusterResolver of a TPU.
     """
 
     kind: str
     devices: tuple[str, ...] = ()
     replicas: int = 1
+    loop: int = 1
+    resolver: Any = None
+
+    @property
+    def saves_anywhere(self) -> bool:
+        """Whether checkpoints are of other steps than the multiples asked for.
+
+        A TPU makes steps in lots; parameter servers have those of all workers, of which the chief sees its own.
+        """
+        return self.kind in ("parameter_server", "tpu")
 
     def batch_of_replica(self, batch_size: int) -> int:
         """Returns what an input_fn has to give for a global batch size.
@@ -46,8 +61,14 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
 
     Raises:
       UserError: what is asked for does not fit the cluster or the devices that there are.
+      LostPeersError: a TPU does not answer.
     """
     kind = check_known("distribution", launch.distribution, DISTRIBUTIONS)
+    if kind == "tpu" or (kind == "auto" and launch.tpu):
+        return _on_tpu(launch, cluster)
+    for name in ("tpu", "tpu_zone", "gcp_project", "num_tpu_cores"):
+        if getattr(launch, name):
+            raise UserError(f"{name} is given, but distribution is {kind}; use --distribution=tpu, or leave it out.")
     gpus = _gpus(launch)
     local = tuple(f"/gpu:{index}" for index in range(gpus)) or tuple(f"/cpu:{i}" for i in range(launch.cpu_replicas))
     if gpus and launch.cpu_replicas > 1:
@@ -65,11 +86,6 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
             return Distribution("off")
         _cross_device_ops(launch.all_reduce_alg)  # raises where mirrored has no such algorithm
         return Distribution(kind, local, len(local))
-    if kind == "tpu":
-        raise UserError(
-            "distribution tpu is not there yet: `train` has not been made for TPUs; use etl.make_model_fn with a "
-            "TPUEstimator of your own, or another distribution."
-        )
     _check_cluster(kind, cluster)
     assert cluster is not None
     if launch.cpu_replicas > 1:
@@ -91,6 +107,22 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
         )
     _communication(launch.all_reduce_alg)  # raises where it has no such algorithm
     return Distribution(kind, local, cluster.workers * len(local))
+
+
+def _on_tpu(launch: LaunchSpec, cluster: Cluster | None) -> Distribution:
+    """Finds the TPU, and refuses what does not go there before anything is waited for."""
+    if cluster is not None:
+        raise UserError(f"a TPU is used by one process, but {cluster.source} describes a cluster; unset one of them.")
+    if launch.precision == "bfloat16":
+        raise UserError("precision bfloat16 is for the CPU; a TPU multiplies in bfloat16 by itself, leave it out.")
+    for name, instead in _NOT_ON_TPU.items():
+        if getattr(launch, name):
+            raise UserError(f"{name} reads from inside of a step, which a TPU lets nobody do; {instead}.")
+    resolver = tpu.resolve(launch.tpu or os.environ.get("TPU_NAME") or "local", launch.tpu_zone, launch.gcp_project)
+    cores = tpu.core_count(resolver, launch.cluster_wait_secs)
+    if launch.num_tpu_cores not in (None, cores):
+        raise UserError(f"num_tpu_cores {launch.num_tpu_cores}, but the TPU has {cores}; correct it, or leave it out.")
+    return Distribution("tpu", replicas=cores, loop=launch.iterations_per_loop, resolver=resolver)
 
 
 def _of_cluster(cluster: Cluster) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from estimator_tl.compat import estimator, quiet, tf
+from estimator_tl.compat import estimator, quiet, tf, tpu
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
 from estimator_tl.export import make_exporters
@@ -169,14 +169,12 @@ class _Work:
 
     def do(self, follower: rendezvous.Follower | None) -> dict[str, float]:
         """Trains or evaluates; returns the metrics of the last evaluation, where this process made one."""
-        if self.cluster is None:
-            return self._alone()
         try:
-            return self._in_cluster(self._job(self.cluster), follower)
+            return self._alone() if self.cluster is None else self._in_cluster(self._job(self.cluster), follower)
         except estimator.NanLossDuringTrainingError as error:
             raise UserError(
-                "the loss is not finite; lower --learning_rate or clip, or train in one process to be told the layer. "
-                "The last checkpoint is kept."
+                "the loss is not finite; lower --learning_rate or clip, or train in one process, not on a TPU, to be "
+                "told the layer. The last checkpoint is kept."
             ) from error
 
     def _in_cluster(self, job: tasks.Job, follower: rendezvous.Follower | None) -> dict[str, float]:
@@ -189,16 +187,17 @@ class _Work:
 
     def _alone(self) -> dict[str, float]:
         run = self.run
-        config, guard = self._config(), NanGuardHook()
+        config = self._config()
+        guards = [] if self._on_tpu else [NanGuardHook()]
         evaluator = self._evaluator() if run.evaluation else None
         listener = self._listener(evaluator) if evaluator else None
         loop.train_and_evaluate(
             lambda phase: self._estimator(config, phase),
-            run.train_input,
+            tpu.per_host(run.train_input) if self._on_tpu else run.train_input,
             listener,
             list(loop.stretches(run.plan, run.before, run.total)),
-            lambda listeners: self._saver([guard.listener, *listeners], self.model_dir),
-            [*self._watchdog(), guard, *self._shown(), *self._norms(), *self.hooks],
+            lambda listeners: self._saver([*(guard.listener for guard in guards), *listeners], self.model_dir),
+            [*self._watchdog(), *guards, *self._shown(), *self._norms(), *self.hooks],
             self.requests,
         )
         if evaluator is None or listener is None or (self.requests.stop and self.requests.stop.resumes):
@@ -224,12 +223,20 @@ class _Work:
 
     def _config(self) -> Any:
         fields = session.config_fields(self.spec.training, self.run.every)
-        if self.distribution.kind == "multi_worker_mirrored":
-            fields["save_checkpoints_steps"] = None  # Estimator would save beside this project's hook
+        if self.distribution.kind in ("multi_worker_mirrored", "tpu"):
+            fields["save_checkpoints_steps"] = None  # TensorFlow would save beside this project's hook
         return make_run_config(self.model_dir, self.spec.launch, self.cluster, self.distribution, **fields)
 
     def _estimator(self, config: Any, phase: int | None) -> Any:
-        return estimator.Estimator(self.run.model_fn(only_phase=phase), self.model_dir, config, params={})
+        """Returns what trains."""
+        model_fn = self.run.model_fn(only_phase=phase)
+        if self._on_tpu:
+            return tpu.make_estimator(model_fn, self.model_dir, config, self.spec.training.batch_size)
+        return estimator.Estimator(model_fn, self.model_dir, config, params={})
+
+    @property
+    def _on_tpu(self) -> bool:
+        return self.distribution.kind == "tpu"
 
     def _evaluator(self) -> Evaluator:
         assert self.run.evaluation
@@ -238,7 +245,7 @@ class _Work:
         rules = self.spec.evaluation
         spec = self.run.source.input_spec
         return Evaluator(
-            self._estimator(config, None),
+            estimator.Estimator(self.run.model_fn(), self.model_dir, config, params={}),
             data.input_fn(spec, self.spec.training.batch_size, part),
             make_exporters(rules.exporters, spec, rules.metric, rules.sign > 0, rules.exports_to_keep),
             rules,
@@ -246,14 +253,14 @@ class _Work:
         )
 
     def _listener(self, evaluator: Evaluator) -> loop.EvaluationListener:
-        # Parameter servers have the steps of all workers, of which the chief sees its own: it saves at any step.
-        any_step = self.spec.launch.save_checkpoints_secs or self.distribution.kind == "parameter_server"
+        any_step = self.spec.launch.save_checkpoints_secs or self.distribution.saves_anywhere
         every = None if any_step else self.run.every
         throttle = self.spec.evaluation.eval_throttle_secs
         return loop.EvaluationListener(evaluator, self.requests, self.run.before, self.run.total, every, throttle)
 
     def _saver(self, listeners: Sequence[Any], folder: str) -> Any:
-        return loop.saver_hook(folder, self.run.every, self.spec.launch.save_checkpoints_secs, listeners)
+        secs = self.spec.launch.save_checkpoints_secs
+        return loop.saver_hook(folder, self.run.every, secs, listeners, self.distribution.loop)
 
     def _watchdog(self) -> list[Any]:
         minutes = self.spec.launch.stall_minutes

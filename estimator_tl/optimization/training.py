@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from estimator_tl.compat import tf
+from estimator_tl.compat import tf, tpu
 from estimator_tl.compat.gating import Gate, NotGatedError, Steps
 from estimator_tl.compat.slots import create_slots
 from estimator_tl.errors import UserError
@@ -47,6 +47,7 @@ def train_op(
     spans: Sequence[RateSpan] = (),
     steps: Mapping[str, Steps] | None = None,
     only: Sequence[Any] | None = None,
+    cores: int = 1,
 ) -> Any:
     """Returns the op of one training step: gradients of `variables` applied, updates run, global step advanced.
 
@@ -60,6 +61,7 @@ def train_op(
       steps: when a variable is moved, by its op's name; always where it is not named.
       only: the variables that this graph moves, where it serves steps in which all of them move; they are then
         not gated, and the others cost nothing.
+      cores: of a TPU that share the step; 1 elsewhere, where strategies sum gradients by themselves.
 
     Raises:
       UserError: the loss does not depend on one of the variables, so it would silently not train; or the
@@ -79,6 +81,7 @@ def train_op(
             f"the loss does not depend on {len(unreached)} planned variables ({', '.join(unreached[:3])}); "
             "freeze them, e.g. with scopes(...)."
         )
+    gradients = tpu.mean_over_cores(gradients, cores)
     for gradient, variable in gradients:
         tf.compat.v1.add_to_collection(GRADIENTS, Gradient(gradient, variable, gate.moves(variable)))
     try:

@@ -60,7 +60,7 @@ def test_versions_and_devices(capsys):
         assert re.search(rf"\b{name} \d", report[1])
     assert f"numpy {np.__version__}" in report[1]
     assert re.fullmatch(rf"ok    \d+ CPUs, \d+\.\d GiB memory on {re.escape(socket.gethostname())}", report[2])
-    assert report[-1] == "ok    no cluster is described: train runs as one process"
+    assert report[-2:] == ["ok    no cluster is described: train runs as one process", "ok    distribution off"]
 
 
 def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
@@ -194,7 +194,7 @@ def test_the_program_ends_although_a_check_does_not():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: 1 check failed; first: devices: no end after 1 s; see --check_timeout_secs.\n"
-    assert done.stdout.splitlines()[-1].startswith("ok    no cluster")
+    assert done.stdout.splitlines()[-2].startswith("ok    no cluster")
 
 
 def test_crashes_are_findings():
@@ -248,3 +248,12 @@ def test_each_way_to_describe_a_cluster():
 def test_two_descriptions_are_refused(environ, flags, both):
     with pytest.raises(UserError, match=f"{both} both describe a cluster; keep one of them"):
         described(environ, *flags)
+
+
+def test_how_training_would_be_distributed(capsys):
+    code, report = examined(capsys, "--cpu_replicas=2", "--batch_size=32")
+    assert code == 0
+    assert report[-1] == "ok    distribution mirrored, 2 replicas with 16 examples each"
+    code, report = examined(capsys, "--distribution=tpu")
+    assert code == 2
+    assert report[-1].startswith("fail  tpu local, but this machine shows TensorFlow no TPU")

@@ -83,7 +83,7 @@ def test_distribution(asked, cluster, there, expected, gpus):
     ("asked", "cluster", "there", "message"),
     [
         ({"distribution": "miror"}, "none", 0, "did you mean 'mirrored'"),
-        ({"distribution": "tpu"}, "none", 0, "TPUEstimator"),
+        ({"distribution": "tpu"}, "none", 0, "shows TensorFlow no TPU"),
         ({"distribution": "off"}, "servers", 0, "off is of one process, but TF_CONFIG describes a cluster of 2"),
         ({"distribution": "mirrored"}, "workers", 0, "mirrored is of one process"),
         ({"distribution": "parameter_server"}, "none", 0, "needs a cluster; set TF_CONFIG"),

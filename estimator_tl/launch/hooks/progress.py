@@ -45,7 +45,7 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if not self._due:
             return None
         losses = run_context.session.graph.get_collection(tf.compat.v1.GraphKeys.LOSSES)
-        return tf.compat.v1.train.SessionRunArgs(losses)
+        return tf.compat.v1.train.SessionRunArgs(losses[-1:])  # Estimator's; a head's may be inside of a TPU's loop
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         if not self._due:

@@ -1,0 +1,130 @@
+"""Training on a TPU as far as it goes without one: finding it, refusing what it cannot do, and the loop around it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+from estimator_tl.cli.main import main
+from estimator_tl.compat import tf, tpu
+from estimator_tl.compat.estimator_api import load_v1_estimator
+from estimator_tl.config import LaunchSpec
+from estimator_tl.errors import LostPeersError, UserError
+from estimator_tl.launch import strategy
+from estimator_tl.launch.cluster import Cluster
+from tests.contract.test_variables import checkpoint_values
+from tests.launched import saved_steps
+from tests.runs import HEAD, moved, train
+
+CLUSTER = Cluster({"chief": {0: "a:1"}, "worker": {0: "b:1"}}, "chief", 0, "TF_CONFIG")
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    """A TPU that is described and not there."""
+    monkeypatch.setattr(tpu, "resolve", lambda *_: tf.distribute.cluster_resolver.TPUClusterResolver("local"))
+    monkeypatch.setattr(tpu, "core_count", lambda *_: 8)
+
+
+@pytest.mark.parametrize("asked", [{"distribution": "tpu"}, {"tpu": "local"}, {"tpu": "mine", "num_tpu_cores": 8}])
+def test_a_tpu_divides_the_batch_among_its_cores(asked, eight_cores):
+    found = strategy.distribution_of(LaunchSpec(**asked, iterations_per_loop=50), None)
+    assert (found.kind, found.replicas, found.loop) == ("tpu", 8, 50)
+    assert found.batch_of_replica(64) == 8
+    with pytest.raises(UserError, match="batch_size 20 .* cannot be divided among 8; use e.g. --batch_size=16"):
+        found.batch_of_replica(20)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cluster", "message"),
+    [
+        ({"tpu": "local", "num_tpu_cores": 4}, None, "num_tpu_cores 4, but the TPU has 8"),
+        ({"tpu": "local"}, CLUSTER, "used by one process, but TF_CONFIG describes a cluster"),
+        ({"tpu": "local", "precision": "bfloat16"}, None, "multiplies in bfloat16 by itself"),
+        ({"tpu": "local", "log_norms": 10}, None, "log_norms reads from inside of a step"),
+        ({"tpu": "local", "profile": "1,2"}, None, "profile reads from inside of a step"),
+        ({"tpu": "local", "distribution": "off"}, None, "tpu is given, but distribution is off"),
+        ({"num_tpu_cores": 8}, None, "num_tpu_cores is given, but distribution is auto"),
+        ({"tpu_zone": "us-central2-b"}, None, "tpu_zone is given, but distribution is auto"),
+    ],
+)
+def test_what_does_not_fit_a_tpu_is_said_before_training(asked, cluster, message, eight_cores):
+    with pytest.raises(UserError, match=message):
+        strategy.distribution_of(LaunchSpec(**asked), cluster)
+
+
+def test_a_machine_without_tpu_ends_at_once(keras_h5, pictures, tmp_path, capsys):
+    train(tmp_path / "run", keras_h5, pictures, 4, "--distribution=tpu", "--batch_size=8", code=2)
+    error = capsys.readouterr().err
+    assert "tpu local, but this machine shows TensorFlow no TPU; run on a TPU VM" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_nobody_knows_is_one_line():
+    with pytest.raises(UserError, match="tpu no-such-tpu cannot be resolved .*--tpu_zone and --gcp_project"):
+        tpu.resolve("no-such-tpu", "us-central2-b", "no-such-project")
+
+
+def test_a_server_without_tpu_is_told_from_one_that_does_not_answer():
+    server = tf.distribute.Server.create_local_server()
+    resolver = tpu.resolve(server.target, "", "")
+    with pytest.raises(UserError, match=r"the server at grpc://localhost:\d+ has no TPU"):
+        tpu.core_count(resolver, 30)
+    with socket.create_server(("localhost", 0)) as silent:
+        resolver = tpu.resolve(f"grpc://localhost:{silent.getsockname()[1]}", "", "")
+        started = time.monotonic()
+        with pytest.raises(LostPeersError, match="has not answered for 2 s"):
+            tpu.core_count(resolver, 2)
+        assert time.monotonic() - started < 20
+
+
+@pytest.fixture
+def one_core_on_the_cpu(monkeypatch):
+    """A TPUEstimator that makes its steps on the CPU, one by one, in place of a TPU's."""
+    monkeypatch.setattr(tpu, "resolve", lambda *_: None)
+    monkeypatch.setattr(tpu, "core_count", lambda *_: 1)
+
+    def make_estimator(model_fn, model_dir, config, batch_size):
+        return load_v1_estimator().tpu.TPUEstimator(
+            model_fn, model_dir, config, params={}, use_tpu=False, train_batch_size=batch_size
+        )
+
+    monkeypatch.setattr(tpu, "make_estimator", make_estimator)
+
+
+def test_a_tpus_run_is_saved_and_evaluated_in_lots_of_steps(keras_h5, pictures, tmp_path, one_core_on_the_cpu):
+    tuning = "phases(phase(frozen, 4), phase(last_layers(3)))"
+    train(
+        tmp_path,
+        keras_h5,
+        pictures,
+        10,
+        *("--distribution=tpu", "--iterations_per_loop=2", "--save_checkpoints_steps=4", "--validation_fraction=0.25"),
+        f"--tuning={tuning}",
+    )
+    assert saved_steps(tmp_path) == [0, 4, 8, 10]
+    evaluated = [json.loads(line)["global_step"] for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert evaluated == [4, 8, 10]
+    first, fourth, last = (checkpoint_values(tmp_path / f"model.ckpt-{step}") for step in (0, 4, 10))
+    assert moved(first, fourth, keras_h5.values) == frozenset()
+    assert moved(fourth, last, keras_h5.values) == keras_h5.partial["last_layers(3)"]
+    assert moved(first, fourth, HEAD) == moved(fourth, last, HEAD) == HEAD
+
+
+def test_checkpoints_between_the_lots_of_a_tpu_are_refused(keras_h5, pictures, tmp_path, capsys, one_core_on_the_cpu):
+    flags = ("--distribution=tpu", "--iterations_per_loop=100", "--save_checkpoints_steps=250")
+    train(tmp_path / "run", keras_h5, pictures, 1000, *flags, code=2)
+    error = capsys.readouterr().err
+    assert "save_checkpoints_steps 250 is no multiple of iterations_per_loop 100" in error
+    assert "use e.g. --save_checkpoints_steps=300" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_flags_are_in_the_help(capsys):
+    main(["train", "--help"])
+    shown = capsys.readouterr().out
+    for flag in ("--tpu", "--tpu_zone", "--gcp_project", "--iterations_per_loop", "--num_tpu_cores"):
+        assert flag in shown
