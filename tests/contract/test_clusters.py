@@ -49,7 +49,8 @@ def test_on_parameter_servers(name, policy, request, pictures, tmp_path):
         assert set(cluster.ends().values()) == {0}, cluster.report()
     steps = saved_steps(tmp_path / "run")
     assert steps[0] == 0
-    assert SERVED_STEPS <= steps[-1] <= SERVED_STEPS + 1
+    # Each of the two tasks looks at the step once its own is made, while the other's is under way.
+    assert SERVED_STEPS <= steps[-1] <= SERVED_STEPS + 3
     states = {step: state(tmp_path / "run", step, late=20) for step in steps}
     assert equals_source(states[0], source)
     assert moved(states[0], states[steps[-1]], source.values) == expected[-1]
