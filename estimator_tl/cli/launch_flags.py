@@ -74,6 +74,10 @@ def define_evaluation(command: CommandFlags) -> None:
         _EVALUATION, "exporters", [], f"export while training, under MODEL_DIR/export: some of {','.join(EXPORTERS)}."
     )
     command.integer(_EVALUATION, "exports_to_keep", 5, "versions that the exporter `latest` keeps.")
+    command.integer(
+        _EVALUATION, "eval_every_steps", None, "evaluate in memory every so many steps, not checkpoints but the last."
+    )
+    command.number(_EVALUATION, "eval_every_secs", None, "evaluate in memory every so many seconds.")
     command.number(_EVALUATION, "eval_throttle_secs", 0.0, "at least between two evaluations.")
     command.integer(_EVALUATION, "eval_steps", None, "batches of an evaluation (default: all).")
 

@@ -15,3 +15,8 @@ def without_saving(estimator: Any) -> Any:
     config._save_checkpoints_steps = config._save_checkpoints_secs = None
     made._config = config
     return made
+
+
+def call_input_fn(estimator: Any, input_fn: Any, mode: str) -> Any:
+    """Returns what an input_fn gives, called with those of params, config and mode that it takes."""
+    return estimator._call_input_fn(input_fn, mode)

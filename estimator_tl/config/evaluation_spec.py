@@ -22,6 +22,8 @@ class EvaluationSpec:
       stop_at: training ends when the metric is at least as good; None: never.
       exporters: some of `EXPORTERS`.
       exports_to_keep: of `latest`.
+      eval_every_steps: between evaluations of what training holds in memory; None: checkpoints are evaluated.
+      eval_every_secs: the same, in seconds.
       eval_throttle_secs: at least between the beginnings of two evaluations; the last checkpoint always has one.
       eval_steps: batches of an evaluation; None for all.
     """
@@ -32,6 +34,8 @@ class EvaluationSpec:
     stop_at: float | None = None
     exporters: tuple[str, ...] = ()
     exports_to_keep: int = 5
+    eval_every_steps: int | None = None
+    eval_every_secs: float | None = None
     eval_throttle_secs: float = 0.0
     eval_steps: int | None = None
 
@@ -40,12 +44,23 @@ class EvaluationSpec:
         for name in self.exporters:
             check_known("exporter", name, EXPORTERS)
         check_known("metric_goal", self.metric_goal, GOALS)
-        for field in ("early_stopping_steps", "exports_to_keep", "eval_steps"):
+        for field in ("early_stopping_steps", "exports_to_keep", "eval_every_steps", "eval_every_secs", "eval_steps"):
             value = getattr(self, field)
             if value is not None and value <= 0:
-                raise UserError(f"{field} {value} must be above 0.")
+                raise UserError(f"{field} {value:g} must be above 0.")
         if self.eval_throttle_secs < 0:
             raise UserError(f"eval_throttle_secs {self.eval_throttle_secs:g} must be at least 0.")
+        for name in self.exporters:
+            if self.in_memory and name != "final":
+                raise UserError(
+                    f"exporter {name} exports checkpoints as they are evaluated, which eval_every_steps and "
+                    "eval_every_secs do without; leave it or them out."
+                )
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a training session is evaluated in place of its checkpoints."""
+        return self.eval_every_steps is not None or self.eval_every_secs is not None
 
     @property
     def sign(self) -> float:

@@ -14,6 +14,7 @@ from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.files import write_whole
 from estimator_tl.launch.hooks.progress import show_evaluation
+from estimator_tl.launch.stopping import StopRequests
 
 Metrics = dict[str, float]
 HISTORY = "evaluations.jsonl"
@@ -49,6 +50,9 @@ class Evaluator:
     before a restart.
 
     Attributes:
+      estimator: what is evaluated.
+      input_fn: of the data.
+      rules: for the end of training, and when to evaluate.
       metrics: of the last evaluation; None before the first.
     """
 
@@ -69,8 +73,8 @@ class Evaluator:
           rules: for the end of training, and how many batches to use.
           hooks: of the evaluation's session.
         """
-        self._estimator, self._input_fn, self._exporters = model, input_fn, exporters
-        self._rules, self._hooks = rules or EvaluationSpec(), list(hooks)
+        self.estimator, self.input_fn, self.rules = model, input_fn, rules or EvaluationSpec()
+        self._exporters, self._hooks = exporters, list(hooks)
         self._file = Path(model.model_dir, HISTORY)
         self.metrics: Metrics | None = None
 
@@ -80,38 +84,48 @@ class Evaluator:
         Returns:
           Why training is to end; None where it is to go on.
         """
-        metrics = self._estimator.evaluate(
-            self._input_fn, self._rules.eval_steps, checkpoint_path=checkpoint, hooks=self._hooks
+        metrics = self.estimator.evaluate(
+            self.input_fn, self.rules.eval_steps, checkpoint_path=checkpoint, hooks=self._hooks
         )
+        reason = self.take(metrics)
+        self._export(metrics, checkpoint, final=False)
+        return reason
+
+    def take(self, metrics: Mapping[str, Any]) -> str | None:
+        """Shows and remembers metrics. Returns why training is to end; None where it is to go on."""
         show_evaluation(metrics)
         self.metrics = {name: float(value) for name, value in metrics.items()}
-        self._export(metrics, checkpoint, final=False)
-        return reason_to_stop(self._rules, self._remember(self.metrics))
+        return reason_to_stop(self.rules, self._remember(self.metrics))
+
+    def is_behind(self, step: int) -> bool:
+        """True where this step was not evaluated."""
+        return self.metrics is None or int(self.metrics["global_step"]) < step
 
     def finish(self) -> None:
         """Does the final exports, of the newest checkpoint, by the exporters that wait for them."""
         if self.metrics is not None:
             self._export(self.metrics, None, final=True)
 
-    def reason_to_stay(self, step: int) -> str | None:
-        """Returns why a run that begins at a step has been ended there by its rules; None where it was not."""
-        history = read_history(self._estimator.model_dir)
-        if not history or int(history[-1]["global_step"]) != step:
-            return None
-        return reason_to_stop(self._rules, history)
+    def look_back(self, step: int, requests: StopRequests) -> None:
+        """Ends a run before it begins, at a step where its rules have ended it before."""
+        history = read_history(self.estimator.model_dir)
+        if history and int(history[-1]["global_step"]) == step:
+            reason = reason_to_stop(self.rules, history)
+            if reason:
+                requests.ask(reason, resumes=False)
 
     def _export(self, metrics: Mapping[str, Any], checkpoint: str | None, final: bool) -> None:
         for exporter in self._exporters:
             if final and isinstance(exporter, estimator.LatestExporter):
                 continue  # it has exported this checkpoint when that was evaluated
-            folder = os.path.join(self._estimator.model_dir, "export", exporter.name)
-            path = checkpoint or self._estimator.latest_checkpoint()
-            exporter.export(self._estimator, folder, path, metrics, is_the_final_export=final)
+            folder = os.path.join(self.estimator.model_dir, "export", exporter.name)
+            path = checkpoint or self.estimator.latest_checkpoint()
+            exporter.export(self.estimator, folder, path, metrics, is_the_final_export=final)
 
     def _remember(self, metrics: Metrics) -> list[dict[str, Any]]:
         """Returns the evaluations of the run up to this one, without those of steps that it was set back behind."""
         step = int(metrics["global_step"])
-        known = [item for item in read_history(self._estimator.model_dir) if int(item["global_step"]) < step]
+        known = [item for item in read_history(self.estimator.model_dir) if int(item["global_step"]) < step]
         history = [*known, metrics]
         write_whole(self._file, "".join(json.dumps(item) + "\n" for item in history))
         return history

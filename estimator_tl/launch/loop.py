@@ -83,21 +83,11 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
                 return True
         return False
 
-    def look_back(self) -> None:
-        """Ends training before it begins, where the rules have ended it at that step before."""
-        reason = self._evaluator.reason_to_stay(self._seen)
-        if reason:
-            self._requests.ask(reason, resumes=False)
-
-    def is_behind(self, step: int) -> bool:
-        """True where the checkpoint of a step was not evaluated."""
-        return step > self._seen or self._evaluator.metrics is None
-
 
 def train_and_evaluate(
     make_estimator: Callable[[int | None], Any],
     train_input: Callable[..., Any],
-    evaluation: EvaluationListener | None,
+    listeners: Sequence[Any],
     parts: Sequence[tuple[int | None, int]],
     make_saver: Callable[[Sequence[Any]], Any],
     hooks: Sequence[Any],
@@ -108,15 +98,12 @@ def train_and_evaluate(
     Args:
       make_estimator: returns the Estimator of one phase; all are of one model_dir.
       train_input: begins with the batch of the global step at which it is called.
-      evaluation: of checkpoints; None for no evaluation.
+      listeners: of checkpoints.
       parts: from `stretches`.
       make_saver: returns the hook that saves, given its listeners.
       hooks: further hooks, used in each part, before the saver's.
       requests: what may end training early.
     """
-    listeners = [evaluation] if evaluation else []
-    if evaluation:
-        evaluation.look_back()
     for phase, end in parts:
         if requests.stop:
             return
@@ -128,12 +115,12 @@ def train_and_evaluate(
             return
 
 
-def finish(evaluator: Evaluator, evaluation: EvaluationListener, step: int) -> Metrics:
+def finish(evaluator: Evaluator, step: int) -> Metrics:
     """Evaluates the last checkpoint, where that was not done, does the final exports, and returns the metrics.
 
     Where a signal ends that evaluation there are none.
     """
-    if evaluation.is_behind(step):
+    if evaluator.is_behind(step):
         try:
             evaluator.evaluate()
         except EvaluationStopped:

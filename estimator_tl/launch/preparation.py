@@ -192,7 +192,13 @@ def _evaluation_data(spec: RunSpec, data: DataSource) -> tuple[DataSource, str] 
 
 def _check_nothing_to_decide(spec: RunSpec) -> None:
     rules = spec.evaluation
-    asked = {"early_stopping_steps": rules.early_stopping_steps, "stop_at": rules.stop_at, "exporters": rules.exporters}
+    asked = {
+        "early_stopping_steps": rules.early_stopping_steps,
+        "stop_at": rules.stop_at,
+        "exporters": rules.exporters,
+        "eval_every_steps": rules.eval_every_steps,
+        "eval_every_secs": rules.eval_every_secs,
+    }
     for name, value in asked.items():
         if value not in (None, ()):
             raise UserError(

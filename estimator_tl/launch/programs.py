@@ -17,6 +17,7 @@ from estimator_tl.launch import loop, rendezvous, tasks
 from estimator_tl.launch.cluster import Cluster, from_tf_config
 from estimator_tl.launch.evaluation import Evaluator
 from estimator_tl.launch.hooks import StallWatchdog
+from estimator_tl.launch.in_memory import InMemoryHook, check_in_memory
 from estimator_tl.launch.run_config import described
 from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests, stopping_at_signals
 from estimator_tl.launch.training import Outcome, why_early
@@ -77,6 +78,7 @@ class _Work:
     before: int
 
     def do(self, cluster: Cluster | None) -> dict[str, float]:
+        check_in_memory(self.rules, cluster is None and self.estimator.config.train_distribute is None)
         if cluster is None or not (cluster.is_distributed or cluster.job == "evaluator"):
             return self._alone()
         if cluster.job == "evaluator" and self.eval_spec is None:
@@ -97,20 +99,22 @@ class _Work:
 
     def _alone(self) -> dict[str, float]:
         evaluator = self._evaluator() if self.eval_spec else None
-        listener = self._listener(evaluator) if evaluator else None
+        if evaluator:
+            evaluator.look_back(self.before, self.requests)
         end = self.train_spec.max_steps
+        in_memory = [InMemoryHook(evaluator, self.requests, end)] if evaluator and evaluator.rules.in_memory else []
         loop.train_and_evaluate(
             lambda _: self.estimator,
             self.train_spec.input_fn,
-            listener,
+            [self._listener(evaluator)] if evaluator and not in_memory else [],
             [(None, end)] if self.before < end else [],
             lambda listeners: self._saver(listeners, self.estimator.model_dir),
-            self._hooks(),
+            [*self._hooks(), *in_memory],
             self.requests,
         )
-        if evaluator is None or listener is None or (self.requests.stop and self.requests.stop.resumes):
+        if evaluator is None or (self.requests.stop and self.requests.stop.resumes):
             return {}
-        return loop.finish(evaluator, listener, latest_step(self.estimator.model_dir))
+        return loop.finish(evaluator, latest_step(self.estimator.model_dir))
 
     def _job(self, cluster: Cluster) -> tasks.Job:
         synchronous = self.estimator.config.train_distribute is not None

@@ -95,8 +95,7 @@ def run_chief(job: Job, model_dir: str) -> Metrics:
         mark.end(rendezvous.STOPPED if stop and stop.resumes else rendezvous.DONE, stop.reason if stop else "")
         if (stop and stop.resumes) or evaluator is None or mark.has_evaluator():
             return {}
-        assert listener is not None
-        return loop.finish(evaluator, listener, latest_step(model_dir))
+        return loop.finish(evaluator, latest_step(model_dir))
 
 
 def run_worker(job: Job, follower: rendezvous.Follower) -> None:
@@ -252,8 +251,7 @@ def _finish(job: Job, model_dir: str) -> Metrics:
     """Evaluates a run that has nothing left to train."""
     if job.make_evaluator is None:
         return {}
-    evaluator = job.make_evaluator()
-    return loop.finish(evaluator, job.make_listener(evaluator), latest_step(model_dir))
+    return loop.finish(job.make_evaluator(), latest_step(model_dir))
 
 
 class _UnlessEvaluated(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]

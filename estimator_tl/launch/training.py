@@ -9,20 +9,20 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from estimator_tl.compat import estimator, quiet, tf, tpu
+from estimator_tl.compat import quiet, tf
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
-from estimator_tl.export import make_exporters
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
-from estimator_tl.launch import loop, plan_change, rendezvous, run_dir, session, tasks
+from estimator_tl.launch import plan_change, rendezvous, run_dir, tasks
 from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.evaluation import Evaluator
-from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, StallWatchdog, profile_window
+from estimator_tl.launch.hooks import profile_window
+from estimator_tl.launch.in_memory import check_in_memory
 from estimator_tl.launch.preparation import Prepared, prepare
 from estimator_tl.launch.run_config import make_run_config, make_session_config
-from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopRequests, stopping_at_signals
+from estimator_tl.launch.stopping import Stop, StopRequests, stopping_at_signals
 from estimator_tl.launch.strategy import Distribution, distribution_of
+from estimator_tl.launch.work import Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def train(
             tf.config.experimental.enable_op_determinism()
         started = time.monotonic()
         with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
-            metrics = _Work(spec, run, model_dir, distribution, cluster, requests, list(hooks)).do(follower)
+            metrics = Work(spec, run, model_dir, distribution, cluster, requests, list(hooks)).do(follower)
     reached = latest_step(model_dir)
     outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, why_early(requests))
     if not follower:
@@ -116,6 +116,7 @@ def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, clu
         profile_window(spec.launch.profile)
     if spec.launch.log_norms and cluster:
         raise UserError("log_norms reads what all tasks would have to read together; leave it out of a cluster.")
+    check_in_memory(spec.evaluation, distribution.kind == "off")
     if cluster and cluster.job == "evaluator" and not (spec.data.eval_data or spec.data.validation_fraction):
         raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
     if cluster:
@@ -153,129 +154,6 @@ def _serve(
 def why_early(requests: StopRequests) -> Stop | None:
     """Returns why training ended early; that the chief has finished is no such reason."""
     return requests.stop if requests.stop and requests.stop.reason else None
-
-
-@dataclasses.dataclass
-class _Work:
-    """The part of one process in a run that may begin."""
-
-    spec: RunSpec
-    run: Prepared
-    model_dir: str
-    distribution: Distribution
-    cluster: Cluster | None
-    requests: StopRequests
-    hooks: list[Any]
-
-    def do(self, follower: rendezvous.Follower | None) -> dict[str, float]:
-        """Trains or evaluates; returns the metrics of the last evaluation, where this process made one."""
-        try:
-            return self._alone() if self.cluster is None else self._in_cluster(self._job(self.cluster), follower)
-        except estimator.NanLossDuringTrainingError as error:
-            raise UserError(
-                "the loss is not finite; lower --learning_rate or clip, or train in one process, not on a TPU, to be "
-                "told the layer. The last checkpoint is kept."
-            ) from error
-
-    def _in_cluster(self, job: tasks.Job, follower: rendezvous.Follower | None) -> dict[str, float]:
-        if follower is None:
-            return tasks.run_chief(job, self.model_dir)
-        if job.cluster.job == "evaluator":
-            return tasks.run_evaluator(job, follower, self.model_dir)
-        tasks.run_worker(job, follower)
-        return {}
-
-    def _alone(self) -> dict[str, float]:
-        run = self.run
-        config = self._config()
-        guards = [] if self._on_tpu else [NanGuardHook()]
-        evaluator = self._evaluator() if run.evaluation else None
-        listener = self._listener(evaluator) if evaluator else None
-        loop.train_and_evaluate(
-            lambda phase: self._estimator(config, phase),
-            tpu.per_host(run.train_input) if self._on_tpu else run.train_input,
-            listener,
-            list(loop.stretches(run.plan, run.before, run.total)),
-            lambda listeners: self._saver([*(guard.listener for guard in guards), *listeners], self.model_dir),
-            [*self._watchdog(), *guards, *self._shown(), *self._norms(), *self.hooks],
-            self.requests,
-        )
-        if evaluator is None or listener is None or (self.requests.stop and self.requests.stop.resumes):
-            return {}
-        return loop.finish(evaluator, listener, latest_step(self.model_dir))
-
-    def _job(self, cluster: Cluster) -> tasks.Job:
-        return tasks.Job(
-            cluster=cluster,
-            make_estimator=lambda: self._estimator(self._config(), None),
-            train_input=self.run.train_input,
-            total=self.run.total,
-            make_saver=self._saver,
-            hooks=[*self._watchdog(), *self.hooks],
-            chief_hooks=self._shown(),
-            make_evaluator=self._evaluator if self.run.evaluation else None,
-            make_listener=self._listener,
-            requests=self.requests,
-            synchronous=self.distribution.kind == "multi_worker_mirrored",
-            settings=self.spec.to_json(),
-            throttle_secs=self.spec.evaluation.eval_throttle_secs,
-        )
-
-    def _config(self) -> Any:
-        fields = session.config_fields(self.spec.training, self.run.every)
-        if self.distribution.kind in ("multi_worker_mirrored", "tpu"):
-            fields["save_checkpoints_steps"] = None  # TensorFlow would save beside this project's hook
-        return make_run_config(self.model_dir, self.spec.launch, self.cluster, self.distribution, **fields)
-
-    def _estimator(self, config: Any, phase: int | None) -> Any:
-        """Returns what trains."""
-        model_fn = self.run.model_fn(only_phase=phase)
-        if self._on_tpu:
-            return tpu.make_estimator(model_fn, self.model_dir, config, self.spec.training.batch_size)
-        return estimator.Estimator(model_fn, self.model_dir, config, params={})
-
-    @property
-    def _on_tpu(self) -> bool:
-        return self.distribution.kind == "tpu"
-
-    def _evaluator(self) -> Evaluator:
-        assert self.run.evaluation
-        data, part = self.run.evaluation
-        config = session.local_config(self.model_dir, self.spec.training)
-        rules = self.spec.evaluation
-        spec = self.run.source.input_spec
-        return Evaluator(
-            estimator.Estimator(self.run.model_fn(), self.model_dir, config, params={}),
-            data.input_fn(spec, self.spec.training.batch_size, part),
-            make_exporters(rules.exporters, spec, rules.metric, rules.sign > 0, rules.exports_to_keep),
-            rules,
-            [StopEvaluationHook(self.requests)],
-        )
-
-    def _listener(self, evaluator: Evaluator) -> loop.EvaluationListener:
-        any_step = self.spec.launch.save_checkpoints_secs or self.distribution.saves_anywhere
-        every = None if any_step else self.run.every
-        throttle = self.spec.evaluation.eval_throttle_secs
-        return loop.EvaluationListener(evaluator, self.requests, self.run.before, self.run.total, every, throttle)
-
-    def _saver(self, listeners: Sequence[Any], folder: str) -> Any:
-        secs = self.spec.launch.save_checkpoints_secs
-        return loop.saver_hook(folder, self.run.every, secs, listeners, self.distribution.loop)
-
-    def _watchdog(self) -> list[Any]:
-        minutes = self.spec.launch.stall_minutes
-        return [StallWatchdog(minutes)] if minutes else []
-
-    def _shown(self) -> list[Any]:
-        """Returns the hooks of the task that people look at."""
-        progress = ProgressHook(self.run.total, self.spec.training.batch_size, replicas=self.distribution.replicas)
-        profile = self.spec.launch.profile
-        return [progress, *([ProfilerHook(*profile_window(profile), self.model_dir)] if profile else [])]
-
-    def _norms(self) -> list[Any]:
-        every = self.spec.launch.log_norms
-        groups = {variable.name: variable.group for variable in self.run.source.structure.variables}
-        return [NormsHook(every, self.model_dir, groups)] if every else []
 
 
 @contextlib.contextmanager

@@ -115,17 +115,17 @@ def test_a_torn_line_costs_only_itself(tmp_path):
     assert read_history(str(tmp_path)) == [first, third]
 
 
-class FakeEvaluator:
+class FakeEvaluator(Evaluator):
     """Notes how often it is asked."""
 
     def __init__(self, reasons=(), error=None):
-        self.metrics, self.count, self.finished = None, 0, False
+        self.metrics, self.count, self.step, self.finished = None, 0, 0, False
         self._reasons, self._error = dict(enumerate(reasons)), error
 
     def evaluate(self):
         if self._error:
             raise self._error
-        self.metrics, self.count = {"n": self.count}, self.count + 1
+        self.metrics, self.count = {"n": self.count, "global_step": self.step}, self.count + 1
         return self._reasons.get(self.count - 1)
 
     def finish(self):
@@ -180,18 +180,17 @@ def test_nothing_is_evaluated_after_a_signal():
 
 def test_the_end_evaluates_only_what_was_not():
     evaluator = FakeEvaluator()
-    listener = EvaluationListener(evaluator, StopRequests(), before=0, total=9)
-    assert loop.finish(evaluator, listener, 0) == {"n": 0}  # a run with nothing left to train
-    listener.after_save(None, 9)
-    assert loop.finish(evaluator, listener, 9) == {"n": 1}
+    assert loop.finish(evaluator, 0)["n"] == 0  # a run with nothing left to train
+    evaluator.step = 9
+    EvaluationListener(evaluator, StopRequests(), before=0, total=9).after_save(None, 9)
+    assert loop.finish(evaluator, 9)["n"] == 1
     assert evaluator.count == 2
-    assert loop.finish(evaluator, listener, 10) == {"n": 2}
+    assert loop.finish(evaluator, 10)["n"] == 2
 
 
 def test_a_signal_in_the_last_evaluation_leaves_without_metrics_and_exports():
     evaluator = FakeEvaluator(error=EvaluationStopped())
-    listener = EvaluationListener(evaluator, StopRequests(), before=0, total=9)
-    assert loop.finish(evaluator, listener, 9) == {}
+    assert loop.finish(evaluator, 9) == {}
     assert not evaluator.finished
 
 

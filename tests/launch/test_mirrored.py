@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from estimator_tl.compat import tf
-from estimator_tl.launch import training
+from estimator_tl.launch import work
 from tests.contract.test_variables import checkpoint_values
 from tests.runs import HEAD, moved, states, train
 
@@ -22,13 +22,13 @@ PHASES = "phases(phase(frozen,2),phase(last_layers(3),4),full)"
 @pytest.fixture
 def estimators(monkeypatch):
     """The configs of the Estimators of a run, in the order in which they are made."""
-    configs, made = [], training._Work._estimator
+    configs, made = [], work.Work._estimator
 
     def noted(self, config, phase):
         configs.append((phase, config))
         return made(self, config, phase)
 
-    monkeypatch.setattr(training._Work, "_estimator", noted)
+    monkeypatch.setattr(work.Work, "_estimator", noted)
     return configs
 
 

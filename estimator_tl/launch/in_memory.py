@@ -1,0 +1,171 @@
+"""Evaluation of what a training session holds, without a checkpoint.
+
+A checkpoint's evaluation builds a graph, begins a session and reads all variables from a file, each time; here that
+is done once. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.checkpoints import assign
+from estimator_tl.compat.estimators import call_input_fn
+from estimator_tl.config import EvaluationSpec
+from estimator_tl.errors import UserError
+from estimator_tl.launch.evaluation import Evaluator
+from estimator_tl.launch.stopping import StopRequests
+
+_READ_BYTES = 64 << 20
+
+
+class InMemoryEvaluation:
+    """The graph for evaluation beside that for training, and its session."""
+
+    def __init__(self, model: Any, input_fn: Callable[..., Any], steps: int | None, requests: StopRequests):
+        """Prepares evaluation; the graph is built when it is first used.
+
+        Args:
+          model: an Estimator, of this process alone.
+          input_fn: gives a `tf.data.Dataset`.
+          steps: batches of an evaluation; None for all.
+          requests: a signal among them ends an evaluation.
+        """
+        self._model, self._input_fn, self._steps, self._requests = model, input_fn, steps, requests
+        self._session: Any = None
+
+    def measure(self, training: Any, step: int) -> dict[str, Any] | None:
+        """Returns the metrics of the values that a training session has; None where a signal came.
+
+        Args:
+          training: the session.
+          step: its global step, which is returned among them.
+        """
+        if self._session is None:
+            self._build({variable.op.name for variable in training.graph.get_collection("variables")})
+        self._take(training)
+        self._session.run([self._reset, self._begin])
+        batches = 0
+        while self._steps is None or batches < self._steps:
+            try:
+                self._session.run(self._updates)
+            except tf.errors.OutOfRangeError:
+                break
+            batches += 1
+            if self._requests.stop and self._requests.stop.resumes:
+                return None
+        metrics = {**self._session.run(self._values), "global_step": np.int64(step)}
+        self._write(metrics)
+        return metrics
+
+    def _build(self, trained: Set[str]) -> None:
+        v1 = tf.compat.v1
+        config = self._model.config
+        with tf.Graph().as_default() as graph:
+            v1.set_random_seed(config.tf_random_seed)
+            v1.train.create_global_step()
+            with tf.device("/cpu:0"):
+                data = call_input_fn(self._model, self._input_fn, estimator.ModeKeys.EVAL)
+                if not isinstance(data, tf.data.Dataset):
+                    raise UserError("the input_fn of an evaluation in memory is used again; let it return a Dataset.")
+                iterator = v1.data.make_initializable_iterator(data)
+                features, labels = iterator.get_next()
+            spec = self._model.model_fn(features, labels, estimator.ModeKeys.EVAL, config)
+            metrics = {name: _value_and_update(metric) for name, metric in spec.eval_metric_ops.items()}
+            metrics.setdefault("loss", v1.metrics.mean(spec.loss))
+            self._values = {name: value for name, (value, _) in metrics.items()}
+            self._updates = [update for _, update in metrics.values()]
+            self._begin = iterator.initializer
+            self._reset = v1.local_variables_initializer()
+            self._variables = {variable.op.name: variable for variable in v1.global_variables()}
+            for metric in spec.eval_metric_ops.values():
+                for variable in getattr(metric, "variables", ()):
+                    self._variables.pop(variable.op.name, None)
+            own = [self._variables.pop(name) for name in set(self._variables) - trained]
+            begin = v1.tables_initializer(), v1.variables_initializer(own)
+        self._session = v1.Session(graph=graph, config=config.session_config)
+        self._session.run(begin)
+
+    def _take(self, training: Any) -> None:
+        """Copies the values of the training session's variables, in parts, as all at once would be held twice."""
+        there = {variable.op.name: variable for variable in training.graph.get_collection("variables")}
+        part: dict[str, Any] = {}
+        size = 0
+        for name in self._variables:
+            part[name] = there[name]
+            size += there[name].shape.num_elements() * there[name].dtype.size
+            if size >= _READ_BYTES:
+                assign(self._session, self._variables, training.run(part))
+                part, size = {}, 0
+        if part:
+            assign(self._session, self._variables, training.run(part))
+
+    def _write(self, metrics: Mapping[str, Any]) -> None:
+        folder = os.path.join(self._model.model_dir, "eval")
+        values = [
+            tf.compat.v1.Summary.Value(tag=name, simple_value=float(value))
+            for name, value in metrics.items()
+            if name != "global_step"
+        ]
+        writer = tf.compat.v1.summary.FileWriterCache.get(folder)
+        writer.add_summary(tf.compat.v1.Summary(value=values), int(metrics["global_step"]))
+        writer.flush()
+
+
+def _value_and_update(metric: Any) -> Sequence[Any]:
+    """Returns the value and the update op of a metric: a Keras 2 metric, or a pair of them."""
+    return (metric.result(), tf.group(*metric.updates)) if hasattr(metric, "result") else metric
+
+
+def check_in_memory(rules: EvaluationSpec, on_one_device: bool) -> None:
+    """Refuses evaluation in memory where no session holds all values by itself.
+
+    Raises:
+      UserError: it is asked for there.
+    """
+    if rules.in_memory and not on_one_device:
+        raise UserError(
+            "eval_every_steps and eval_every_secs evaluate what one process holds on one device; leave them out, and "
+            "checkpoints are evaluated (--save_checkpoints_steps, --save_checkpoints_secs)."
+        )
+
+
+class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Evaluates a training session at the multiples of a number of steps, or every so many seconds, and at its end."""
+
+    def __init__(self, evaluator: Evaluator, requests: StopRequests, total: int):
+        """Prepares the hook.
+
+        Args:
+          evaluator: takes the metrics; its rules say when, and when training ends.
+          requests: told of that end.
+          total: the global step where training ends.
+        """
+        self._evaluator, self._requests, self._total = evaluator, requests, total
+        rules = evaluator.rules
+        self._steps, self._secs = rules.eval_every_steps, rules.eval_every_secs
+        self._evaluation = InMemoryEvaluation(evaluator.estimator, evaluator.input_fn, rules.eval_steps, requests)
+        self._began = time.monotonic()
+
+    def begin(self) -> None:
+        self._global_step = tf.compat.v1.train.get_global_step()
+
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        self._step = int(session.run(self._global_step))
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        self._step += 1
+        by_steps = self._steps is not None and self._step % self._steps == 0
+        by_secs = self._secs is not None and time.monotonic() - self._began >= self._secs
+        if not (by_steps or by_secs or self._step == self._total) or self._requests.stop:
+            return
+        self._began = time.monotonic()
+        metrics = self._evaluation.measure(run_context.session, self._step)
+        reason = self._evaluator.take(metrics) if metrics else None
+        if reason:
+            self._requests.ask(reason, resumes=False)

@@ -1,0 +1,81 @@
+"""Measures what evaluations cost a run: of checkpoints, and of what training holds in memory.
+
+    python scripts/benchmarks/evaluation.py --module=path/to/backbone --pictures=path/to/folder
+
+Times `estimator-tl train` with a checkpoint and an evaluation every so many steps, and with the same evaluations by
+--eval_every_steps and one checkpoint at the end, in turns, each in a process of its own. Both print the same metrics,
+which is checked. Prints the medians, the ratio of each pair, and the seconds that an evaluation has become shorter by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Returns the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--module", required=True, help="a backbone of pictures.")
+    parser.add_argument("--pictures", required=True, help="a folder with one subfolder a class.")
+    parser.add_argument("--steps", type=int, default=100, help="of training (default: %(default)s).")
+    parser.add_argument("--every", type=int, default=10, help="steps between evaluations (default: %(default)s).")
+    parser.add_argument("--tuning", default="full", help="what trains (default: %(default)s).")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs to time (default: %(default)s).")
+    return parser.parse_args()
+
+
+def seconds_of(arguments: argparse.Namespace, model_dir: Path, *flags: str) -> tuple[float, str]:
+    """Runs a training; returns how long it took and the evaluations that it left."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [
+        *(sys.executable, "-m", "estimator_tl", "train", f"--backbone={arguments.module}", "--deterministic"),
+        *(f"--train_data={arguments.pictures}", f"--model_dir={model_dir}", f"--train_steps={arguments.steps}"),
+        *(f"--tuning={arguments.tuning}", "--batch_size=8", "--backbone_dropout=false", "--verbosity=error", *flags),
+    ]
+    started = time.perf_counter()
+    subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.perf_counter() - started, (model_dir / "evaluations.jsonl").read_text()
+
+
+def main() -> None:
+    """Prints the comparison."""
+    arguments = parse_arguments()
+    kinds = {
+        "checkpoints": [f"--save_checkpoints_steps={arguments.every}"],
+        "in memory": [f"--save_checkpoints_steps={arguments.steps}", f"--eval_every_steps={arguments.every}"],
+    }
+    pairs = []
+    for number in range(arguments.rounds):
+        taken, found = {}, {}
+        for kind in sorted(kinds, reverse=bool(number % 2)):
+            with tempfile.TemporaryDirectory() as folder:
+                taken[kind], found[kind] = seconds_of(arguments, Path(folder, "run"), *kinds[kind])
+        if found["checkpoints"] != found["in memory"]:
+            raise SystemExit(f"the evaluations differ:\n{found['checkpoints']}{found['in memory']}")
+        pairs.append(taken)
+    for kind in kinds:
+        print(f"{kind.ljust(12)} {statistics.median(pair[kind] for pair in pairs):7.1f} s")
+    ratios = sorted(pair["in memory"] / pair["checkpoints"] for pair in pairs)
+    print(f"in memory / checkpoints: {statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]")
+    count = arguments.steps // arguments.every
+    saved = statistics.median((pair["checkpoints"] - pair["in memory"]) / count for pair in pairs)
+    print(f"{count} evaluations, the same numbers; each {saved:.2f} s shorter")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Evaluation of a training session without its checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import estimator_tl as etl
+from estimator_tl.compat import estimator, tf
+from estimator_tl.config import EvaluationSpec
+from estimator_tl.errors import UserError
+from estimator_tl.launch.evaluation import Evaluator
+from estimator_tl.launch.in_memory import InMemoryEvaluation, InMemoryHook
+from estimator_tl.launch.stopping import StopRequests
+from tests.launched import saved_steps
+from tests.linear import eval_input_fn, input_fn, model_fn
+from tests.runs import train
+
+
+def evaluations(model_dir):
+    return [json.loads(line) for line in (model_dir / "evaluations.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("hub_module", ("--tuning=phases(phase(last_groups(2), 5), phase(full))",)),  # a graph for each phase
+        ("keras_h5", ("--tuning=phases(phase(frozen, 5), phase(full))",)),
+        ("keras_h5", ("--tuning=full", "--batch_norm=train")),  # statistics that move
+    ],
+)
+def test_the_numbers_are_those_of_checkpoints(name, flags, request, pictures, tmp_path):
+    source = request.getfixturevalue(name)
+    flags = ("--validation_fraction=0.4", *flags, "--exporters=final")
+    train(tmp_path / "saved", source, pictures, 8, *flags, "--save_checkpoints_steps=2")
+    train(tmp_path / "held", source, pictures, 8, *flags, "--save_checkpoints_steps=100", "--eval_every_steps=2")
+    assert saved_steps(tmp_path / "held") == [0, *([5] if "phases" in flags[1] else []), 8]
+    saved, held = evaluations(tmp_path / "saved"), evaluations(tmp_path / "held")
+    assert [item["global_step"] for item in held] == [2, 4, 6, 8]
+    assert held == saved
+    assert len({item["average_loss"] for item in held}) == 4
+    assert len(list((tmp_path / "held" / "export" / "final").iterdir())) == 1
+    assert list((tmp_path / "held" / "eval").glob("events.*"))
+
+
+def test_rules_end_training_with_the_step_that_was_evaluated(keras_h5, pictures, tmp_path, capsys):
+    flags = (
+        "--validation_fraction=0.4",
+        "--save_checkpoints_steps=100",
+        "--eval_every_steps=3",
+        "--metric=loss",
+        "--stop_at=100",
+    )
+    train(tmp_path, keras_h5, pictures, 50, *flags)
+    assert saved_steps(tmp_path) == [0, 3]
+    assert "loss" in capsys.readouterr().err
+    assert [item["global_step"] for item in evaluations(tmp_path)] == [3]
+
+
+def linear_model(folder):
+    return estimator.Estimator(model_fn, str(folder))
+
+
+class Step(tf.compat.v1.train.SessionRunHook):
+    """Lets the clock of a test go on with each step."""
+
+    def __init__(self, clock):
+        self._clock = clock
+
+    def after_run(self, run_context, run_values):
+        self._clock[0] += 1.0
+
+
+def test_by_the_clock(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("estimator_tl.launch.in_memory.time.monotonic", lambda: clock[0])
+    linear = linear_model(tmp_path)
+    evaluator = Evaluator(linear, eval_input_fn, rules=EvaluationSpec(eval_every_secs=4.0))
+    linear.train(input_fn, max_steps=10, hooks=[Step(clock), InMemoryHook(evaluator, StopRequests(), 10)])
+    assert [item["global_step"] for item in evaluations(tmp_path)] == [4, 8, 10]
+
+
+def test_a_signal_leaves_an_evaluation_without_metrics(tmp_path):
+    linear, requests = linear_model(tmp_path), StopRequests()
+    linear.train(input_fn, max_steps=1)
+    evaluation = InMemoryEvaluation(linear, eval_input_fn, None, requests)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        step = tf.compat.v1.train.get_or_create_global_step()
+        session.run(step.initializer)
+        assert evaluation.measure(session, 7)["global_step"] == 7
+        requests.ask("SIGTERM", resumes=True)
+        assert evaluation.measure(session, 8) is None
+
+
+def test_in_a_program(tmp_path):
+    linear = linear_model(tmp_path)
+    specs = (
+        estimator.TrainSpec(input_fn, max_steps=6),
+        estimator.EvalSpec(eval_input_fn, steps=None),
+    )
+    outcome = etl.train_and_evaluate(linear, *specs, metric="loss", eval_every_steps=2)
+    assert [item["global_step"] for item in evaluations(tmp_path)] == [2, 4, 6]
+    assert outcome.metrics == evaluations(tmp_path)[-1]
+    checked = linear.evaluate(eval_input_fn)
+    assert outcome.metrics == {name: float(value) for name, value in checked.items()}
+
+
+def test_input_that_cannot_begin_again_is_refused(tmp_path):
+    linear = linear_model(tmp_path)
+    evaluation = InMemoryEvaluation(linear, lambda: ({"x": tf.zeros([1, 1])}, tf.zeros([1])), 1, StopRequests())
+    with pytest.raises(UserError, match="let it return a Dataset"):
+        evaluation.measure(tf.compat.v1.Session(graph=tf.Graph()), 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--validation_fraction=0.4", "--cpu_replicas=2"), "evaluate what one process holds on one device"),
+        (("--validation_fraction=0.4", "--exporters=best"), "exporter best exports checkpoints as they are evaluated"),
+        ((), "eval_every_steps follows from evaluations, but there is nothing to evaluate on"),
+        (("--eval_every_secs=0",), "eval_every_secs 0 must be above 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_training(flags, message, keras_h5, pictures, tmp_path, capsys):
+    train(tmp_path / "run", keras_h5, pictures, 4, "--eval_every_steps=2", "--batch_size=8", *flags, code=2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
