@@ -17,10 +17,10 @@ demo: install
 	$(BIN)/python scripts/demo/digits.py
 
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) -m "not full"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not full"
 
 test-full: install
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -37,6 +37,7 @@ def check_trained(model_dir, steps, at_most):
     np.testing.assert_allclose(served(tf.constant([[1.0, 1.0, 1.0]]))["y"], [[-0.5]], atol=3e-3)
 
 
+@pytest.mark.full
 def test_parameter_server_cluster_survives_the_death_of_a_worker(tmp_path):
     model_dir, go_on = tmp_path / "run", tmp_path / "go_on"
     program = [str(PROGRAM), f"--model_dir={model_dir}", "--train_steps=600", f"--half_until={go_on}"]

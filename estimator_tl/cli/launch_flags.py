@@ -35,9 +35,9 @@ def define_launch(command: CommandFlags) -> None:
     command.choice(
         _SESSION,
         "precision",
-        "float32",
+        "auto",
         list(PRECISIONS),
-        "of large products; variables stay float32. tf32 is for GPUs, bfloat16 for the CPU.",
+        "of large products; variables stay float32. tf32 (auto) and float32 are for GPUs, bfloat16 for the CPU.",
     )
     command.boolean(_SESSION, "xla", False, "let XLA compile parts of the graph.")
     command.integer(_SESSION, "inter_op_threads", 0, "ops at a time (default: TensorFlow's choice).")

@@ -7,7 +7,7 @@ import dataclasses
 from estimator_tl.errors import UserError
 
 DISTRIBUTIONS = ("auto", "off", "mirrored", "multi_worker_mirrored", "parameter_server", "tpu")
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 ALL_REDUCE = ("auto", "nccl", "ring", "hierarchical_copy", "reduction_to_one")
 _COUNTS = ("num_gpus", "inter_op_threads", "intra_op_threads", "keep_checkpoint_every_n_hours", "log_norms")
 _POSITIVE = (
@@ -37,8 +37,9 @@ class LaunchSpec:
       gcp_project: of a name; this machine's own by default.
       iterations_per_loop: steps that a TPU makes before the process hears of them.
       num_tpu_cores: that the TPU must have; None for any number.
-      precision: one of `PRECISIONS`: tf32 has an effect on GPUs only; bfloat16 on the CPU only, where TensorFlow
-        uses oneDNN (TF_ENABLE_ONEDNN_OPTS=1 before its import, as the command line sets it).
+      precision: one of `PRECISIONS`: auto is TensorFlow's own; float32 and tf32 have an effect on GPUs only; bfloat16
+        on the CPU only, where TensorFlow uses oneDNN (TF_ENABLE_ONEDNN_OPTS=1 before its import, as the command line
+        sets it).
       xla: whether parts of the graph are compiled by XLA.
       inter_op_threads: ops at a time; 0 lets TensorFlow choose.
       intra_op_threads: threads of an op; 0 lets TensorFlow choose.
@@ -66,7 +67,7 @@ class LaunchSpec:
     gcp_project: str = ""
     iterations_per_loop: int = 100
     num_tpu_cores: int | None = None
-    precision: str = "float32"
+    precision: str = "auto"
     xla: bool = False
     inter_op_threads: int = 0
     intra_op_threads: int = 0

@@ -76,6 +76,7 @@ class Evaluator:
         self.estimator, self.input_fn, self.rules = model, input_fn, rules or EvaluationSpec()
         self._exporters, self._hooks = exporters, list(hooks)
         self._file = Path(model.model_dir, HISTORY)
+        self._again = False
         self.metrics: Metrics | None = None
 
     def evaluate(self, checkpoint: str | None = None) -> str | None:
@@ -94,6 +95,11 @@ class Evaluator:
     def take(self, metrics: Mapping[str, Any]) -> str | None:
         """Shows and remembers metrics. Returns why training is to end; None where it is to go on."""
         show_evaluation(metrics)
+        if self.metrics is None:
+            known = read_history(self.estimator.model_dir)
+            self._again = bool(known) and int(known[-1]["global_step"]) == int(metrics["global_step"])
+        else:
+            self._again = False
         self.metrics = {name: float(value) for name, value in metrics.items()}
         return reason_to_stop(self.rules, self._remember(self.metrics))
 
@@ -120,6 +126,8 @@ class Evaluator:
                 continue  # it has exported this checkpoint when that was evaluated
             folder = os.path.join(self.estimator.model_dir, "export", exporter.name)
             path = checkpoint or self.estimator.latest_checkpoint()
+            if self._again and _holds_export_since(folder, path):
+                continue  # a run that had ended is looked at again
             exporter.export(self.estimator, folder, path, metrics, is_the_final_export=final)
 
     def _remember(self, metrics: Metrics) -> list[dict[str, Any]]:
@@ -129,6 +137,12 @@ class Evaluator:
         history = [*known, metrics]
         write_whole(self._file, "".join(json.dumps(item) + "\n" for item in history))
         return history
+
+
+def _holds_export_since(folder: str, checkpoint: str) -> bool:
+    """Returns whether there is an export that was made after a checkpoint; their names are seconds."""
+    made = [int(name) for name in os.listdir(folder) if name.isdigit()] if os.path.isdir(folder) else []
+    return max(made, default=0) >= int(os.path.getmtime(f"{checkpoint}.index"))
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:

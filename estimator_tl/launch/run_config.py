@@ -138,7 +138,8 @@ def described(cluster: Cluster | None) -> Iterator[None]:
 def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distribution: Distribution) -> Any:
     """Returns the ConfigProto that the settings ask for; None where Estimator's own will do."""
     check_known("precision", launch.precision, PRECISIONS)
-    tf.config.experimental.enable_tensor_float_32_execution(launch.precision == "tf32")
+    if launch.precision != "auto":
+        tf.config.experimental.enable_tensor_float_32_execution(launch.precision == "tf32")
     usual = LaunchSpec()
     asked = [name for name in _OF_SESSION if getattr(launch, name) != getattr(usual, name)]
     if distribution.kind in ("off", "tpu") and not asked:

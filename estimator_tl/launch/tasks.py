@@ -88,7 +88,7 @@ def run_chief(job: Job, model_dir: str) -> Metrics:
         job.requests.watch(mark.evaluators_wish)
         evaluator = job.make_evaluator() if job.make_evaluator else None
         listener = job.make_listener(evaluator) if evaluator else None
-        listeners = [_UnlessEvaluated(listener, mark)] if listener else []
+        listeners = [_UnlessEvaluated(listener, mark, job.synchronous)] if listener else []
         with contextlib.suppress(EvaluationStopped):
             _train(job, [*job.chief_hooks, _ReadyHook(mark)], [job.make_saver(listeners, model_dir)])
         stop = job.requests.stop
@@ -173,7 +173,8 @@ def _train(job: Job, first_hooks: Sequence[Any], saver: Sequence[Any]) -> None:
         with _naming_a_taken_port(job.cluster):
             estimator.train_and_evaluate(model, spec, estimator.EvalSpec(job.train_input, steps=1))
         return
-    server = _start_server(job.cluster, model.config.session_config)
+    # A chief with nobody but an evaluator trains by itself.
+    server = _start_server(job.cluster, model.config.session_config) if job.cluster.is_distributed else None
     model.train(job.train_input, max_steps=job.total, hooks=hooks)
     del server
 
@@ -257,9 +258,11 @@ def _finish(job: Job, model_dir: str) -> Metrics:
 class _UnlessEvaluated(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
     """A listener that leaves the work to an evaluator where there is one."""
 
-    def __init__(self, listener: EvaluationListener, mark: rendezvous.Chief):
-        self._listener, self._mark = listener, mark
+    def __init__(self, listener: EvaluationListener, mark: rendezvous.Chief, synchronous: bool):
+        self._listener, self._mark, self._synchronous = listener, mark, synchronous
 
-    def after_save(self, session: Any, global_step_value: int) -> None:
-        if not self._mark.has_evaluator():
-            self._listener.after_save(session, global_step_value)
+    def after_save(self, session: Any, global_step_value: int) -> bool:
+        """Returns whether training ends with this step; tasks that make it together agree on the next one."""
+        if self._mark.has_evaluator():
+            return False
+        return self._listener.after_save(session, global_step_value) and not self._synchronous

@@ -133,6 +133,7 @@ def test_features_are_those_of_the_encoder_on_the_tokens(encoder, settings, shap
         np.testing.assert_allclose(session.run(features), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.full
 def test_from_a_table_to_an_export_of_raw_strings(encoder, tmp_path, capsys):
     folder, values = encoder
     table = write_table(tmp_path / "texts.csv")

@@ -111,6 +111,7 @@ def test_statistics_under_multi_worker_mirrored_go_on(source, pictures, tmp_path
     assert len(list((run / "export" / "final").iterdir())) == 2
     train(tmp_path / "logs", flags_of(run, source, pictures, 6, **changes), tasks, timeout=90)  # nothing is left to do
     assert saved_steps(run) == [0, 2, 4, 6]
+    assert len(list((run / "export" / "final").iterdir())) == 2
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)

@@ -38,7 +38,6 @@ SOURCES = (
 POLICIES = ("frozen", "partial", "full", "phases", "gradual")
 STRATEGIES = ("none", "mirrored", "tpu_estimator")
 IN_MAKE_TEST = {  # the cells that other tests of this folder do not run anyway
-    ("application", "phases", "none"),
     ("keras_h5", "frozen", "mirrored"),
     ("hub_module", "phases", "tpu_estimator"),
     ("keras_zip", "partial", "tpu_estimator"),

@@ -18,7 +18,7 @@ def main(model_dir: str, data: str, backbone: str, optimizer: str, kind: str = "
 
     quiet.import_tensorflow_quietly()
     from estimator_tl.compat import tf
-    from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
+    from estimator_tl.config import DataSpec, EvaluationSpec, ModelSpec, RunSpec, TrainingSpec
     from estimator_tl.launch.training import train
 
     class Killer(tf.compat.v1.train.SessionRunHook):
@@ -45,7 +45,8 @@ def main(model_dir: str, data: str, backbone: str, optimizer: str, kind: str = "
     training = TrainingSpec(
         train_steps=STEPS, batch_size=7, learning_rate="cosine(0.01)", deterministic=True, save_checkpoints_steps=3
     )
-    train(RunSpec(model, DataSpec(data), training), model_dir, hooks=[Killer()])
+    once = EvaluationSpec(eval_throttle_secs=3600)
+    train(RunSpec(model, DataSpec(data), training, once), model_dir, hooks=[Killer()])
 
 
 if __name__ == "__main__":

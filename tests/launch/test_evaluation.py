@@ -225,6 +225,11 @@ def test_exports_of_a_run_and_after_its_restart(keras_h5, pictures, tmp_path, ca
     assert versions(run, "latest")[0] == latest[1]  # one more, none twice
     assert re.findall(r"evaluation at step (\d+)", capfd.readouterr().err) == ["2", "4", "6", "8"]
 
+    before = {name: versions(run, name) for name in ("best", "final", "latest")}
+    train(run, keras_h5, pictures, 8, *flags)  # nothing is left to do
+    assert {name: versions(run, name) for name in before} == before
+    assert re.findall(r"evaluation at step (\d+)", capfd.readouterr().err) == ["8"]
+
 
 @pytest.mark.parametrize(
     ("flag", "message"),

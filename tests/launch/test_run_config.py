@@ -71,6 +71,8 @@ def test_precision():
     for precision, expected in (("tf32", True), ("float32", False)):
         session_config(precision=precision)
         assert enabled() is expected
+        session_config()  # leaves it as it is
+        assert enabled() is expected
     with pytest.raises(UserError, match="did you mean 'bfloat16'"):
         session_config(precision="float16")
 

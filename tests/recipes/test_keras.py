@@ -76,6 +76,7 @@ def own_model(tmp_path_factory):
     return save(keras.Model(inputs, net), tmp_path_factory.mktemp("own"), seed=6)
 
 
+@pytest.mark.full
 def test_a_head_on_resnet50(start_of_resnet50, pictures, tmp_path):
     stand_ins = {
         "keras.ResNet50(weights='imagenet')": start_of_resnet50.handle,
@@ -88,6 +89,7 @@ def test_a_head_on_resnet50(start_of_resnet50, pictures, tmp_path):
         assert run.values(0)["head/hidden_0/kernel"].shape == (256, 1024)
 
 
+@pytest.mark.full
 def test_last_layers_of_an_application(start_of_mobilenet_v2, pictures, tmp_path):
     source = start_of_mobilenet_v2
     stand_ins = {MOBILENET_V2: source.handle, "flowers": str(pictures), "steps=1000": "steps=2"}
@@ -165,6 +167,7 @@ def test_the_networks_themselves(title, function, layers):
     assert set(etl.tuning.registry.make(policy).select(source.structure)) == set(expected)
 
 
+@pytest.mark.full
 def test_progressive_unfreezing(start_of_mobilenet_v2, pictures, tmp_path):
     source = start_of_mobilenet_v2
     examples = etl.inputs.image_folder(str(pictures), validation=0.2).examples("train")
