@@ -83,13 +83,14 @@ class Work:
         return loop.finish(evaluator, latest_step(self.model_dir))
 
     def _job(self, cluster: Cluster) -> tasks.Job:
+        guard = NanGuardHook(in_cluster=True)
         return tasks.Job(
             cluster=cluster,
             make_estimator=lambda: self._estimator(self._config(), None),
             train_input=self.run.train_input,
             total=self.run.total,
-            make_saver=self._saver,
-            hooks=[*self._watchdog(), *self.hooks],
+            make_saver=lambda listeners, folder: self._saver([guard.listener, *listeners], folder),
+            hooks=[*self._watchdog(), guard, *self.hooks],
             chief_hooks=self._shown(),
             make_evaluator=self._evaluator if self.run.evaluation else None,
             make_listener=self._listener,

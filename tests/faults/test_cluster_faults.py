@@ -246,3 +246,18 @@ def test_a_worker_that_comes_too_late_leaves(keras_h5, pictures, tmp_path):
         os.kill(cluster.tasks["worker", 0].process.pid, signal.SIGCONT)
         assert set(cluster.ends(timeout=60).values()) == {0}, cluster.report()
     check_checkpoints(run, 40)
+
+
+@pytest.mark.parametrize("kind", ["parameter_server", pytest.param("multi_worker_mirrored", marks=pytest.mark.full)])
+def test_numbers_that_are_no_longer_finite_end_a_cluster(kind, keras_h5, pictures, tmp_path):
+    run = tmp_path / "run"
+    wild = {"tuning": "full", "optimizer": "sgd", "learning_rate": 1e30}
+    flags = flags_of(run, keras_h5, pictures, 500, save_checkpoints_steps=500, **wild)
+    with cluster_of(tmp_path / "logs", flags, TASKS[kind]) as cluster:
+        cluster.start()
+        ended = cluster.ends(timeout=60)
+        assert ended["chief 0"] == 2, cluster.report()
+        error = cluster.text("chief")
+    assert "error: training failed at step" in error
+    assert "in layer conv1" in error or kind == "parameter_server"  # where another worker may have been first
+    assert saved_steps(run) == [0]

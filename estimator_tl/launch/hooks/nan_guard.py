@@ -17,6 +17,8 @@ from estimator_tl.optimization.training import GRADIENTS
 _ITERATOR = "IteratorGetNext"
 _INPUTS = (_ITERATOR, "Placeholder")
 _RATE = "lower --learning_rate, warm it up, or clip the gradients"
+_GONE = f"nothing is wrong when the step's data is run again, so it is by chance, e.g. dropout; {_RATE}."
+_ELSEWHERE = "nothing is wrong with this task's part of the batch; see what the other tasks say."
 
 
 class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
@@ -26,13 +28,21 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     went wrong is saved nor variables that do so with a loss that is still finite. The loss is one that is computed
     anyway. What an iterator gave is kept for two steps: when a loss is seen, the update with it has been made, so the
     guard looks at the same batches again, with the values of the last checkpoint where the variables are gone.
+
+    In a cluster each task has one, which looks at its own part of the batch; of a loss that is summed over tasks it
+    looks at what this task adds.
     """
 
-    def __init__(self, loss: Any = None):
-        """Args: loss: a scalar tensor; by default the last of the collection LOSSES, which is where Estimator puts
-        the whole one, under a strategy that of all replicas.
+    def __init__(self, loss: Any = None, in_cluster: bool = False):
+        """Prepares the hook.
+
+        Args:
+          loss: a scalar tensor; by default the last of the collection LOSSES, which is where Estimator puts the whole
+            one, under a strategy that of all replicas.
+          in_cluster: whether other tasks train as well.
         """
         self._given = loss
+        self._in_cluster = in_cluster
 
     @property
     def listener(self) -> Any:
@@ -47,7 +57,8 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._loss = losses[-1] if self._given is None else self._given
         self._step = tf.compat.v1.train.get_global_step()
         self._variables = tf.compat.v1.global_variables()
-        needed = ancestors([self._loss])
+        self._own = nan_search.before_collectives(self._loss)
+        needed = ancestors(self._own)
         self._inputs = [tensor for op in needed if op.type == _ITERATOR for tensor in op.outputs]
         self._batches: collections.deque[dict[Any, Any]] = collections.deque(maxlen=2)
 
@@ -74,7 +85,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if cause is None and bad and saved:
             cause = self._cause_in_forward(session, []) or self._cause_in_gradients(session)
         if cause is None:
-            cause = _variables(bad, bool(self._batches)) if bad else _gone()
+            cause = _variables(bad, bool(self._batches)) if bad else _ELSEWHERE if self._in_cluster else _GONE
         if saved:
             how = "training goes on from there." if is_newest else "remove those after it to go on from there."
             cause += f" The checkpoint {saved} is good; {how}"
@@ -96,7 +107,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         """Returns what is wrong with the data or an operation, which may hide behind variables that are bad by now."""
         operation = None
         for feed in self._feeds():
-            for tensor, value in nan_search.origins(session, [self._loss], feed):
+            for tensor, value in nan_search.origins(session, self._own, feed):
                 if tensor.op.type.startswith(_INPUTS):
                     return _data(tensor, value)
                 if not any(source.op.name in bad for source in (*tensor.op.inputs, tensor)):
@@ -151,10 +162,6 @@ def _variables(bad: list[str], moved: bool) -> str:
     if moved:
         return f"{named}, by an update with their gradients; {_RATE}."
     return f"{named}, before the first step; look at the source or the checkpoint that they are from."
-
-
-def _gone() -> str:
-    return f"nothing is wrong when the step's data is run again, so it is by chance, e.g. dropout; {_RATE}."
 
 
 def _layer(name: str) -> str:

@@ -24,6 +24,12 @@ def bad_variables(session: Any, variables: Iterable[Any]) -> list[str]:
     return [copies[index].op.name for index, _ in _bad(session, copies, {})]
 
 
+def before_collectives(tensor: Any) -> list[Any]:
+    """Returns what this task adds to a value that is summed over tasks, as no task can compute that sum alone."""
+    sums = [op for op in ancestors([tensor]) if op.type.startswith("Collective")]
+    return [added for op in sums for added in op.inputs if added.dtype.is_floating] or [tensor]
+
+
 def origins(session: Any, targets: Sequence[Any], feed: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
     """Finds where non-finite targets come from.
 
