@@ -189,17 +189,23 @@ def per_host(input_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Returns an input_fn for TPUEstimator, which calls it once for each host.
 
     Args:
-      input_fn: takes a RunConfig and a `tf.distribute.InputContext`, and gives the batches of cores.
+      input_fn: takes a RunConfig and a `tf.distribute.InputContext`, and gives the batches of cores, a Dataset. Their
+        int64 becomes int32, as TPUs are fed no wider integers.
     """
     tf = load_tensorflow()
+
+    def narrow(data: Any) -> Any:
+        return data.map(lambda *batch: tf.nest.map_structure(_narrow, batch))
+
+    def _narrow(tensor: Any) -> Any:
+        return tf.cast(tensor, tf.int32) if tensor.dtype == tf.int64 else tensor
 
     def called(params: Any, config: Any) -> Any:
         context = params.get("context")
         if context is None:
-            return input_fn(config=config)
+            return narrow(input_fn(config=config))
         _, host, _, _ = context.current_input_fn_deployment()
-        return input_fn(
-            config=config, input_context=tf.distribute.InputContext(context.num_hosts, host, context.num_replicas)
-        )
+        share = tf.distribute.InputContext(context.num_hosts, host, context.num_replicas)
+        return narrow(input_fn(config=config, input_context=share))
 
     return called

@@ -72,9 +72,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     _check_classes(data, examples.labels)
     evaluation = _evaluation_data(spec, data)
     _check_metric(spec, data.labels)
-    source = session.open_backbone(spec.model)
-    if distribution.kind == "tpu" and isinstance(source.input_spec, TextSpec):
-        raise UserError(f"{source.handle} takes strings, which TPUs have not; use another --distribution.")
+    source = _open_source(spec, distribution)
     total = spec.training.total_steps(len(examples))
     digest = source.digest()
     saved = run_dir.check_continuable(
@@ -102,17 +100,16 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
         warm_start_from=start,
         recalibrate_on=train_input if spec.model.batch_norm == "recalibrate" else None,
     )
-    model_fn()  # raises what is wrong with the settings
-    if start:
-        start.check_honoured(model_dir)
-    run_dir.check_writable(model_dir)
+    _check_buildable(model_fn, start, model_dir)
     if tells:
         _tell(data, model_dir, before, total, start if not before else None)
         _tell_length(len(examples), spec.training.batch_size, before, total)
     known = saved.record if saved else {}
-    record = _record(spec, data, digest, max(total, before))
-    record["earlier"] = [item.to_json() for item in earlier]
-    record["warm_start"] = start.checkpoint if start else known.get("warm_start")
+    record = {
+        **_record(spec, data, digest, max(total, before)),
+        "earlier": [item.to_json() for item in earlier],
+        "warm_start": start.checkpoint if start else known.get("warm_start"),
+    }
     return Prepared(
         data=data,
         evaluation=evaluation,
@@ -126,6 +123,20 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
         model_fn=model_fn,
         record=record,
     )
+
+
+def _open_source(spec: RunSpec, distribution: Distribution) -> Backbone:
+    source = session.open_backbone(spec.model)
+    if distribution.kind == "tpu" and isinstance(source.input_spec, TextSpec):
+        raise UserError(f"{source.handle} takes strings, which TPUs have not; use another --distribution.")
+    return source
+
+
+def _check_buildable(model_fn: Callable[..., Any], start: WarmStart | None, model_dir: str) -> None:
+    model_fn()  # raises what is wrong with the settings
+    if start:
+        start.check_honoured(model_dir)
+    run_dir.check_writable(model_dir)
 
 
 def _warm_start(spec: RunSpec, labels: tuple[str, ...], digest: str) -> WarmStart | None:

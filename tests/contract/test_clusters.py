@@ -63,7 +63,7 @@ def test_on_parameter_servers(name, policy, request, pictures, tmp_path):
             assert moved(states[0], states[step], HEAD) == HEAD
 
 
-@pytest.mark.parametrize(("name", "policy"), marked({("keras_h5", "phases")}, (*POLICIES, "statistics")))
+@pytest.mark.parametrize(("name", "policy"), marked(set(), (*POLICIES, "statistics")))
 def test_under_multi_worker_mirrored(name, policy, request, pictures, tmp_path):
     source = request.getfixturevalue(name)
     if policy == "statistics":

@@ -6,8 +6,10 @@ import json
 import socket
 import time
 
+import numpy as np
 import pytest
 
+import estimator_tl as etl
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf, tpu
 from estimator_tl.compat.estimator_api import load_v1_estimator
@@ -79,6 +81,30 @@ def test_a_server_without_tpu_is_told_from_one_that_does_not_answer():
         with pytest.raises(LostPeersError, match="has not answered for 2 s"):
             tpu.core_count(resolver, 2)
         assert time.monotonic() - started < 20
+
+
+class Context:
+    """What TPUEstimator says to an input_fn, here to that of the second of two hosts."""
+
+    num_hosts, num_replicas = 2, 16
+
+    def current_input_fn_deployment(self):
+        return "/cpu:0", 1, self.num_hosts, 8
+
+
+def test_each_host_reads_its_part_in_what_a_tpu_takes(pictures, keras_h5, tmp_path):
+    source = etl.inputs.image_folder(str(pictures))
+    input_fn = source.input_fn(etl.backbone(keras_h5.handle).input_spec, 2, training=True)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        mine = tpu.per_host(input_fn)({"context": Context()}, None)
+        assert tf.nest.map_structure(lambda spec: (spec.dtype, spec.shape.as_list()), mine.element_spec) == (
+            {"image": (tf.float32, [2, 8, 8, 3])},
+            (tf.int32, [2]),
+        )
+        batches = [tf.compat.v1.data.make_one_shot_iterator(data).get_next()[1] for data in (mine, input_fn())]
+        whole = [session.run(batches[1]) for _ in range(8)]
+        own = [session.run(batches[0]) for _ in range(4)]
+    np.testing.assert_array_equal(own, whole[1::2])
 
 
 @pytest.fixture
