@@ -154,3 +154,11 @@ def test_the_flags_are_in_the_help(capsys):
     shown = capsys.readouterr().out
     for flag in ("--tpu", "--tpu_zone", "--gcp_project", "--iterations_per_loop", "--num_tpu_cores"):
         assert flag in shown
+
+
+def test_a_run_config_for_a_program(tmp_path, eight_cores):
+    config = etl.run_config(str(tmp_path), tpu="local", iterations_per_loop=25, xla=True, save_summary_steps=7)
+    assert isinstance(config, load_v1_estimator().tpu.RunConfig)
+    assert (config.tpu_config.iterations_per_loop, config.save_summary_steps) == (25, 7)
+    assert config.session_config.isolate_session_state
+    assert config.session_config.graph_options.optimizer_options.global_jit_level
