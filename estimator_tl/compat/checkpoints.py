@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,13 @@ def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]
             pending, size = {}, 0
     if pending:
         session.run(list(pending), feed_dict=dict(pending.values()))
+
+
+def checkpoints(model_dir: str) -> list[str]:
+    """Returns the paths of all checkpoints that are whole in a folder, oldest first, also those no list names."""
+    names = (re.fullmatch(r"(.*\.ckpt-(\d+))\.index", name) for name in os.listdir(model_dir))
+    found = sorted((int(match[2]), match[1]) for match in names if match)
+    return [os.path.join(model_dir, name) for _, name in found]
 
 
 def extend_checkpoint(model_dir: str, values: Mapping[str, Any]) -> None:

@@ -182,14 +182,20 @@ def _tpu_spec(
         return tpu.spec(mode=mode, predictions=predictions, export_outputs=served)
     loss = head.loss(labels, logits, features, mode, regularization_losses)
     if mode == estimator.ModeKeys.TRAIN:
-        return tpu.spec(mode=mode, loss=loss, train_op=train_op_fn(loss))
-    columns = {WEIGHT_KEY: features[WEIGHT_KEY]} if WEIGHT_KEY in features else {}
+        with tf.name_scope("training"):  # as in the API's heads, for the names of the optimizer's variables
+            return tpu.spec(mode=mode, loss=loss, train_op=train_op_fn(loss))
+    given = {"labels": labels, "logits": logits}
+    if WEIGHT_KEY in features:
+        given[WEIGHT_KEY] = features[WEIGHT_KEY]
+    if regularization_losses:
+        given["regularization"] = tf.reshape(tf.add_n(regularization_losses), [1])
 
-    def measured(labels: Any, logits: Any, **columns: Any) -> Any:
-        metrics = head.update_metrics(head.metrics(), columns, logits, labels)
+    def measured(labels: Any, logits: Any, regularization: Any = None, **columns: Any) -> Any:
+        losses = None if regularization is None else [tf.reduce_mean(regularization)]
+        metrics = head.update_metrics(head.metrics(losses), columns, logits, labels, regularization_losses=losses)
         return {name: (metric.result(), tf.group(*metric.updates)) for name, metric in metrics.items()}
 
-    return tpu.spec(mode=mode, loss=loss, eval_metrics=(measured, {"labels": labels, "logits": logits, **columns}))
+    return tpu.spec(mode=mode, loss=loss, eval_metrics=(measured, given))
 
 
 @registry.register()

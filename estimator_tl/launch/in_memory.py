@@ -86,10 +86,10 @@ class InMemoryEvaluation:
             for metric in spec.eval_metric_ops.values():
                 for variable in getattr(metric, "variables", ()):
                     self._variables.pop(variable.op.name, None)
-            own = [self._variables.pop(name) for name in set(self._variables) - trained]
-            begin = v1.tables_initializer(), v1.variables_initializer(own)
+            _check_spec(spec, sorted(set(self._variables) - trained))
+            tables = v1.tables_initializer()
         self._session = v1.Session(graph=graph, config=config.session_config)
-        self._session.run(begin)
+        self._session.run(tables)
 
     def _take(self, training: Any) -> None:
         """Copies the values of the training session's variables, in parts, as all at once would be held twice."""
@@ -115,6 +115,21 @@ class InMemoryEvaluation:
         writer = tf.compat.v1.summary.FileWriterCache.get(folder)
         writer.add_summary(tf.compat.v1.Summary(value=values), int(metrics["global_step"]))
         writer.flush()
+
+
+def _check_spec(spec: Any, missing: Sequence[str]) -> None:
+    """Refuses what would make other numbers of an evaluation than those of a checkpoint.
+
+    Raises:
+      UserError: the spec restores in a way of its own, or has variables that training has not.
+    """
+    use = "leave eval_every_steps and eval_every_secs out, and checkpoints are evaluated."
+    if spec.scaffold is not None and (spec.scaffold.saver or spec.scaffold.local_init_op) is not None:
+        raise UserError(f"the model_fn evaluates with a Saver or local_init_op of its own; {use}")
+    if spec.evaluation_hooks:
+        raise UserError(f"the model_fn has evaluation_hooks, for which there is no session in memory; {use}")
+    if missing:
+        raise UserError(f"the graph for evaluation has variables that training has not, e.g. {missing[0]}; {use}")
 
 
 def _value_and_update(metric: Any) -> Sequence[Any]:
@@ -148,9 +163,13 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         """
         self._evaluator, self._requests, self._total = evaluator, requests, total
         rules = evaluator.rules
-        self._steps, self._secs = rules.eval_every_steps, rules.eval_every_secs
+        self._steps, self._secs, self._throttle = (
+            rules.eval_every_steps,
+            rules.eval_every_secs,
+            rules.eval_throttle_secs,
+        )
         self._evaluation = InMemoryEvaluation(evaluator.estimator, evaluator.input_fn, rules.eval_steps, requests)
-        self._began = time.monotonic()
+        self._began, self._evaluated = time.monotonic(), False
 
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()
@@ -159,12 +178,15 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._step = int(session.run(self._global_step))
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
-        self._step += 1
-        by_steps = self._steps is not None and self._step % self._steps == 0
-        by_secs = self._secs is not None and time.monotonic() - self._began >= self._secs
-        if not (by_steps or by_secs or self._step == self._total) or self._requests.stop:
+        # Read anew: a call need not be a step, as where gradients are accumulated.
+        before, self._step = self._step, int(run_context.session.run(self._global_step))
+        waited = time.monotonic() - self._began
+        by_steps = self._steps is not None and self._step // self._steps > before // self._steps
+        by_secs = self._secs is not None and waited >= self._secs
+        due = (by_steps or by_secs) and (waited >= self._throttle or not self._evaluated)
+        if not (due or self._step >= self._total > before) or self._step == before or self._requests.stop:
             return
-        self._began = time.monotonic()
+        self._began, self._evaluated = time.monotonic(), True
         metrics = self._evaluation.measure(run_context.session, self._step)
         reason = self._evaluator.take(metrics) if metrics else None
         if reason:

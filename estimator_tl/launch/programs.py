@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator as api
-from estimator_tl.compat.estimators import without_saving
+from estimator_tl.compat.estimators import is_for_tpu, with_config, without_saving
 from estimator_tl.config import EvaluationSpec, LaunchSpec
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs import latest_step
@@ -78,9 +78,16 @@ class _Work:
     before: int
 
     def do(self, cluster: Cluster | None) -> dict[str, float]:
-        check_in_memory(self.rules, cluster is None and self.estimator.config.train_distribute is None)
-        if cluster is None or not (cluster.is_distributed or cluster.job == "evaluator"):
+        if is_for_tpu(self.estimator):
+            raise UserError(
+                "train_and_evaluate has not been made for a TPUEstimator on its TPU; call its train and evaluate, or "
+                "use `estimator-tl train --distribution=tpu`."
+            )
+        alone = cluster is None or not (cluster.is_distributed or cluster.job == "evaluator")
+        check_in_memory(self.rules, alone and self.estimator.config.train_distribute is None)
+        if alone:
             return self._alone()
+        assert cluster is not None
         if cluster.job == "evaluator" and self.eval_spec is None:
             raise UserError("this task is the evaluator, but there is no eval_spec; give train_and_evaluate one.")
         job = self._job(cluster)
@@ -150,10 +157,15 @@ class _Work:
         with described(None):
             local = api.RunConfig(self.estimator.model_dir, tf_random_seed=config.tf_random_seed)
         rules = self.rules
+        if rules.in_memory and self.eval_spec.hooks:
+            raise UserError("an evaluation in memory has no session for the hooks of the EvalSpec; leave them out.")
         if rules.eval_steps is None:
             rules = dataclasses.replace(rules, eval_steps=self.eval_spec.steps)
+        # A TPUEstimator, on the CPU, gives its functions more than it has among its params.
+        by_itself = hasattr(self.estimator.config, "tpu_config")
+        made = self.estimator if by_itself else with_config(self.estimator, local)
         return Evaluator(
-            api.Estimator(self.estimator.model_fn, config=local),
+            made,
             self.eval_spec.input_fn,
             self.eval_spec.exporters or (),
             rules,

@@ -118,6 +118,10 @@ def check_writable(model_dir: str) -> None:
     Raises:
       UserError: it cannot.
     """
+    if "://" in model_dir:
+        raise UserError(
+            f"{model_dir} is an address; runs are kept in folders, mount it (e.g. by gcsfuse) and name that."
+        )
     folder = Path(model_dir).absolute()
     existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
     try:

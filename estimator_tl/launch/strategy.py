@@ -12,7 +12,14 @@ from estimator_tl.config.launch_spec import DISTRIBUTIONS
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.launch.cluster import Cluster
 
-_NOT_ON_TPU = {"log_norms": "leave it out", "profile": "capture one from TensorBoard's profile page"}
+_NOT_ON_TPU = {
+    "precision": "a TPU multiplies in bfloat16 by itself; leave it out",
+    "log_norms": "a TPU lets nobody look into its steps; leave it out",
+    "profile": "a TPU is profiled from TensorBoard's profile page; leave it out",
+    "cpu_replicas": "training is on a TPU; leave it out",
+    "num_gpus": "training is on a TPU; leave it out",
+    "all_reduce_alg": "a TPU's cores have their own; leave it out",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +120,10 @@ def _on_tpu(launch: LaunchSpec, cluster: Cluster | None) -> Distribution:
     """Finds the TPU, and refuses what does not go there before anything is waited for."""
     if cluster is not None:
         raise UserError(f"a TPU is used by one process, but {cluster.source} describes a cluster; unset one of them.")
-    if launch.precision == "bfloat16":
-        raise UserError("precision bfloat16 is for the CPU; a TPU multiplies in bfloat16 by itself, leave it out.")
-    for name, instead in _NOT_ON_TPU.items():
-        if getattr(launch, name):
-            raise UserError(f"{name} reads from inside of a step, which a TPU lets nobody do; {instead}.")
+    usual = LaunchSpec()
+    for name, why in _NOT_ON_TPU.items():
+        if getattr(launch, name) and getattr(launch, name) != getattr(usual, name):
+            raise UserError(f"{name} {getattr(launch, name)}, but {why}.")
     resolver = tpu.resolve(launch.tpu or os.environ.get("TPU_NAME") or "local", launch.tpu_zone, launch.gcp_project)
     cores = tpu.core_count(resolver, launch.cluster_wait_secs)
     if launch.num_tpu_cores not in (None, cores):

@@ -55,7 +55,7 @@ class Work:
     def _alone(self) -> dict[str, float]:
         run = self.run
         config = self._config()
-        guards = [] if self._on_tpu else [NanGuardHook()]
+        guard = NanGuardHook(model_dir=self.model_dir, where="tpu" if self._on_tpu else "alone")
         evaluator = self._evaluator() if run.evaluation else None
         if evaluator:
             evaluator.look_back(run.before, self.requests)
@@ -67,10 +67,10 @@ class Work:
             tpu.per_host(run.train_input) if self._on_tpu else run.train_input,
             [self._listener(evaluator)] if evaluator and not in_memory else [],
             list(loop.stretches(run.plan, run.before, run.total)),
-            lambda listeners: self._saver([*(guard.listener for guard in guards), *listeners], self.model_dir),
+            lambda listeners: self._saver([guard.listener, *listeners], self.model_dir),
             [
                 *self._watchdog(),
-                *guards,
+                guard,
                 *self._shown(),
                 *self._norms(),
                 *self.hooks,
@@ -83,7 +83,7 @@ class Work:
         return loop.finish(evaluator, latest_step(self.model_dir))
 
     def _job(self, cluster: Cluster) -> tasks.Job:
-        guard = NanGuardHook(in_cluster=True)
+        guard = NanGuardHook(model_dir=self.model_dir, where="cluster")
         return tasks.Job(
             cluster=cluster,
             make_estimator=lambda: self._estimator(self._config(), None),
@@ -103,7 +103,8 @@ class Work:
     def _config(self) -> Any:
         fields = session.config_fields(self.spec.training, self.run.every)
         if self.distribution.kind in ("multi_worker_mirrored", "tpu"):
-            fields["save_checkpoints_steps"] = None  # TensorFlow would save beside this project's hook
+            # TensorFlow would save beside this project's hook.
+            fields["save_checkpoints_steps"] = fields["save_checkpoints_secs"] = None
         return make_run_config(self.model_dir, self.spec.launch, self.cluster, self.distribution, **fields)
 
     def _estimator(self, config: Any, phase: int | None) -> Any:

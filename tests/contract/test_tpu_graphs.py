@@ -58,7 +58,30 @@ def test_evaluation_for_a_tpu_hands_its_metrics_to_the_host(keras_h5, tmp_path, 
     made = tpus.estimator_for(make_model_fn(keras_h5, "full"), tmp_path)
     with tf.Graph().as_default():
         spec = tpus.build(made, tpus.batches(keras_h5.size), "eval")
-    assert {"accuracy", "average_loss"} <= set(spec.eval_metric_ops)
+    with tf.Graph().as_default():
+        data = tpus.batches(keras_h5.size)({"batch_size": 8})
+        features, labels = tf.compat.v1.data.make_one_shot_iterator(data).get_next()
+        tf.compat.v1.train.get_or_create_global_step()
+        elsewhere = make_model_fn(keras_h5, "full")(features, labels, "eval", {}, estimator.RunConfig())
+    assert set(spec.eval_metric_ops) == set(elsewhere.eval_metric_ops) > {"accuracy", "average_loss"}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd(momentum=0.9)"])
+def test_variables_have_the_names_that_they_have_elsewhere(keras_h5, optimizer, tmp_path, monkeypatch):
+    """A run may go on on another device."""
+    tpus.describe(monkeypatch)
+    model_fn = make_model_fn(keras_h5, "full", optimizer)
+    found = []
+    with tf.Graph().as_default():
+        tpus.build(tpus.estimator_for(model_fn, tmp_path), tpus.batches(keras_h5.size))
+        found.append({v.op.name for v in tf.compat.v1.global_variables()})
+    with tf.Graph().as_default():
+        data = tpus.batches(keras_h5.size)({"batch_size": 8})
+        features, labels = tf.compat.v1.data.make_one_shot_iterator(data).get_next()
+        tf.compat.v1.train.get_or_create_global_step()
+        model_fn(features, labels, "train", {}, estimator.RunConfig())
+        found.append({v.op.name for v in tf.compat.v1.global_variables()})
+    assert found[0] - {"iterations_per_loop"} == found[1]
 
 
 class Context:

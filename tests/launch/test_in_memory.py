@@ -87,7 +87,8 @@ def test_a_signal_leaves_an_evaluation_without_metrics(tmp_path):
     evaluation = InMemoryEvaluation(linear, eval_input_fn, None, requests)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         step = tf.compat.v1.train.get_or_create_global_step()
-        session.run(step.initializer)
+        kernel = tf.compat.v1.get_variable("kernel", [3, 1])
+        session.run([step.initializer, kernel.initializer])
         assert evaluation.measure(session, 7)["global_step"] == 7
         requests.ask("SIGTERM", resumes=True)
         assert evaluation.measure(session, 8) is None
@@ -126,3 +127,76 @@ def test_what_does_not_fit_is_said_before_training(flags, message, keras_h5, pic
     train(tmp_path / "run", keras_h5, pictures, 4, "--eval_every_steps=2", "--batch_size=8", *flags, code=2)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_not_more_often_than_asked(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("estimator_tl.launch.in_memory.time.monotonic", lambda: clock[0])
+    linear, rules = linear_model(tmp_path), EvaluationSpec(eval_every_steps=2, eval_throttle_secs=5.0)
+    evaluator = Evaluator(linear, eval_input_fn, rules=rules)
+    linear.train(input_fn, max_steps=15, hooks=[Step(clock), InMemoryHook(evaluator, StopRequests(), 15)])
+    assert [item["global_step"] for item in evaluations(tmp_path)] == [2, 8, 14, 15]
+
+
+def changed(change):
+    """The linear model with another EstimatorSpec for evaluation, and steps of three calls."""
+
+    def changed_model_fn(features, labels, mode):
+        if mode != estimator.ModeKeys.EVAL:
+            spec = model_fn(features, labels, mode)
+            calls = tf.compat.v1.get_variable("calls", [], tf.int64, tf.compat.v1.zeros_initializer())
+            step = tf.compat.v1.train.get_global_step()
+            with tf.control_dependencies([tf.compat.v1.assign_add(calls, 1)]):
+                return spec._replace(train_op=tf.compat.v1.assign(step, calls.read_value() // 3))
+        return change(features, labels, mode)
+
+    return changed_model_fn
+
+
+def test_steps_of_several_calls_count_once(tmp_path):
+    linear = estimator.Estimator(changed(model_fn), str(tmp_path))
+    evaluator = Evaluator(linear, eval_input_fn, rules=EvaluationSpec(eval_every_steps=2))
+    linear.train(input_fn, max_steps=5, hooks=[InMemoryHook(evaluator, StopRequests(), 5)])
+    assert [item["global_step"] for item in evaluations(tmp_path)] == [2, 4, 5]
+
+
+def with_averages(features, labels, mode):
+    spec = model_fn(features, labels, mode)
+    return spec._replace(scaffold=tf.compat.v1.train.Scaffold(saver=tf.compat.v1.train.Saver()))
+
+
+def with_another_variable(features, labels, mode):
+    with tf.compat.v1.variable_scope("other"):
+        return model_fn(features, labels, mode)
+
+
+def with_a_hook(features, labels, mode):
+    return model_fn(features, labels, mode)._replace(evaluation_hooks=[tf.compat.v1.train.SessionRunHook()])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_averages, "evaluates with a Saver or local_init_op of its own"),
+        (with_another_variable, "variables that training has not, e.g. other/kernel"),
+        (with_a_hook, "evaluation_hooks, for which there is no session"),
+    ],
+)
+def test_what_would_give_other_numbers_than_a_checkpoint_is_refused(change, message, tmp_path):
+    linear = estimator.Estimator(changed(change), str(tmp_path))
+    specs = estimator.TrainSpec(input_fn, max_steps=4), estimator.EvalSpec(eval_input_fn, steps=None)
+    with pytest.raises(UserError, match=message):
+        etl.train_and_evaluate(linear, *specs, metric="loss", eval_every_steps=2)
+
+
+def test_hooks_of_a_program_are_refused(tmp_path):
+    hooks = [tf.compat.v1.train.SessionRunHook()]
+    specs = estimator.TrainSpec(input_fn, max_steps=4), estimator.EvalSpec(eval_input_fn, hooks=hooks)
+    with pytest.raises(UserError, match="no session for the hooks of the EvalSpec"):
+        etl.train_and_evaluate(linear_model(tmp_path), *specs, metric="loss", eval_every_steps=2)
+
+
+def test_a_chief_alone_is_told_that_it_evaluates_checkpoints(keras_h5, pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["localhost:1"]}, "task": {"type": "chief", "index": 0}}')
+    train(tmp_path / "run", keras_h5, pictures, 4, "--eval_every_steps=2", "--validation_fraction=0.4", code=2)
+    assert "evaluate what one process holds on one device" in capsys.readouterr().err

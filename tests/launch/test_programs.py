@@ -12,8 +12,10 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.estimator_api import load_v1_estimator
 from estimator_tl.errors import UserError
 from estimator_tl.launch.evaluation import read_history
+from tests import linear
 from tests.cluster import Cluster
 from tests.contract.test_variables import checkpoint_values
 from tests.runs import moved
@@ -162,3 +164,42 @@ def test_arguments_of_tfx_that_lack_something(hub_module, tmp_path):
     with pytest.raises(UserError, match="no train_steps; give the Trainer examples"):
         run(arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("in_memory", [{}, {"eval_every_steps": 2}])
+def test_evaluation_has_the_params_of_the_estimator(tmp_path, in_memory):
+    def batches(params):
+        return linear.input_fn(params["batch_size"]).take(2)
+
+    def model_fn(features, labels, mode, params):
+        assert params["batch_size"] == 8
+        return linear.model_fn(features, labels, mode)
+
+    model = estimator.Estimator(model_fn, str(tmp_path), params={"batch_size": 8})
+    specs = estimator.TrainSpec(linear.input_fn, max_steps=4), estimator.EvalSpec(batches, steps=None)
+    assert etl.train_and_evaluate(model, *specs, metric="loss", **in_memory).metrics["global_step"] == 4
+
+
+def test_a_tpu_estimator_on_the_cpu_gives_its_batch_size(tmp_path):
+    api = load_v1_estimator().tpu
+    seen = []
+
+    def batches(params):
+        seen.append(params["batch_size"])
+        return linear.input_fn(params["batch_size"]).take(2)
+
+    def model_fn(features, labels, mode, params):
+        return linear.model_fn(features, labels, mode)
+
+    def made(**options):
+        config = api.RunConfig(model_dir=str(tmp_path))
+        return api.TPUEstimator(model_fn, config=config, train_batch_size=16, eval_batch_size=8, **options)
+
+    specs = (
+        estimator.TrainSpec(lambda params: linear.input_fn(params["batch_size"]), max_steps=4),
+        estimator.EvalSpec(batches, steps=None),
+    )
+    outcome = etl.train_and_evaluate(made(use_tpu=False), *specs, metric="loss")
+    assert (outcome.global_step, set(seen)) == (4, {8})
+    with pytest.raises(UserError, match="has not been made for a TPUEstimator on its TPU"):
+        etl.train_and_evaluate(made(use_tpu=True), *specs, metric="loss")

@@ -68,3 +68,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         run_dir.write_whole(path, None)
     assert path.read_text() == "old"
+
+
+def test_an_address_is_no_folder():
+    with pytest.raises(UserError, match="gs://bucket/run is an address; .* mount it"):
+        run_dir.check_writable("gs://bucket/run")

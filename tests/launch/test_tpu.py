@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 
@@ -45,9 +46,12 @@ def test_a_tpu_divides_the_batch_among_its_cores(asked, eight_cores):
     [
         ({"tpu": "local", "num_tpu_cores": 4}, None, "num_tpu_cores 4, but the TPU has 8"),
         ({"tpu": "local"}, CLUSTER, "used by one process, but TF_CONFIG describes a cluster"),
-        ({"tpu": "local", "precision": "bfloat16"}, None, "multiplies in bfloat16 by itself"),
-        ({"tpu": "local", "log_norms": 10}, None, "log_norms reads from inside of a step"),
-        ({"tpu": "local", "profile": "1,2"}, None, "profile reads from inside of a step"),
+        ({"tpu": "local", "precision": "bfloat16"}, None, "precision bfloat16, but a TPU multiplies in bfloat16"),
+        ({"tpu": "local", "log_norms": 10}, None, "log_norms 10, but a TPU lets nobody look into its steps"),
+        ({"tpu": "local", "profile": "1,2"}, None, "profile 1,2, but a TPU is profiled from TensorBoard"),
+        ({"tpu": "local", "cpu_replicas": 2}, None, "cpu_replicas 2, but training is on a TPU"),
+        ({"tpu": "local", "num_gpus": 2}, None, "num_gpus 2, but training is on a TPU"),
+        ({"tpu": "local", "all_reduce_alg": "nccl"}, None, "all_reduce_alg nccl, but a TPU's cores"),
         ({"tpu": "local", "distribution": "off"}, None, "tpu is given, but distribution is off"),
         ({"num_tpu_cores": 8}, None, "num_tpu_cores is given, but distribution is auto"),
         ({"tpu_zone": "us-central2-b"}, None, "tpu_zone is given, but distribution is auto"),
@@ -147,6 +151,24 @@ def test_checkpoints_between_the_lots_of_a_tpu_are_refused(keras_h5, pictures, t
     assert "save_checkpoints_steps 250 is no multiple of iterations_per_loop 100" in error
     assert "use e.g. --save_checkpoints_steps=300" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_numbers_that_are_no_longer_finite_are_not_saved(keras_h5, pictures, tmp_path, capsys, one_core_on_the_cpu):
+    flags = ("--distribution=tpu", "--iterations_per_loop=2", "--save_checkpoints_steps=2", "--tuning=full")
+    train(tmp_path, keras_h5, pictures, 9, *flags, "--optimizer=sgd", "--learning_rate=1e30", code=2)
+    error = capsys.readouterr().err
+    assert re.search(r"error: training failed at step \d, .* variables are not finite, first conv1/kernel in", error)
+    assert f"The checkpoint {tmp_path / 'model.ckpt-'}" in error
+    for step in saved_steps(tmp_path):
+        assert all(np.isfinite(value).all() for value in checkpoint_values(tmp_path / f"model.ckpt-{step}").values())
+
+
+def test_only_this_projects_hook_saves(keras_h5, pictures, tmp_path, one_core_on_the_cpu, monkeypatch):
+    configs, made = [], tpu.make_estimator
+    monkeypatch.setattr(tpu, "make_estimator", lambda *given: configs.append(given[2]) or made(*given))
+    train(tmp_path, keras_h5, pictures, 4, "--distribution=tpu", "--iterations_per_loop=1", "--save_checkpoints_secs=9")
+    assert [(config.save_checkpoints_secs, config.save_checkpoints_steps) for config in configs] == [(None, None)]
+    assert saved_steps(tmp_path) == [0, 4]
 
 
 def test_the_flags_are_in_the_help(capsys):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from estimator_tl.backbones.graph_walk import ancestors
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoints import checkpoints
 from estimator_tl.errors import UserError
 from estimator_tl.launch.hooks import nan_search
 from estimator_tl.optimization.training import GRADIENTS
@@ -17,8 +18,12 @@ from estimator_tl.optimization.training import GRADIENTS
 _ITERATOR = "IteratorGetNext"
 _INPUTS = (_ITERATOR, "Placeholder")
 _RATE = "lower --learning_rate, warm it up, or clip the gradients"
-_GONE = f"nothing is wrong when the step's data is run again, so it is by chance, e.g. dropout; {_RATE}."
-_ELSEWHERE = "nothing is wrong with this task's part of the batch; see what the other tasks say."
+Where = Literal["alone", "cluster", "tpu"]
+_NOT_FOUND = {
+    "alone": f"nothing is wrong when the step's data is run again, so it is by chance, e.g. dropout; {_RATE}.",
+    "cluster": "nothing is wrong with this task's part of the batch; see what the other tasks say.",
+    "tpu": f"the variables are finite, and a TPU lets nobody look into its steps; {_RATE}, or look at the data.",
+}
 
 
 class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
@@ -30,19 +35,19 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     guard looks at the same batches again, with the values of the last checkpoint where the variables are gone.
 
     In a cluster each task has one, which looks at its own part of the batch; of a loss that is summed over tasks it
-    looks at what this task adds.
+    looks at what this task adds. On a TPU, whose steps nobody looks into, it names variables only.
     """
 
-    def __init__(self, loss: Any = None, in_cluster: bool = False):
+    def __init__(self, loss: Any = None, model_dir: str | None = None, where: Where = "alone"):
         """Prepares the hook.
 
         Args:
           loss: a scalar tensor; by default the last of the collection LOSSES, which is where Estimator puts the whole
             one, under a strategy that of all replicas.
-          in_cluster: whether other tasks train as well.
+          model_dir: with the checkpoints of the run; by default those that the graph's first Saver remembers.
+          where: what trains: one process, a task of a cluster, or a TPU.
         """
-        self._given = loss
-        self._in_cluster = in_cluster
+        self._given, self._model_dir, self._where = loss, model_dir, where
 
     @property
     def listener(self) -> Any:
@@ -57,7 +62,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._loss = losses[-1] if self._given is None else self._given
         self._step = tf.compat.v1.train.get_global_step()
         self._variables = tf.compat.v1.global_variables()
-        self._own = nan_search.before_collectives(self._loss)
+        self._own = [] if self._where == "tpu" else nan_search.before_collectives(self._loss)
         needed = ancestors(self._own)
         self._inputs = [tensor for op in needed if op.type == _ITERATOR for tensor in op.outputs]
         self._batches: collections.deque[dict[Any, Any]] = collections.deque(maxlen=2)
@@ -85,7 +90,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if cause is None and bad and saved:
             cause = self._cause_in_forward(session, []) or self._cause_in_gradients(session)
         if cause is None:
-            cause = _variables(bad, bool(self._batches)) if bad else _ELSEWHERE if self._in_cluster else _GONE
+            cause = _variables(bad, bool(self._batches)) if bad else _NOT_FOUND[self._where]
         if saved:
             how = "training goes on from there." if is_newest else "remove those after it to go on from there."
             cause += f" The checkpoint {saved} is good; {how}"
@@ -94,10 +99,11 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     def _restore_good(self, session: Any) -> tuple[str | None, bool]:
         """Restores the newest checkpoint that is finite, as the session makes no step more; says if it is the last."""
         for saver in self._loss.graph.get_collection(tf.compat.v1.GraphKeys.SAVERS)[:1]:
-            for path in reversed(saver.last_checkpoints):
+            paths = checkpoints(self._model_dir) if self._model_dir else list(saver.last_checkpoints)
+            for path in reversed(paths):
                 saver.restore(session, path)
                 if not nan_search.bad_variables(session, self._variables):
-                    return path, path == saver.last_checkpoints[-1]
+                    return path, path == paths[-1]
         return None, False
 
     def _feeds(self) -> list[dict[Any, Any]]:
@@ -106,6 +112,8 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     def _cause_in_forward(self, session: Any, bad: list[str]) -> str | None:
         """Returns what is wrong with the data or an operation, which may hide behind variables that are bad by now."""
         operation = None
+        if not self._own:
+            return None
         for feed in self._feeds():
             for tensor, value in nan_search.origins(session, self._own, feed):
                 if tensor.op.type.startswith(_INPUTS):
@@ -115,7 +123,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         return operation
 
     def _cause_in_gradients(self, session: Any) -> str | None:
-        gradients = self._loss.graph.get_collection(GRADIENTS)
+        gradients = self._loss.graph.get_collection(GRADIENTS) if self._own else []
         values = {getattr(g.value, "values", g.value).name: g for g in gradients}
         targets = [getattr(g.value, "values", g.value) for g in gradients]
         for feed in self._feeds():
