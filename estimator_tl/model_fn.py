@@ -14,6 +14,7 @@ from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
 from estimator_tl.compat import estimator, tf, tpu
 from estimator_tl.compat.devices import check_devices
 from estimator_tl.compat.recording import recorded
+from estimator_tl.compat.replicas import keep_as_it_is
 from estimator_tl.compat.scaffolds import assigning_scaffold
 from estimator_tl.errors import UserError
 from estimator_tl.heads import Classifier
@@ -121,6 +122,8 @@ class _Model:
             check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
         with tpu.kept_scalars(on_tpu=cores is not None) as scalars:
             built = self.backbone.build(columns[key], self.plan.call_mode(training))
+            for name in self.plan.frozen:
+                keep_as_it_is(built.variables[name])
             with recorded() as made:
                 logits = self.head.logits(built.features, training)
             head_variables = made.variables

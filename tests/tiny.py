@@ -29,7 +29,14 @@ class TinyModule(tf.Module):
             self._weights[f"{scope}_bn/gamma"] = _variable(1 + 0.1 * rng.randn(out), f"{scope}_bn/gamma")
             self._weights[f"{scope}_bn/beta"] = _variable(0.3 + 0.1 * rng.randn(out), f"{scope}_bn/beta")
             for name, value in (("moving_mean", 0.1 * rng.randn(out)), ("moving_variance", 1 + 0.1 * rng.rand(out))):
-                self._moving[f"{scope}_bn/{name}"] = _variable(value, f"{scope}_bn/{name}", trainable=False)
+                # As Keras has them, from which Hub's models are exported.
+                self._moving[f"{scope}_bn/{name}"] = tf.Variable(
+                    value.astype(np.float32),
+                    name=f"{scope}_bn/{name}",
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.MEAN,
+                )
         self.trainable_variables_list = list(self._weights.values())
         self.regularization_losses = [self.l2]
 
@@ -54,8 +61,8 @@ class TinyModule(tf.Module):
         return tf.reduce_mean(net, [1, 2])
 
 
-def _variable(value, name, trainable=True):
-    return tf.Variable(value.astype(np.float32), name=name, trainable=trainable)
+def _variable(value, name):
+    return tf.Variable(value.astype(np.float32), name=name)
 
 
 def save_tiny_module(path: Path, seed: int = 0) -> dict[str, np.ndarray]:

@@ -18,7 +18,6 @@ from estimator_tl.backbones.keras_cut import Features, cut
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
-from estimator_tl.compat.replicas import keep_as_it_is
 from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
@@ -166,9 +165,6 @@ class KerasBackbone(Backbone):
         batch_norms = [layer for layer in _layers(model) if _is_batch_norm(layer)]
         for layer in batch_norms:
             layer.trainable = names[id(layer.weights[0])] in mode.train_batch_norm
-            if not layer.trainable:
-                for weight in layer.non_trainable_weights:
-                    keep_as_it_is(weight)
         if not mode.dropout:
             for layer in _layers(model):
                 _turn_off_randomness(layer)
