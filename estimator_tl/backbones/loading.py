@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator_tl.compat import text_ops, tf
+from estimator_tl.compat.replicas import listed_as_wholes
 from estimator_tl.errors import UserError
 
 
@@ -45,4 +46,10 @@ def load_in_graph(path: str) -> Any:
     """Loads a SavedModel into the current graph; once for all replicas, which would get variables of their own."""
     if not tf.distribute.has_strategy():
         return tf.saved_model.load(path)
-    return tf.distribute.get_replica_context().merge_call(lambda strategy: tf.saved_model.load(path))
+
+    def load(strategy: Any) -> Any:
+        del strategy
+        with listed_as_wholes():
+            return tf.saved_model.load(path)
+
+    return tf.distribute.get_replica_context().merge_call(load)

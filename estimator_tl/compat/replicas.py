@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
@@ -19,3 +21,22 @@ def keep_as_it_is(variable: Any) -> None:
     tf = load_tensorflow()
     if getattr(variable, "values", None) and variable.synchronization == tf.VariableSynchronization.ON_READ:
         variable._aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+
+
+@contextlib.contextmanager
+def listed_as_wholes() -> Iterator[None]:
+    """A block whose variables the graph lists as those of the strategy, not as one for each replica.
+
+    Loaded SavedModels list the latter, and a checkpoint would hold a copy for each replica: with more of them it could
+    not be restored.
+    """
+    tf = load_tensorflow()
+    listed = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
+    before = len(listed)
+    yield
+    wholes: dict[int, Any] = {}
+    for variable in listed[before:]:
+        container = getattr(variable, "_distributed_container", None)
+        whole = variable if container is None else container()
+        wholes[id(whole)] = whole
+    listed[before:] = wholes.values()
