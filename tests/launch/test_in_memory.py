@@ -26,7 +26,7 @@ def evaluations(model_dir):
     ("name", "flags"),
     [
         ("hub_module", ("--tuning=phases(phase(last_groups(2), 5), phase(full))",)),  # a graph for each phase
-        ("keras_h5", ("--tuning=phases(phase(frozen, 5), phase(full))",)),
+        pytest.param("keras_h5", ("--tuning=phases(phase(frozen, 5), phase(full))",), marks=pytest.mark.full),
         ("keras_h5", ("--tuning=full", "--batch_norm=train")),  # statistics that move
     ],
 )

@@ -31,7 +31,7 @@ def estimators(monkeypatch):
     return configs
 
 
-@pytest.mark.parametrize("name", ["keras_h5", "hub_module"])
+@pytest.mark.parametrize("name", [pytest.param("keras_h5", marks=pytest.mark.full), "hub_module"])
 def test_three_replicas_train_as_one_process(name, request, pictures, tmp_path, estimators):
     """Statistics are frozen in all three, and the average of three equal numbers may be another one."""
     source = request.getfixturevalue(name)
@@ -58,7 +58,7 @@ def test_three_replicas_train_as_one_process(name, request, pictures, tmp_path, 
         np.testing.assert_allclose(three[5][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["keras_h5", "hub_module"])
+@pytest.mark.parametrize("name", [pytest.param("keras_h5", marks=pytest.mark.full), "hub_module"])
 def test_a_run_goes_on_with_other_replicas(name, request, pictures, tmp_path):
     source = request.getfixturevalue(name)
     flags = ("--tuning=full", "--batch_size=6")
