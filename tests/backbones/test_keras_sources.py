@@ -449,7 +449,9 @@ def test_a_run_that_has_its_values_keeps_no_second_copy_of_them(tmp_path, keras_
     held = [weakref.ref(value) for value in backbone.values().values()]
     given, _ = one_step(backbone, "frozen", tmp_path / "run")
     gc.collect()
-    assert [reference() for reference in held] == [None] * len(held)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        session.run(tf.constant(0))  # TensorFlow gives up arrays that sessions were fed when it runs the next time
+    assert sum(reference() is not None for reference in held) == 0
     assert_same(given, before)
     assert_same(backbone.values(), before)  # read again
 
