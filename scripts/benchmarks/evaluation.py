@@ -10,6 +10,7 @@ which is checked. Prints the medians, the ratio of each pair, and the seconds th
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -33,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def seconds_of(arguments: argparse.Namespace, model_dir: Path, *flags: str) -> tuple[float, str]:
+def seconds_of(arguments: argparse.Namespace, model_dir: Path, *flags: str) -> tuple[float, list[dict[str, float]]]:
     """Runs a training; returns how long it took and the evaluations that it left."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [
@@ -49,7 +50,8 @@ def seconds_of(arguments: argparse.Namespace, model_dir: Path, *flags: str) -> t
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    return time.perf_counter() - started, (model_dir / "evaluations.jsonl").read_text()
+    seconds = time.perf_counter() - started
+    return seconds, [json.loads(line) for line in (model_dir / "evaluations.jsonl").read_text().splitlines()]
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 taken[kind], found[kind] = seconds_of(arguments, Path(folder, "run"), *kinds[kind])
         if found["checkpoints"] != found["in memory"]:
-            raise SystemExit(f"the evaluations differ:\n{found['checkpoints']}{found['in memory']}")
+            raise SystemExit(f"the evaluations differ: {found['checkpoints']}, {found['in memory']}")
         pairs.append(taken)
     for kind in kinds:
         print(f"{kind.ljust(12)} {statistics.median(pair[kind] for pair in pairs):7.1f} s")
