@@ -1,12 +1,12 @@
-"""How a loaded SavedModel is called: its traced functions, their inputs, outputs and variables."""
+"""How a SavedModel is called: which of its traced functions, with what inputs, outputs and variables."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones.interface import Function, Interface
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError, nearest
 
@@ -21,7 +21,7 @@ class Caller:
     """The one way in which a model is called.
 
     Attributes:
-      model: as loaded.
+      interface: what the model offers.
       handle: what the user called it.
       functions: the traced functions of that call, those for inference first.
       signature: the name of the signature that is called; None for the model's own ``__call__``.
@@ -29,21 +29,26 @@ class Caller:
       arguments: what the call takes besides its input, other than ``training``.
     """
 
-    model: Any
+    interface: Interface
     handle: str
-    functions: Sequence[Any]
+    functions: Sequence[Function]
     signature: str | None
     features: Sequence[str]
     arguments: Mapping[str, Any]
 
     @classmethod
     def of(
-        cls, model: Any, handle: str, signature: str | None, features: Sequence[str] = (), tokens: bool = False
+        cls,
+        interface: Interface,
+        handle: str,
+        signature: str | None,
+        features: Sequence[str] = (),
+        tokens: bool = False,
     ) -> Caller:
         """Finds out how to call a model.
 
         Args:
-          model: as loaded.
+          interface: what the model offers.
           handle: what the user called it.
           signature: see `Caller`.
           features: see `Caller`.
@@ -52,8 +57,8 @@ class Caller:
         Raises:
           UserError: there is no such signature, or nothing that takes pictures or text.
         """
-        signature = _chosen_signature(model, handle, signature)
-        functions = list(model.__call__.concrete_functions) if signature is None else [model.signatures[signature]]
+        signature = _chosen_signature(interface, handle, signature)
+        functions = list(interface.functions or ()) if signature is None else [interface.signatures[signature]]
         usable = [function for function in functions if _takes(_input(function), tokens)]
         if not usable and tokens:
             raise UserError(
@@ -73,9 +78,9 @@ class Caller:
             )
         arguments: dict[str, Any] = {}
         if signature is None:
-            usable, arguments = _with_endpoints(model, usable, features)
-        usable.sort(key=lambda function: bool(_training_argument(model, function)))
-        return cls(model, handle, usable, signature, features, arguments)
+            usable, arguments = _with_endpoints(interface, usable, features)
+        usable.sort(key=lambda function: bool(_training_argument(interface, function)))
+        return cls(interface, handle, usable, signature, features, arguments)
 
     @property
     def image_shape(self) -> list[int | None] | None:
@@ -98,18 +103,24 @@ class Caller:
     @property
     def outputs(self) -> list[str]:
         """Names of what the call gives, endpoints included; empty where it gives one tensor without a name."""
-        functions = self.functions if self.signature else self.model.__call__.concrete_functions
-        given = [function.structured_outputs for function in functions]
+        functions = self.functions if self.signature else self.interface.functions or ()
+        given = [function.outputs for function in functions]
         names = {key: None for outputs in given if isinstance(outputs, Mapping) for key in _tensors(outputs)}
         return sorted(names)
 
     @property
     def takes_training(self) -> bool:
         """Whether the call has a ``training`` argument."""
-        return self.signature is None and any(_training_argument(self.model, f) is not None for f in self.functions)
+        return self.signature is None and any(_training_argument(self.interface, f) is not None for f in self.functions)
 
-    def call(self, inputs: Any, training: bool) -> list[Any]:
-        """Returns the outputs that are used, for a batch. Args: training: the argument, where the call has it."""
+    def call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
+        """Returns the outputs that are used, for a batch.
+
+        Args:
+          model: as loaded; this caller is of its interface.
+          inputs: a tensor, or a dict of tensors.
+          training: the argument, where the call has it.
+        """
         given = _input(self.functions[0])
         if isinstance(inputs, Mapping):
             inputs = {name: inputs[name] for name in given}
@@ -117,10 +128,10 @@ class Caller:
             inputs = dict.fromkeys(given, inputs)
         if self.signature is not None:
             if not isinstance(inputs, Mapping):
-                inputs = dict.fromkeys(self.functions[0].structured_input_signature[1], inputs)
-            return self.used(self.functions[0](**inputs))
+                inputs = dict.fromkeys(self.functions[0].inputs[1], inputs)
+            return self.used(model.signatures[self.signature](**inputs))
         switch = {"training": training} if self.takes_training else {}
-        return self.used(self.model(inputs, **switch, **self.arguments))
+        return self.used(model(inputs, **switch, **self.arguments))
 
     def used(self, outputs: Any) -> list[Any]:
         """Returns those that are used of all outputs, which are tensors or their specs.
@@ -156,23 +167,18 @@ class Caller:
 
     def variables(self) -> list[Any]:
         """Returns the variables that the call reads or writes, in the order of first use in the graph."""
-        known: dict[int, Any] = {}
-        for variable in tf.train.TrackableView(self.model).descendants():
-            if isinstance(variable, tf.Variable):
-                known[id(variable)] = known[id(variable.handle)] = variable  # under a strategy it is captured itself
-        ordered = {id(captured): None for function in self.functions for captured in function.captured_inputs}
-        return [known[key] for key in ordered if key in known]
+        return list({id(v): v for function in self.functions for v in function.variables}.values())
 
     def trainable_ids(self) -> set[int] | None:
-        """Returns the ids of the handles of what the model calls trainable; None where it does not say."""
-        trainable = getattr(self.model, "trainable_variables", None)
-        return None if trainable is None else {id(v.handle) for v in trainable}
+        """Returns the ids of the variables that the model calls trainable; None where it does not say."""
+        trainable = self.interface.trainable
+        return None if trainable is None else {id(variable) for variable in trainable}
 
 
-def _chosen_signature(model: Any, handle: str, signature: str | None) -> str | None:
+def _chosen_signature(interface: Interface, handle: str, signature: str | None) -> str | None:
     """Returns the signature to call; None for the model's own call."""
-    known = sorted(model.signatures) if hasattr(model, "signatures") else []
-    if signature is None and callable(model):
+    known = sorted(interface.signatures)
+    if signature is None and interface.functions is not None:
         return None
     if signature is None and _DEFAULT_SIGNATURE not in known:
         raise UserError(
@@ -185,15 +191,17 @@ def _chosen_signature(model: Any, handle: str, signature: str | None) -> str | N
     return signature
 
 
-def _with_endpoints(model: Any, functions: list[Any], features: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+def _with_endpoints(
+    interface: Interface, functions: list[Function], features: Sequence[str]
+) -> tuple[list[Function], dict[str, Any]]:
     """Returns the functions that give these features, and the arguments by which they are called.
 
     Hub's image models return their inner activations by name where they are called with ``return_endpoints``.
     https://www.tensorflow.org/hub/common_saved_model_apis/images
     """
-    asked = [function for function in functions if _arguments(model, function).get(_ENDPOINTS)]
+    asked = [function for function in functions if _arguments(interface, function).get(_ENDPOINTS)]
     plain = [function for function in functions if function not in asked]
-    outputs = plain[0].structured_outputs if plain else {}
+    outputs = plain[0].outputs if plain else {}
     is_enough = isinstance(outputs, Mapping) and set(features) <= set(outputs)
     if asked and (not plain or (features and not is_enough)):
         return asked, {_ENDPOINTS: True}
@@ -204,9 +212,9 @@ def _tensors(outputs: Mapping[str, Any]) -> list[str]:
     return sorted(key for key, value in outputs.items() if hasattr(value, "shape"))
 
 
-def _input(function: Any) -> Any:
+def _input(function: Function) -> Any:
     """Returns the spec of the one tensor, or of the dict of tensors, that a function takes; None for others."""
-    args, kwargs = function.structured_input_signature
+    args, kwargs = function.inputs
     if args:
         return args[0] if hasattr(args[0], "dtype") or isinstance(args[0], Mapping) else None
     return next(iter(kwargs.values())) if len(kwargs) == 1 else kwargs
@@ -228,13 +236,13 @@ def _takes(given: Any, tokens: bool) -> bool:
     return bool(given.shape.rank == 4)
 
 
-def _arguments(model: Any, function: Any) -> dict[str, Any]:
+def _arguments(interface: Interface, function: Function) -> dict[str, Any]:
     """Returns the arguments besides the input by name with which a function of the model's call was traced."""
-    args, kwargs = function.structured_input_signature
-    return {**dict(zip(inspect.signature(model.__call__).parameters, args)), **kwargs}
+    args, kwargs = function.inputs
+    return {**dict(zip(interface.arguments, args)), **kwargs}
 
 
-def _training_argument(model: Any, function: Any) -> bool | None:
+def _training_argument(interface: Interface, function: Function) -> bool | None:
     """Returns the ``training`` value that a function was traced for; None where it has no such argument."""
-    value = _arguments(model, function).get("training") if callable(model) else None
+    value = _arguments(interface, function).get("training")
     return value if isinstance(value, bool) else None

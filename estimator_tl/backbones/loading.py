@@ -1,12 +1,89 @@
-"""How SavedModels are loaded: eagerly for their description, and into the graph that uses them."""
+"""How SavedModels are described from their files, and loaded into the graph that uses them."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from estimator_tl.backbones import interface
 from estimator_tl.compat import text_ops, tf
+from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.compat.replicas import listed_as_wholes
+from estimator_tl.compat.saved_models import missing_operations, read_saved_model
 from estimator_tl.errors import UserError
+
+_SERVE = "serve"  # the tag of what is loaded where a file holds several graphs
+
+
+def describe(path: str, handle: str) -> interface.Interface:
+    """Returns what a SavedModel offers, out of its file where that says so.
+
+    Args:
+      path: the folder that holds saved_model.pb.
+      handle: what the user called it.
+
+    Raises:
+      UserError: it cannot be loaded, as far as that can be seen from outside.
+    """
+    saved = read_saved_model(path)
+    graphs = list(saved.meta_graphs) if saved is not None else []
+    if len(graphs) != 1 or not graphs[0].object_graph_def.nodes:  # TensorFlow 1 saved no objects
+        return run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
+    with loading_errors(handle):
+        missing = missing_operations(graphs[0])
+        if missing and text_ops.load_text_operations():
+            missing = missing_operations(graphs[0])
+        if missing:
+            raise _missing(handle, missing[0])
+        found = interface.of_file(graphs[0])
+        if any(node.HasField("variable") for node in graphs[0].object_graph_def.nodes):
+            _check_values(os.path.join(path, "variables", "variables"))
+    return found
+
+
+def _check_values(prefix: str) -> None:
+    """Checks that all of a checkpoint is there, without reading it.
+
+    Raises:
+      OSError: a part of it is not.
+    """
+    reader = tf.train.load_checkpoint(prefix)
+    sizes = reader.get_variable_to_shape_map()
+    types = reader.get_variable_to_dtype_map()
+    expected = sum(types[name].size * int(np.prod(shape)) for name, shape in sizes.items() if types[name].is_numeric)
+    found = sum(os.path.getsize(shard) for shard in tf.io.gfile.glob(f"{prefix}.data-*"))
+    if found < expected:
+        raise OSError(f"{prefix}.data-* hold {found} bytes, of {expected} that {prefix}.index lists")
+
+
+@contextlib.contextmanager
+def loading_errors(handle: str) -> Iterator[None]:
+    """A block in which errors of a SavedModel that cannot be loaded become one line.
+
+    Args:
+      handle: what the user called it.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+        if text_ops.is_missing_operation(error):
+            raise _missing(handle, text_ops.missing_operation(error)) from error
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{handle} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
+
+
+def _missing(handle: str, operation: str) -> UserError:
+    return UserError(
+        f"{handle} needs the operation {operation}, which this TensorFlow lacks; for models with tokenizers inside "
+        f"{text_ops.text_remedy()}, for others import the package that has it by --import_modules."
+    )
 
 
 def load_eagerly(path: str, handle: str) -> Any:
@@ -19,17 +96,8 @@ def load_eagerly(path: str, handle: str) -> Any:
     Raises:
       UserError: it cannot be loaded.
     """
-    try:
+    with loading_errors(handle):
         return _load(path)
-    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
-        if text_ops.is_missing_operation(error):
-            raise UserError(
-                f"{handle} needs the operation {text_ops.missing_operation(error)}, which this TensorFlow lacks; for "
-                f"models with tokenizers inside {text_ops.text_remedy()}, for others import the package that has it "
-                "by --import_modules."
-            ) from error
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{handle} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
 
 
 def _load(path: str) -> Any:
@@ -42,14 +110,23 @@ def _load(path: str) -> Any:
     return tf.saved_model.load(path)
 
 
-def load_in_graph(path: str) -> Any:
-    """Loads a SavedModel into the current graph; once for all replicas, which would get variables of their own."""
+def load_in_graph(path: str, handle: str) -> Any:
+    """Loads a SavedModel into the current graph; once for all replicas, which would get variables of their own.
+
+    Args:
+      path: the folder that holds saved_model.pb.
+      handle: what the user called it.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
     if not tf.distribute.has_strategy():
-        return tf.saved_model.load(path)
+        with loading_errors(handle):
+            return tf.saved_model.load(path)
 
     def load(strategy: Any) -> Any:
         del strategy
-        with listed_as_wholes():
+        with listed_as_wholes(), loading_errors(handle):
             return tf.saved_model.load(path)
 
     return tf.distribute.get_replica_context().merge_call(load)

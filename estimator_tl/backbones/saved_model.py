@@ -23,9 +23,10 @@ from estimator_tl.backbones.base import (
 )
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
-from estimator_tl.backbones.loading import load_eagerly, load_in_graph
+from estimator_tl.backbones.interface import Interface, of_model
+from estimator_tl.backbones.loading import describe, load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
-from estimator_tl.compat.eager import give_back, run_eagerly_apart
+from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
@@ -70,23 +71,22 @@ class SavedModelBackbone(Backbone):
         self._signature = signature
         self._features = feature_names(self.handle, features, output_key)
         self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
-        run_eagerly_apart(self._describe)
-        give_back(sum(4 * variable.size for variable in self.structure.variables))
+        self._describe()
         if self._input_shape is None:
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:
             self.input_spec = images_spec(self.handle, self._input_shape, image_size, input_range)
 
     def _describe(self) -> None:
-        caller = self._caller(load_eagerly(self.path, self.handle))
+        caller = self._caller(describe(self.path, self.handle))
         self.structure = _structure(self.handle, caller)
         self._input_shape = caller.image_shape
         self.is_random = caller.takes_training
         self.outputs = caller.outputs
-        self.output_shape = self.joined_shape([o.shape for o in caller.used(caller.functions[0].structured_outputs)])
+        self.output_shape = self.joined_shape([o.shape for o in caller.used(caller.functions[0].outputs)])
 
-    def _caller(self, model: Any) -> Caller:
-        return Caller.of(model, self.handle, self._signature, self._features)
+    def _caller(self, interface: Interface) -> Caller:
+        return Caller.of(interface, self.handle, self._signature, self._features)
 
     def digest(self) -> str:
         return folder_digest(self.path)
@@ -95,7 +95,7 @@ class SavedModelBackbone(Backbone):
         found: dict[str, Any] = {}
 
         def read() -> None:
-            used = self._caller(load_eagerly(self.path, self.handle)).variables()
+            used = self._caller(of_model(load_eagerly(self.path, self.handle))).variables()
             found.update((v.name, value.numpy()) for v, value in zip(self.structure.variables, used))
 
         run_eagerly_apart(read)
@@ -106,12 +106,12 @@ class SavedModelBackbone(Backbone):
         return self._built(inputs, mode)
 
     def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        model = load_in_graph(self.path)
-        caller = self._caller(model)
+        model = load_in_graph(self.path, self.handle)
+        caller = self._caller(of_model(model))
         names = [variable.name for variable in self.structure.variables]
         losses = [(None, loss()) for loss in getattr(model, "regularization_losses", None) or ()]
         return BuiltBackbone(
-            features=self.pool(caller.call(inputs, mode.training)),
+            features=self.pool(caller.call(model, inputs, mode.training)),
             variables=dict(zip(names, caller.variables())),
             updates=(),
             regularization_losses=losses,
@@ -132,7 +132,7 @@ def _structure(handle: str, caller: Caller) -> SourceStructure:
                 name=f"{name}_{count}" if count else name,
                 shape=tuple(variable.shape.as_list()),
                 dtype=variable.dtype.name,
-                trainable=variable.trainable if trainable is None else id(variable.handle) in trainable,
+                trainable=variable.trainable if trainable is None else id(variable) in trainable,
             )
         )
     if not variables:

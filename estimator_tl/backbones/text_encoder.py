@@ -8,6 +8,7 @@ from typing import Any
 from estimator_tl.backbones.base import BuiltBackbone, check_input
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import file_digest, joined_digest
+from estimator_tl.backbones.interface import Interface
 from estimator_tl.backbones.preprocessing import Preprocessing
 from estimator_tl.backbones.saved_model import SavedModelBackbone
 from estimator_tl.backbones.wordpiece import WordPiece
@@ -66,8 +67,8 @@ class TextEncoderBackbone(SavedModelBackbone):
         if self.output_shape is not None and len(self.output_shape) == 3 and self.pooling in ("avg", "max"):
             self.output_shape = (self.output_shape[0], self.output_shape[2])
 
-    def _caller(self, model: Any) -> Caller:
-        caller = Caller.of(model, self.handle, self._signature, self._features, tokens=True)
+    def _caller(self, interface: Interface) -> Caller:
+        caller = Caller.of(interface, self.handle, self._signature, self._features, tokens=True)
         lacking = sorted(caller.token_inputs - getattr(self._tokenize, "names", caller.token_inputs))
         if lacking:
             raise UserError(

@@ -20,8 +20,8 @@ def decode_image(encoded: Any, spec: ImageSpec) -> Any:
 
     Returns:
       float32 [height, width, channels]: resized without keeping the aspect ratio,
-      then preprocessed. Shrinking averages areas, everything else is bilinear
-      with antialiasing, so that no pixel is passed over.
+      then preprocessed. Shrinking averages areas, everything else is bilinear,
+      with antialiasing where one side shrinks, so that no pixel is passed over.
     """
     pixels = tf.io.decode_image(encoded, channels=spec.channels, expand_animations=False)
     pixels.set_shape([None, None, spec.channels])
@@ -31,12 +31,14 @@ def decode_image(encoded: Any, spec: ImageSpec) -> Any:
 
 
 def _resize(pixels: Any, height: int, width: int) -> Any:
-    size = tf.shape(pixels)
-    # Averaging areas takes less than half the time of bilinear shrinking with antialiasing.
-    return tf.cond(
-        tf.logical_and(size[0] >= height, size[1] >= width),
-        lambda: tf.image.resize(pixels, [height, width], tf.image.ResizeMethod.AREA),
-        lambda: tf.image.resize(pixels, [height, width], antialias=True),
+    """Resizes a picture; the first two ways take less than half the time of the last, which is right for all."""
+    size, wanted = tf.shape(pixels)[:2], [height, width]
+    return tf.case(
+        [
+            (tf.reduce_all(size >= wanted), lambda: tf.image.resize(pixels, wanted, tf.image.ResizeMethod.AREA)),
+            (tf.reduce_all(size <= wanted), lambda: tf.image.resize(pixels, wanted)),
+        ],
+        default=lambda: tf.image.resize(pixels, wanted, antialias=True),
     )
 
 

@@ -70,12 +70,17 @@ def training_dataset(
         return tf.random.experimental.index_shuffle(offset, key, tf.constant(count - 1, tf.int64))
 
     endless = epochs is None  # its last batch, which would be smaller, never comes: the shape is static
-    return _decoded(places.map(shuffled), examples, spec, batch_size, endless)
+    return _decoded(places.map(_as_it_is(shuffled)), examples, spec, batch_size, endless)
 
 
 def evaluation_dataset(examples: Examples, spec: InputSpec, batch_size: int) -> Any:
     """Returns batches of all examples, once and in order; (features, labels), or features where labels are unknown."""
     return _decoded(tf.data.Dataset.range(len(examples)), examples, spec, batch_size)
+
+
+def _as_it_is(function: Any) -> Any:
+    """Keeps autograph from converting a function of operations, for longer than the rest of a pipeline's making."""
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int, even: bool = False) -> Any:
@@ -88,5 +93,5 @@ def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int,
         features = {spec.key: value}
         return features if labels is None else (features, labels[index])
 
-    loaded = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    loaded = indices.map(_as_it_is(load), num_parallel_calls=tf.data.AUTOTUNE)
     return loaded.batch(batch_size, drop_remainder=even).prefetch(tf.data.AUTOTUNE)

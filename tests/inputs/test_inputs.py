@@ -187,6 +187,15 @@ def test_resizing_up_or_down_passes_over_no_pixel(tmp_path, shape):
         np.testing.assert_allclose(decoded, 127.5)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (4, 3), (8, 6), (2, 12), (9, 3)])
+def test_what_does_not_shrink_both_ways_is_bilinear_with_antialiasing(shape):
+    pixels = np.random.RandomState(0).randint(0, 256, (*shape, 3), np.uint8)
+    expected = tf.image.resize(pixels, (4, 6), antialias=True)
+    if shape == (8, 6):
+        expected = pixels.reshape(4, 2, 6, 3).mean(1)
+    np.testing.assert_allclose(decode_image(tf.io.encode_png(pixels), IDENTITY), expected, atol=1e-3)
+
+
 def test_decoding_by_content_not_by_suffix(tmp_path):
     Image.new("L", (10, 20), 51).save(tmp_path / "x.png")
     os.rename(tmp_path / "x.png", tmp_path / "x.jpg")
