@@ -157,6 +157,7 @@ def test_a_tf1_module_of_sentences(tmp_path, capsys):
         "--batch_size=8",
         "--learning_rate=0.05",
         "--keep_checkpoint_max=0",
+        "--save_checkpoints_steps=40",
     ]
     run = tmp_path / "run"
     assert main(["train", f"--backbone={tmp_path / 'module'}", *flags, f"--model_dir={run}", "--train_steps=40"]) == 0

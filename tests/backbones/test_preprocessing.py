@@ -118,7 +118,7 @@ def test_from_a_table_to_an_export_of_raw_strings(folders, tmp_path, capsys):
     run = tmp_path / "run"
     flags = [f"--train_data={table}", "--batch_size=8", "--learning_rate=0.05", "--keep_checkpoint_max=0"]
     flags += [f"--backbone={handle(folders)}", f"--model_dir={run}", "--tuning=full"]
-    assert main(["train", *flags, "--train_steps=60"]) == 0
+    assert main(["train", *flags, "--train_steps=60", "--save_checkpoints_steps=60"]) == 0
     before, after = (checkpoint_values(run / f"model.ckpt-{step}") for step in (0, 60))
     np.testing.assert_array_equal(before["pooler/kernel"], Encoder().kernel.numpy())
     np.testing.assert_array_equal(before["embeddings/word"], Encoder().embeddings.numpy())

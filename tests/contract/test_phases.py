@@ -107,7 +107,7 @@ def test_the_first_phase_is_the_frozen_run(source, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("momentum", marks=pytest.mark.full)])
 def test_stopping_in_any_phase_and_going_on_changes_nothing(source, optimizer, tmp_path):
     tuning, _ = three_phases(source)
     model_fn = make_model_fn(source, tuning, optimizer)
@@ -143,7 +143,7 @@ def test_each_phase_has_its_learning_rate(source, tmp_path):
     np.testing.assert_allclose(rates, [0.01, 0.005, 0.00125, 0.000625, 1e-4, 1e-4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("source", ["hub_module", "keras_h5"], indirect=True)
+@pytest.mark.parametrize("source", [pytest.param("hub_module", marks=pytest.mark.full), "keras_h5"], indirect=True)
 def test_phases_under_mirrored_on_two_devices(source, tmp_path):
     tuning, expected = three_phases(source)
     states = train(

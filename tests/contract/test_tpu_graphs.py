@@ -88,7 +88,9 @@ class Context:
     num_replicas = 1
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "keras_h5" else pytest.mark.full) for name in SOURCES]
+)
 @pytest.mark.parametrize("policy", ["partial", "phases(phase(frozen, 1), phase(full))"])
 def test_a_compiled_step_is_the_step_of_an_estimator(name, policy, request, tmp_path):
     source = request.getfixturevalue(name)

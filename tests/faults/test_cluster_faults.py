@@ -248,7 +248,8 @@ def test_a_worker_that_comes_too_late_leaves(keras_h5, pictures, tmp_path):
     check_checkpoints(run, 40)
 
 
-@pytest.mark.parametrize("kind", ["parameter_server", pytest.param("multi_worker_mirrored", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["parameter_server", "multi_worker_mirrored"])
 def test_numbers_that_are_no_longer_finite_end_a_cluster(kind, keras_h5, pictures, tmp_path):
     run = tmp_path / "run"
     wild = {"tuning": "full", "optimizer": "sgd", "learning_rate": 1e30}

@@ -25,7 +25,9 @@ def evaluations(model_dir):
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
-        ("hub_module", ("--tuning=phases(phase(last_groups(2), 5), phase(full))",)),  # a graph for each phase
+        pytest.param(  # a graph for each phase
+            "hub_module", ("--tuning=phases(phase(last_groups(2), 5), phase(full))",), marks=pytest.mark.full
+        ),
         pytest.param("keras_h5", ("--tuning=phases(phase(frozen, 5), phase(full))",), marks=pytest.mark.full),
         ("keras_h5", ("--tuning=full", "--batch_norm=train")),  # statistics that move
     ],
@@ -72,6 +74,7 @@ class Step(tf.compat.v1.train.SessionRunHook):
         self._clock[0] += 1.0
 
 
+@pytest.mark.full
 def test_by_the_clock(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("estimator_tl.launch.in_memory.time.monotonic", lambda: clock[0])
@@ -81,6 +84,7 @@ def test_by_the_clock(tmp_path, monkeypatch):
     assert [item["global_step"] for item in evaluations(tmp_path)] == [4, 8, 10]
 
 
+@pytest.mark.full
 def test_a_signal_leaves_an_evaluation_without_metrics(tmp_path):
     linear, requests = linear_model(tmp_path), StopRequests()
     linear.train(input_fn, max_steps=1)
@@ -129,6 +133,7 @@ def test_what_does_not_fit_is_said_before_training(flags, message, keras_h5, pic
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_not_more_often_than_asked(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("estimator_tl.launch.in_memory.time.monotonic", lambda: clock[0])
@@ -178,8 +183,10 @@ def with_a_hook(features, labels, mode):
     ("change", "message"),
     [
         (with_averages, "evaluates with a Saver or local_init_op of its own"),
-        (with_another_variable, "variables that training has not, e.g. other/kernel"),
-        (with_a_hook, "evaluation_hooks, for which there is no session"),
+        pytest.param(
+            with_another_variable, "variables that training has not, e.g. other/kernel", marks=pytest.mark.full
+        ),
+        pytest.param(with_a_hook, "evaluation_hooks, for which there is no session", marks=pytest.mark.full),
     ],
 )
 def test_what_would_give_other_numbers_than_a_checkpoint_is_refused(change, message, tmp_path):

@@ -31,7 +31,8 @@ def estimators(monkeypatch):
     return configs
 
 
-@pytest.mark.parametrize("name", [pytest.param("keras_h5", marks=pytest.mark.full), "hub_module"])
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["keras_h5", "hub_module"])
 def test_three_replicas_train_as_one_process(name, request, pictures, tmp_path, estimators):
     """Statistics are frozen in all three, and the average of three equal numbers may be another one."""
     source = request.getfixturevalue(name)

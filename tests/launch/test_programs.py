@@ -80,11 +80,12 @@ def test_what_is_wrong_is_said(keras_h5, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "tasks",
     [
         pytest.param({"chief": 1, "worker": 1, "ps": 1}, id="parameter servers"),
-        pytest.param({"worker": 2, "evaluator": 1}, id="multi-worker mirrored", marks=pytest.mark.full),
+        pytest.param({"worker": 2, "evaluator": 1}, id="multi-worker mirrored"),
     ],
 )
 def test_on_a_cluster(keras_h5, tmp_path, tasks):
@@ -147,6 +148,7 @@ def test_run_fn_leaves_a_model_where_tfx_looks_for_it(hub_module, tmp_path):
     np.testing.assert_allclose(served(tf.constant(image))["probabilities"], wanted, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_trainer_fn_gives_what_the_older_trainer_takes(hub_module, tmp_path):
     trainer = etl.tfx.trainer_fn(model_fn_of(hub_module), make_input_fn([]), receiver, save_checkpoints_steps=2)
     given = trainer(fn_args(tmp_path), None)
@@ -166,7 +168,7 @@ def test_arguments_of_tfx_that_lack_something(hub_module, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("in_memory", [{}, {"eval_every_steps": 2}])
+@pytest.mark.parametrize("in_memory", [pytest.param({}, marks=pytest.mark.full), {"eval_every_steps": 2}])
 def test_evaluation_has_the_params_of_the_estimator(tmp_path, in_memory):
     def batches(params):
         return linear.input_fn(params["batch_size"]).take(2)

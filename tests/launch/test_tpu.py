@@ -163,6 +163,7 @@ def test_numbers_that_are_no_longer_finite_are_not_saved(keras_h5, pictures, tmp
         assert all(np.isfinite(value).all() for value in checkpoint_values(tmp_path / f"model.ckpt-{step}").values())
 
 
+@pytest.mark.full
 def test_only_this_projects_hook_saves(keras_h5, pictures, tmp_path, one_core_on_the_cpu, monkeypatch):
     configs, made = [], tpu.make_estimator
     monkeypatch.setattr(tpu, "make_estimator", lambda *given: configs.append(given[2]) or made(*given))

@@ -117,6 +117,7 @@ def test_replicas_count_together(tmp_path):
         kernel -= RATE * gradient
 
 
+@pytest.mark.full
 def test_groups_of_a_source(hub_module, tmp_path):
     backbone = etl.backbone(hub_module.handle)
     tuning = etl.tuning.registry.make("last_groups(2)")
