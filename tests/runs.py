@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from estimator_tl.cli.main import main
+from estimator_tl.compat import tf
 from tests.contract.test_variables import checkpoint_values
 
 HEAD = frozenset({"head/logits/kernel", "head/logits/bias"})
@@ -41,3 +42,14 @@ def moved(before, after, names):
 def files(folder):
     """All files below a folder, with their content's hash."""
     return {str(p.relative_to(folder)): hash(p.read_bytes()) for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def written(folder, prefix="norms/"):
+    """The scalars of a folder's event files whose tags begin so: {(tag, step): value}."""
+    return {
+        (value.tag, event.step): value.simple_value
+        for path in sorted(Path(folder).glob("events*"))
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag.startswith(prefix)
+    }

@@ -72,7 +72,7 @@ class Work:
                 *self._watchdog(),
                 guard,
                 *self._shown(),
-                *self._norms(),
+                *self._norms(self.model_dir),
                 *self.hooks,
                 *in_memory,
             ],
@@ -84,18 +84,20 @@ class Work:
 
     def _job(self, cluster: Cluster) -> tasks.Job:
         guard = NanGuardHook(model_dir=self.model_dir, where="cluster")
+        synchronous = self.distribution.kind == "multi_worker_mirrored"
+        norms = self._norms(self.model_dir if cluster.is_chief else None, with_tasks=synchronous)
         return tasks.Job(
             cluster=cluster,
             make_estimator=lambda: self._estimator(self._config(), None),
             train_input=self.run.train_input,
             total=self.run.total,
             make_saver=lambda listeners, folder: self._saver([guard.listener, *listeners], folder),
-            hooks=[*self._watchdog(), guard, *self.hooks],
-            chief_hooks=self._shown(),
+            hooks=[*self._watchdog(), guard, *(norms if synchronous else []), *self.hooks],
+            chief_hooks=[*self._shown(), *([] if synchronous else norms)],
             make_evaluator=self._evaluator if self.run.evaluation else None,
             make_listener=self._listener,
             requests=self.requests,
-            synchronous=self.distribution.kind == "multi_worker_mirrored",
+            synchronous=synchronous,
             settings=self.spec.to_json(),
             throttle_secs=self.spec.evaluation.eval_throttle_secs,
         )
@@ -152,7 +154,7 @@ class Work:
         profile = self.spec.launch.profile
         return [progress, *([ProfilerHook(*profile_window(profile), self.model_dir)] if profile else [])]
 
-    def _norms(self) -> list[Any]:
+    def _norms(self, folder: str | None, with_tasks: bool = False) -> list[Any]:
         every = self.spec.launch.log_norms
         groups = {variable.name: variable.group for variable in self.run.source.structure.variables}
-        return [NormsHook(every, self.model_dir, groups)] if every else []
+        return [NormsHook(every, folder, groups, with_tasks)] if every else []

@@ -39,6 +39,7 @@ def test_on_parameter_servers(name, policy, request, pictures, tmp_path):
         SERVED_STEPS,
         tuning=tuning,
         save_checkpoints_steps=50,
+        log_norms=10,
         verbosity="info",
         **slowly(tmp_path / "go_on", 0.5),
     )
@@ -55,6 +56,9 @@ def test_on_parameter_servers(name, policy, request, pictures, tmp_path):
     assert equals_source(states[0], source)
     assert moved(states[0], states[steps[-1]], source.values) == expected[-1]
     assert moved(states[0], states[steps[-1]], HEAD) == HEAD
+    norms = runs.written(tmp_path / "run")
+    assert len({step for _, step in norms}) > SERVED_STEPS // 100
+    assert all(value > 0 for (tag, _), value in norms.items() if tag.endswith("/head"))
     if policy == "phases":
         early = [step for step in steps if 0 < step <= PROBE - 50]
         assert early
@@ -125,6 +129,7 @@ def test_two_workers_equal_one_process(source, optimizer, tmp_path):
         "batch_size": 32,
         "backbone_dropout": "false",
         "save_checkpoints_steps": 1,
+        "log_norms": 2,
     }
     train(tmp_path / "logs", flags_of(tmp_path / "two", source, pictures, 5, **changes), TASKS["multi_worker_mirrored"])
     runs.train(tmp_path / "one", source, pictures, 5, *flags_of(tmp_path / "one", source, pictures, 5, **changes))
@@ -134,3 +139,7 @@ def test_two_workers_equal_one_process(source, optimizer, tmp_path):
         assert len(moved(state(tmp_path / "one", 0), one, source.values)) == (len(source.trainable) if step else 0)
         for name, value in one.items():
             np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6, err_msg=f"{name} at step {step}")
+    norms = runs.written(tmp_path / "one")
+    assert {step for _, step in norms} == {2, 4}
+    assert all(value > 0 for value in norms.values())
+    assert runs.written(tmp_path / "two") == pytest.approx(norms, rel=1e-4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-
 import numpy as np
 import pytest
 
@@ -13,21 +11,11 @@ from estimator_tl.launch.hooks import NormsHook
 from estimator_tl.optimization.training import train_op
 from estimator_tl.tuning import collections
 from tests import linear, tiny
+from tests.runs import written
 
 RATE = 0.1
 LOW = np.array([3.0, 4.0], np.float32)
 HIGH = np.array([1.0, 2.0, 2.0], np.float32)
-
-
-def written(folder):
-    """The scalars of a folder's event files: {(tag, step): value}."""
-    return {
-        (value.tag, event.step): value.simple_value
-        for path in sorted(glob.glob(f"{folder}/events*"))
-        for event in tf.compat.v1.train.summary_iterator(path)
-        for value in event.summary.value
-        if value.tag.startswith("norms/")
-    }
 
 
 def train(folder, steps, every=1, gates=None, only=None, before=0):
