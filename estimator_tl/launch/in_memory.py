@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,16 +39,17 @@ class InMemoryEvaluation:
         self._model, self._input_fn, self._steps, self._requests = model, input_fn, steps, requests
         self._session: Any = None
 
-    def measure(self, training: Any, step: int) -> dict[str, Any] | None:
+    def measure(self, training: Any, held: Mapping[str, Any], step: int) -> dict[str, Any] | None:
         """Returns the metrics of the values that a training session has; None where a signal came.
 
         Args:
           training: the session.
+          held: its variables by name, from `variables_of`.
           step: its global step, which is returned among them.
         """
         if self._session is None:
-            self._build({variable.op.name for variable in training.graph.get_collection("variables")})
-        self._take(training)
+            self._build(held)
+        self._take(training, held)
         self._session.run([self._reset, self._begin])
         batches = 0
         while self._steps is None or batches < self._steps:
@@ -63,7 +64,7 @@ class InMemoryEvaluation:
         self._write(metrics)
         return metrics
 
-    def _build(self, trained: Set[str]) -> None:
+    def _build(self, held: Mapping[str, Any]) -> None:
         v1 = tf.compat.v1
         config = self._model.config
         with tf.Graph().as_default() as graph:
@@ -86,19 +87,18 @@ class InMemoryEvaluation:
             for metric in spec.eval_metric_ops.values():
                 for variable in getattr(metric, "variables", ()):
                     self._variables.pop(variable.op.name, None)
-            _check_spec(spec, sorted(set(self._variables) - trained))
+            _check_spec(spec, sorted(set(self._variables) - set(held)))
             tables = v1.tables_initializer()
         self._session = v1.Session(graph=graph, config=config.session_config)
         self._session.run(tables)
 
-    def _take(self, training: Any) -> None:
+    def _take(self, training: Any, held: Mapping[str, Any]) -> None:
         """Copies the values of the training session's variables, in parts, as all at once would be held twice."""
-        there = {variable.op.name: variable for variable in training.graph.get_collection("variables")}
         part: dict[str, Any] = {}
         size = 0
         for name in self._variables:
-            part[name] = there[name]
-            size += there[name].shape.num_elements() * there[name].dtype.size
+            part[name] = held[name]
+            size += held[name].shape.num_elements() * held[name].dtype.size
             if size >= _READ_BYTES:
                 assign(self._session, self._variables, training.run(part))
                 part, size = {}, 0
@@ -115,6 +115,18 @@ class InMemoryEvaluation:
         writer = tf.compat.v1.summary.FileWriterCache.get(folder)
         writer.add_summary(tf.compat.v1.Summary(value=values), int(metrics["global_step"]))
         writer.flush()
+
+
+def variables_of(graph: Any) -> dict[str, Any]:
+    """Returns what a session gives the values of a graph's variables for, by their names; the graph is not yet final.
+
+    Of a strategy's variables it is the value that a checkpoint would hold, such as the mean of what replicas count.
+    """
+    held = {variable.op.name: variable for variable in graph.get_collection("variables")}
+    return {
+        name: variable.read_value() if getattr(variable, "values", None) else variable
+        for name, variable in held.items()
+    }
 
 
 def _check_spec(spec: Any, missing: Sequence[str]) -> None:
@@ -137,16 +149,16 @@ def _value_and_update(metric: Any) -> Sequence[Any]:
     return (metric.result(), tf.group(*metric.updates)) if hasattr(metric, "result") else metric
 
 
-def check_in_memory(rules: EvaluationSpec, on_one_device: bool) -> None:
-    """Refuses evaluation in memory where no session holds all values by itself.
+def check_in_memory(rules: EvaluationSpec, in_one_process: bool) -> None:
+    """Refuses evaluation in memory where others train as well, and go on meanwhile or would have to wait.
 
     Raises:
       UserError: it is asked for there.
     """
-    if rules.in_memory and not on_one_device:
+    if rules.in_memory and not in_one_process:
         raise UserError(
-            "eval_every_steps and eval_every_secs evaluate what one process holds on one device; leave them out, and "
-            "checkpoints are evaluated (--save_checkpoints_steps, --save_checkpoints_secs)."
+            "eval_every_steps and eval_every_secs evaluate what one process trains, not a cluster or a TPU; leave them "
+            "out, and checkpoints are evaluated (--save_checkpoints_steps, --save_checkpoints_secs)."
         )
 
 
@@ -173,6 +185,7 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()
+        self._held = variables_of(tf.compat.v1.get_default_graph())
 
     def after_create_session(self, session: Any, coord: Any) -> None:
         self._step = int(session.run(self._global_step))
@@ -187,7 +200,7 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if not (due or self._step >= self._total > before) or self._step == before or self._requests.stop:
             return
         self._began, self._evaluated = time.monotonic(), True
-        metrics = self._evaluation.measure(run_context.session, self._step)
+        metrics = self._evaluation.measure(run_context.session, self._held, self._step)
         reason = self._evaluator.take(metrics) if metrics else None
         if reason:
             self._requests.ask(reason, resumes=False)

@@ -84,7 +84,7 @@ class _Work:
                 "use `estimator-tl train --distribution=tpu`."
             )
         alone = cluster is None or not (cluster.is_distributed or cluster.job == "evaluator")
-        check_in_memory(self.rules, alone and self.estimator.config.train_distribute is None)
+        check_in_memory(self.rules, alone)
         if alone:
             return self._alone()
         assert cluster is not None

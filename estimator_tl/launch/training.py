@@ -114,7 +114,7 @@ def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, clu
     distribution.batch_of_replica(spec.training.batch_size)
     if spec.launch.profile:
         profile_window(spec.launch.profile)
-    check_in_memory(spec.evaluation, cluster is None and distribution.kind == "off")
+    check_in_memory(spec.evaluation, cluster is None and distribution.kind in ("off", "mirrored"))
     if cluster and cluster.job == "evaluator" and not (spec.data.eval_data or spec.data.validation_fraction):
         raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
     if cluster:

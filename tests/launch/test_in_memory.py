@@ -11,7 +11,7 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError
 from estimator_tl.launch.evaluation import Evaluator
-from estimator_tl.launch.in_memory import InMemoryEvaluation, InMemoryHook
+from estimator_tl.launch.in_memory import InMemoryEvaluation, InMemoryHook, variables_of
 from estimator_tl.launch.stopping import StopRequests
 from tests.launched import saved_steps
 from tests.linear import eval_input_fn, input_fn, model_fn
@@ -30,6 +30,14 @@ def evaluations(model_dir):
         ),
         pytest.param("keras_h5", ("--tuning=phases(phase(frozen, 5), phase(full))",), marks=pytest.mark.full),
         ("keras_h5", ("--tuning=full", "--batch_norm=train")),  # statistics that move
+        *(  # and of which each replica has its own
+            pytest.param(
+                name,
+                ("--tuning=full", "--batch_norm=train", "--cpu_replicas=2", "--batch_size=8"),
+                marks=pytest.mark.full,
+            )
+            for name in ("keras_h5", "hub_module")
+        ),
     ],
 )
 def test_the_numbers_are_those_of_checkpoints(name, flags, request, pictures, tmp_path):
@@ -60,8 +68,8 @@ def test_rules_end_training_with_the_step_that_was_evaluated(keras_h5, pictures,
     assert [item["global_step"] for item in evaluations(tmp_path)] == [3]
 
 
-def linear_model(folder):
-    return estimator.Estimator(model_fn, str(folder))
+def linear_model(folder, **config):
+    return estimator.Estimator(model_fn, str(folder), estimator.RunConfig(**config))
 
 
 class Step(tf.compat.v1.train.SessionRunHook):
@@ -93,9 +101,10 @@ def test_a_signal_leaves_an_evaluation_without_metrics(tmp_path):
         step = tf.compat.v1.train.get_or_create_global_step()
         kernel = tf.compat.v1.get_variable("kernel", [3, 1])
         session.run([step.initializer, kernel.initializer])
-        assert evaluation.measure(session, 7)["global_step"] == 7
+        held = variables_of(session.graph)
+        assert evaluation.measure(session, held, 7)["global_step"] == 7
         requests.ask("SIGTERM", resumes=True)
-        assert evaluation.measure(session, 8) is None
+        assert evaluation.measure(session, held, 8) is None
 
 
 def test_in_a_program(tmp_path):
@@ -115,13 +124,12 @@ def test_input_that_cannot_begin_again_is_refused(tmp_path):
     linear = linear_model(tmp_path)
     evaluation = InMemoryEvaluation(linear, lambda: ({"x": tf.zeros([1, 1])}, tf.zeros([1])), 1, StopRequests())
     with pytest.raises(UserError, match="let it return a Dataset"):
-        evaluation.measure(tf.compat.v1.Session(graph=tf.Graph()), 0)
+        evaluation.measure(tf.compat.v1.Session(graph=tf.Graph()), {}, 0)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--validation_fraction=0.4", "--cpu_replicas=2"), "evaluate what one process holds on one device"),
         (("--validation_fraction=0.4", "--exporters=best"), "exporter best exports checkpoints as they are evaluated"),
         ((), "eval_every_steps follows from evaluations, but there is nothing to evaluate on"),
         (("--eval_every_secs=0",), "eval_every_secs 0 must be above 0"),
@@ -206,4 +214,4 @@ def test_hooks_of_a_program_are_refused(tmp_path):
 def test_a_chief_alone_is_told_that_it_evaluates_checkpoints(keras_h5, pictures, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["localhost:1"]}, "task": {"type": "chief", "index": 0}}')
     train(tmp_path / "run", keras_h5, pictures, 4, "--eval_every_steps=2", "--validation_fraction=0.4", code=2)
-    assert "evaluate what one process holds on one device" in capsys.readouterr().err
+    assert "evaluate what one process trains, not a cluster or a TPU" in capsys.readouterr().err
