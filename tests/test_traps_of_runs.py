@@ -52,7 +52,7 @@ def test_trap_7_a_checkpoint_of_objects_is_refused_as_a_warm_start(keras_h5, tmp
         make_estimator(keras_h5, tmp_path / "run", warm_start_from=path)
 
 
-@pytest.mark.parametrize("source", ["hub_module", "keras_h5"], indirect=True)
+@pytest.mark.parametrize("source", [pytest.param("hub_module", marks=pytest.mark.full), "keras_h5"], indirect=True)
 def test_trap_9_checkpoints_of_mirrored_runs_serve_without_it(source, tmp_path):
     """They are evaluated, gone on with and warm-started from on one device."""
     make_estimator(source, tmp_path / "run", "full", mirrored()).train(random_batches(8), steps=2)
@@ -151,7 +151,7 @@ def test_trap_17_one_process_does_not_pass_for_a_cluster(keras_h5, pictures, tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("source", ["keras_h5", "tf1_module"], indirect=True)
+@pytest.mark.parametrize("source", ["keras_h5", pytest.param("tf1_module", marks=pytest.mark.full)], indirect=True)
 def test_trap_17_one_graph_serves_all_phases_on_a_cluster(source, tmp_path):
     spec, part = next(iter(source.partial.items()))
     tuning = f"phases(phase(frozen, 2), phase({spec}, 4), full)"

@@ -252,6 +252,7 @@ V1_CANNED = """
 """
 
 
+@pytest.mark.full
 def test_the_checkpoint_converter_takes_a_v1_canned_model_to_v2(tmp_path):
     run_program(V1_CANNED, cwd=tmp_path)
     before = tf.train.load_checkpoint(str(tmp_path / "v1"))

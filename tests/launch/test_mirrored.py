@@ -59,7 +59,8 @@ def test_three_replicas_train_as_one_process(name, request, pictures, tmp_path, 
         np.testing.assert_allclose(three[5][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("name", [pytest.param("keras_h5", marks=pytest.mark.full), "hub_module"])
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["keras_h5", "hub_module"])
 def test_a_run_goes_on_with_other_replicas(name, request, pictures, tmp_path):
     source = request.getfixturevalue(name)
     flags = ("--tuning=full", "--batch_size=6")
