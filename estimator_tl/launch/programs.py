@@ -18,7 +18,7 @@ from estimator_tl.launch.cluster import Cluster, from_tf_config
 from estimator_tl.launch.evaluation import Evaluator
 from estimator_tl.launch.hooks import StallWatchdog
 from estimator_tl.launch.in_memory import InMemoryHook, check_in_memory
-from estimator_tl.launch.run_config import described
+from estimator_tl.launch.run_config import described, without_peers
 from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests, stopping_at_signals
 from estimator_tl.launch.training import Outcome, why_early
 
@@ -155,7 +155,11 @@ class _Work:
         assert self.eval_spec is not None
         config = self.estimator.config
         with described(None):
-            local = api.RunConfig(self.estimator.model_dir, tf_random_seed=config.tf_random_seed)
+            local = api.RunConfig(
+                self.estimator.model_dir,
+                tf_random_seed=config.tf_random_seed,
+                session_config=without_peers(config.session_config),
+            )
         rules = self.rules
         if rules.in_memory and self.eval_spec.hooks:
             raise UserError("an evaluation in memory has no session for the hooks of the EvalSpec; leave them out.")

@@ -173,6 +173,27 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
     return config
 
 
+def evaluation_session_config(launch: LaunchSpec) -> Any:
+    """Returns the ConfigProto of an evaluation, which a process makes by itself; None where Estimator's own will do.
+
+    It has the threads, memory and devices that the process may use. Its numbers are those of an export, which knows
+    neither ``xla`` nor ``precision``.
+    """
+    shared = dataclasses.replace(launch, device_filters=(), xla=False, precision="auto")
+    return without_peers(make_session_config(shared, None, Distribution("off")))
+
+
+def without_peers(config: Any) -> Any:
+    """Returns a ConfigProto, or None, without the devices of other tasks that it speaks of."""
+    if config is None:
+        return None
+    alone = tf.compat.v1.ConfigProto()
+    alone.CopyFrom(config)
+    del alone.device_filters[:]
+    alone.experimental.share_cluster_devices_in_session = False
+    return alone
+
+
 def _see_servers(config: Any, cluster: Cluster) -> None:
     """Lets a session see the parameter servers and its own task, so that it outlives the others'."""
     own = [] if cluster.job in ("ps", "evaluator") else [f"/job:{cluster.job}/task:{cluster.index}"]

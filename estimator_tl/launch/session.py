@@ -102,10 +102,10 @@ def config_fields(training: TrainingSpec, save_checkpoints_steps: int | None = N
     }
 
 
-def local_config(model_dir: str, training: TrainingSpec) -> Any:
+def local_config(model_dir: str, training: TrainingSpec, session_config: Any = None) -> Any:
     """Returns the RunConfig of one process by itself, whatever cluster it may be in."""
     with described(None):
-        return estimator.RunConfig(model_dir=model_dir, **config_fields(training))
+        return estimator.RunConfig(model_dir=model_dir, session_config=session_config, **config_fields(training))
 
 
 def training_data(data: DataSpec) -> DataSource:

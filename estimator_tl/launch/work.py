@@ -17,7 +17,7 @@ from estimator_tl.launch.evaluation import Evaluator
 from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, StallWatchdog, profile_window
 from estimator_tl.launch.in_memory import InMemoryHook
 from estimator_tl.launch.preparation import Prepared
-from estimator_tl.launch.run_config import make_run_config
+from estimator_tl.launch.run_config import evaluation_session_config, make_run_config
 from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests
 from estimator_tl.launch.strategy import Distribution
 
@@ -123,7 +123,7 @@ class Work:
     def _evaluator(self) -> Evaluator:
         assert self.run.evaluation
         data, part = self.run.evaluation
-        config = session.local_config(self.model_dir, self.spec.training)
+        config = session.local_config(self.model_dir, self.spec.training, evaluation_session_config(self.spec.launch))
         rules = self.spec.evaluation
         spec = self.run.source.input_spec
         return Evaluator(

@@ -8,11 +8,19 @@ import os
 import pytest
 
 from estimator_tl.compat import estimator, tf
-from estimator_tl.config import LaunchSpec, TrainingSpec
+from estimator_tl.config import EvaluationSpec, LaunchSpec, TrainingSpec
 from estimator_tl.errors import UserError
 from estimator_tl.launch import session
 from estimator_tl.launch.cluster import Cluster, from_tf_config
-from estimator_tl.launch.run_config import described, make_run_config, make_session_config, run_config
+from estimator_tl.launch.programs import _Work
+from estimator_tl.launch.run_config import (
+    described,
+    evaluation_session_config,
+    make_run_config,
+    make_session_config,
+    run_config,
+)
+from estimator_tl.launch.stopping import StopRequests
 from estimator_tl.launch.strategy import Distribution, distribution_of
 
 OFF = Distribution("off")
@@ -204,6 +212,30 @@ def test_tf_config_does_not_leak_into_work_of_one_process(tf_config):
     config = session.local_config("/somewhere", TrainingSpec())
     assert (config.num_ps_replicas, config.num_worker_replicas, config.is_chief, config.master) == (0, 1, True, "")
     assert os.environ["TF_CONFIG"] == before
+
+
+def test_an_evaluation_has_the_resources_of_its_process_and_the_numbers_of_an_export():
+    assert evaluation_session_config(LaunchSpec(xla=True, device_filters=["/job:ps"])) is None
+    found = evaluation_session_config(
+        LaunchSpec(intra_op_threads=3, gpu_memory_fraction=0.5, xla=True, session_config="device_filters: '/job:ps'")
+    )
+    assert found.intra_op_parallelism_threads == 3
+    assert found.gpu_options.per_process_gpu_memory_fraction == 0.5
+    assert found.graph_options.optimizer_options.global_jit_level == 0
+    assert list(found.device_filters) == []
+
+
+def test_a_program_evaluates_with_its_own_session_config(tf_config, tmp_path):
+    tf_config(SERVERS, "chief")
+    config = run_config(str(tmp_path), intra_op_threads=3)
+    assert list(config.session_config.device_filters) == ["/job:ps", "/job:chief/task:0"]
+    model = estimator.Estimator(lambda features: None, config=config)
+    spec = estimator.EvalSpec(lambda: None)
+    work = _Work(model, None, spec, EvaluationSpec(), LaunchSpec(), StopRequests(), 0)
+    found = work._evaluator().estimator.config.session_config
+    assert found.intra_op_parallelism_threads == 3
+    assert list(found.device_filters) == []
+    assert not found.experimental.share_cluster_devices_in_session
 
 
 def test_tf_config_stays_where_no_distribution_uses_it(tf_config):
