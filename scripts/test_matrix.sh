@@ -41,7 +41,7 @@ run_one() {
         tail -n 3 "$results/$1.log"
         echo "== $1: could not be installed"
     else
-        "$venv/bin/python" -m pytest -q -p no:cacheprovider -n "${JOBS:-2}" -m "not full" \
+        "$venv/bin/python" -m pytest -q -p no:cacheprovider -n "${JOBS:-2}" --dist worksteal -m "not full" \
             --junitxml="$results/$1.xml" >"$results/$1.log" 2>&1 || true
         grep -aE "(passed|failed|error).* in [0-9.]+s" "$results/$1.log" | tail -n 1
     fi

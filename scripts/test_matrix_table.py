@@ -12,9 +12,14 @@ AREAS = {
     "Estimator API: canned estimators, heads, exporters, hooks, `model_to_estimator`": (
         "tests.compat.test_estimator",
         "tests.compat.test_enable",
+        "tests.compat.test_scaffolds",
     ),
     "distribution strategies, RunConfig modes": ("tests.compat.test_distribution",),
-    "clusters of processes: parameter servers, MultiWorkerMirrored, evaluator": ("tests.test_clusters",),
+    "clusters of processes: parameter servers, MultiWorkerMirrored, evaluator": (
+        "tests.test_clusters",
+        "tests.contract.test_clusters",
+        "tests.faults.test_cluster",
+    ),
     "existing programs under `estimator-tl legacy`": ("tests.legacy",),
     "transfer learning: sources, tuning, heads, optimizers, inputs": (
         "tests.contract",
@@ -25,6 +30,7 @@ AREAS = {
         "tests.inputs",
         "tests.faults",
         "tests.test_traps",
+        "tests.recipes",
     ),
     "commands, runs, export": ("tests.cli", "tests.launch", "tests.scripts", "tests.export", "tests.test_readme"),
 }

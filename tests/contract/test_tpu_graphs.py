@@ -91,7 +91,9 @@ class Context:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "keras_h5" else pytest.mark.full) for name in SOURCES]
 )
-@pytest.mark.parametrize("policy", ["partial", "phases(phase(frozen, 1), phase(full))"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("partial", marks=pytest.mark.full), "phases(phase(frozen, 1), phase(full))"]
+)
 def test_a_compiled_step_is_the_step_of_an_estimator(name, policy, request, tmp_path):
     source = request.getfixturevalue(name)
     policy = next(iter(source.partial)) if policy == "partial" else policy

@@ -166,6 +166,7 @@ def changed(change):
     return changed_model_fn
 
 
+@pytest.mark.full
 def test_steps_of_several_calls_count_once(tmp_path):
     linear = estimator.Estimator(changed(model_fn), str(tmp_path))
     evaluator = Evaluator(linear, eval_input_fn, rules=EvaluationSpec(eval_every_steps=2))
@@ -187,14 +188,13 @@ def with_a_hook(features, labels, mode):
     return model_fn(features, labels, mode)._replace(evaluation_hooks=[tf.compat.v1.train.SessionRunHook()])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (with_averages, "evaluates with a Saver or local_init_op of its own"),
-        pytest.param(
-            with_another_variable, "variables that training has not, e.g. other/kernel", marks=pytest.mark.full
-        ),
-        pytest.param(with_a_hook, "evaluation_hooks, for which there is no session", marks=pytest.mark.full),
+        (with_another_variable, "variables that training has not, e.g. other/kernel"),
+        (with_a_hook, "evaluation_hooks, for which there is no session"),
     ],
 )
 def test_what_would_give_other_numbers_than_a_checkpoint_is_refused(change, message, tmp_path):

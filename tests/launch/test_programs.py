@@ -64,6 +64,7 @@ def test_every_checkpoint_is_evaluated_and_the_last_exported(keras_h5, tmp_path)
     assert (outcome.steps, outcome.metrics["global_step"]) == (0, 7)
 
 
+@pytest.mark.full
 def test_rules_end_it(keras_h5, tmp_path):
     outcome = etl.train_and_evaluate(*made(keras_h5, tmp_path, 50, save_checkpoints_steps=2), stop_at=0.0)
     assert (outcome.global_step, outcome.exit_code) == (2, 0)
@@ -182,6 +183,7 @@ def test_evaluation_has_the_params_of_the_estimator(tmp_path, in_memory):
     assert etl.train_and_evaluate(model, *specs, metric="loss", **in_memory).metrics["global_step"] == 4
 
 
+@pytest.mark.full
 def test_a_tpu_estimator_on_the_cpu_gives_its_batch_size(tmp_path):
     api = load_v1_estimator().tpu
     seen = []

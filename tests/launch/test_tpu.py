@@ -153,6 +153,7 @@ def test_checkpoints_between_the_lots_of_a_tpu_are_refused(keras_h5, pictures, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_numbers_that_are_no_longer_finite_are_not_saved(keras_h5, pictures, tmp_path, capsys, one_core_on_the_cpu):
     flags = ("--distribution=tpu", "--iterations_per_loop=2", "--save_checkpoints_steps=2", "--tuning=full")
     train(tmp_path, keras_h5, pictures, 9, *flags, "--optimizer=sgd", "--learning_rate=1e30", code=2)
