@@ -64,7 +64,8 @@ def points(seed, count):
 @pytest.mark.parametrize(
     ("optimizer", "deaths"),
     [
-        pytest.param("adam", [("after", 10), ("writing", 12)], id="adam"),
+        pytest.param("adam", [("after", 10)], id="adam"),
+        pytest.param("adam", [("after", 10), ("writing", 12)], marks=pytest.mark.full, id="adam-writing"),
         pytest.param("adam", [("after", 4), ("writing", 6), ("after", 15)], marks=pytest.mark.full, id="adam-early"),
         *(
             pytest.param(optimizer, points(seed, 5), marks=pytest.mark.full, id=f"{optimizer}-{seed}")
@@ -75,7 +76,8 @@ def points(seed, count):
 def test_a_killed_run_ends_as_one_that_was_not(optimizer, deaths, tmp_path, pictures, keras_h5, uninterrupted):
     model_dir = tmp_path / "run"
     died = [run(model_dir, pictures, keras_h5, optimizer, kind, step) for kind, step in deaths]
-    assert died.count(-signal.SIGKILL) >= len(deaths) - 1  # a checkpoint may be written between two looks
+    late = sum(kind == "writing" for kind, _ in deaths)  # a checkpoint may be written between two looks
+    assert died.count(-signal.SIGKILL) >= len(deaths) - min(late, 1)
     run(model_dir, pictures, keras_h5, optimizer)
     expected, found = uninterrupted(optimizer), final_values(model_dir)
     assert found.keys() == expected.keys()
