@@ -1,0 +1,113 @@
+"""Sources that cannot be used: what is wrong with them, and what to do, in a line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import estimator_tl as etl
+from estimator_tl.compat import keras
+from estimator_tl.errors import UserError
+from tests.backbones.test_backbones import build
+
+
+def corrupt_zip(path, version):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        archive.writestr("config.json", "{}")
+
+
+def corrupt_h5(path, **attributes):
+    with h5py.File(path, "w") as file:
+        file.attrs.update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("none.h5", lambda p: None, "does not exist"),
+        ("k3.keras", lambda p: corrupt_zip(p, "3.4.1"), r"Keras 3\.4\.1.*model\.export"),
+        ("k3.h5", lambda p: corrupt_h5(p, keras_version="3.1.0", model_config="{}"), r"Keras 3\.1\.0.*model\.export"),
+        ("weights.h5", lambda p: corrupt_h5(p, keras_version="2.15.0"), "holds weights only.*keras.MobileNet"),
+        ("text.h5", lambda p: p.write_text("hello"), "not a readable HDF5 file"),
+        ("text.keras", lambda p: p.write_text("hello"), "not a readable HDF5 file|not a Keras model"),
+        ("broken.keras", lambda p: corrupt_zip(p, "2.15.0"), "cannot be loaded as a Keras 2 model"),
+        ("folder", lambda p: p.mkdir(), "holds no saved_model.pb"),
+        ("missing/folder", lambda p: None, "no such file or folder"),
+    ],
+)
+def test_bad_files_are_refused_with_the_reason(tmp_path, name, make, message):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(UserError, match=message):
+        etl.backbone(str(path))
+
+
+def test_truncated_h5(keras_h5, tmp_path):
+    whole = Path(keras_h5.handle).read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="truncated"):
+        etl.backbone(str(tmp_path / "cut.h5"))
+
+
+def test_damaged_saved_model(hub_module, tmp_path):
+    shutil.copytree(hub_module.handle, tmp_path / "m")
+    (tmp_path / "m" / "saved_model.pb").write_bytes(b"not a protocol buffer")
+    (tmp_path / "m" / "fingerprint.pb").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="not a loadable SavedModel"):
+        etl.backbone(str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("handle", "message"),
+    [
+        ("keras.MobileNetV9", "unknown Keras application 'MobileNetV9'; did you mean 'MobileNetV"),
+        ("keras.MobileNet(alhpa=0.5)", "did you mean 'alpha'"),
+        ("keras.MobileNet(weights='/nowhere/w.h5')", "does not exist"),
+        ("keras.MobileNet(include_top=True, weights=None)", "include_top"),
+        ("keras.MobileNet(alpha=0.3, weights='imagenet')", "alpha"),
+        ("MobileNetV2", "did you mean 'keras.MobileNetV2'"),
+        ("saved_modle('x')", "did you mean 'saved_model'"),
+        ("http://tfhub.dev/x/1", "use https"),
+    ],
+)
+def test_bad_names_are_answered_with_the_nearest(handle, message):
+    with pytest.raises(UserError, match=message):
+        etl.backbone(handle)
+
+
+def test_weights_of_another_network(application):
+    path = application.handle.split("weights='")[1].split("'")[0]
+    with pytest.raises(UserError, match="do not fit"):
+        etl.backbone(f"keras.VGG16(weights={path!r}, image_size=32)")
+
+
+def test_fixed_size_cannot_be_changed(hub_module):
+    with pytest.raises(UserError, match="height 8 only.*--image_size asks for 16"):
+        etl.backbone(hub_module.handle, image_size=16)
+
+
+def test_unknown_size_must_be_given(tmp_path):
+    model = keras.Sequential([keras.layers.Conv2D(2, 3, input_shape=(None, None, 3))])
+    model.save(str(tmp_path / "any.h5"))
+    with pytest.raises(UserError, match="any size; say which with --image_size"):
+        etl.backbone(str(tmp_path / "any.h5"))
+    assert etl.backbone(str(tmp_path / "any.h5"), image_size=20).image_spec.shape == (20, 20, 3)
+
+
+def test_not_an_image_model(tmp_path):
+    keras.Sequential([keras.layers.Dense(2, input_shape=(5,))]).save(str(tmp_path / "d.h5"))
+    with pytest.raises(UserError, match="not a batch of images"):
+        etl.backbone(str(tmp_path / "d.h5"))
+
+
+def test_wrong_pictures_are_named(hub_module):
+    backbone = etl.backbone(hub_module.handle)
+    with pytest.raises(UserError, match=r"shape \(None, 8, 8, 3\).*gives \(2, 9, 9, 3\)"):
+        build(backbone, np.zeros([2, 9, 9, 3], np.float32))
