@@ -14,7 +14,7 @@ from tests import runs
 from tests.contract.test_matrix import SOURCES
 from tests.tiny_text import write_table
 
-IN_MAKE_TEST = ("hub_module", "v1_checkpoint")
+IN_MAKE_TEST = ("hub_module",)
 PHASES = ("--tuning=phases(phase(frozen, until=1), full)", "--nobackbone_dropout")
 
 

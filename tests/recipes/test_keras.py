@@ -99,6 +99,7 @@ def test_last_layers_of_an_application(start_of_mobilenet_v2, pictures, tmp_path
     check(runs, source, [(0, 2, 1e-4, last)], units=512)
 
 
+@pytest.mark.full
 def test_last_layers_of_an_own_model(own_model, pictures, tmp_path):
     stand_ins = {"mine.h5": own_model.handle, "flowers": str(pictures), "steps=1000": "steps=2"}
     runs = run_both("The last 10 layers of your own .h5", stand_ins, tmp_path, every=2)
@@ -126,6 +127,7 @@ def test_from_a_layer_of_vgg16(narrow_vgg16, pictures, tmp_path):
     assert (settings["backbone_dropout"], settings["batch_norm"]) == (False, "inference")
 
 
+@pytest.mark.full
 def test_two_stages(narrow_vgg16, pictures, tmp_path):
     stand_ins = {VGG16: narrow_vgg16.handle, "flowers": str(pictures), "until=1000": "until=2", "steps=2000": "steps=4"}
     runs = run_both("Any Keras Application in two stages", stand_ins, tmp_path, every=2)

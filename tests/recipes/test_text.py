@@ -43,6 +43,7 @@ def test_a_head_on_sentences(text_module, reviews, tmp_path):
     check(runs, text_module, [(0, 2, 1e-3, set())])
 
 
+@pytest.mark.full
 def test_bert(bert, reviews, tmp_path):
     modules = {BERT: str(bert.folder / "encoder"), PREPROCESS: str(bert.folder / "preprocess")}
     steps = {"full(500,": "full(2,", "steps=2000": "steps=4"}

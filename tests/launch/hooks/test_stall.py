@@ -18,7 +18,9 @@ def run(where, seconds):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize(("where", "awaited"), [("step", "step 3"), ("session", "a session")])
+@pytest.mark.parametrize(
+    ("where", "awaited"), [("step", "step 3"), pytest.param("session", "a session", marks=pytest.mark.full)]
+)
 def test_what_hangs_ends(where, awaited):
     done = run(where, 2.0)
     assert done.returncode == STALLED_EXIT_CODE == 138, done.stderr
