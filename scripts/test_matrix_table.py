@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -54,23 +55,41 @@ are run for information. Linux, CPU.
 
 
 def main(results: Path, target: Path, gating: list[str]) -> int:
-    """Writes the table; returns 1 if a gating version has failures or no results."""
-    found = {path.stem: read(path) for path in sorted(results.glob("*.xml"), key=order)}
-    names = list(found)
+    """Writes the table; returns 1 if a gating version has failures or no results.
+
+    Versions without new results keep the column, and the failures, that the table has for them.
+    """
+    found = {path.stem: read(path) for path in results.glob("*.xml")}
+    columns = kept(target.read_text() if target.exists() else "")
+    for name, areas in found.items():
+        failed = [test for _, broken in areas.values() for test in broken]
+        listed = "\n".join(f"- `{test}`" for test in failed)
+        columns[name] = {area: cell(*areas[area]) for area in AREAS}, listed
+    names = sorted(columns, key=order)
     lines = ["| | " + " | ".join(title(name, gating) for name in names) + " |", "|---" * (len(names) + 1) + "|"]
     for area in AREAS:
-        lines.append(f"| {area} | " + " | ".join(cell(*found[name][area]) for name in names) + " |")
-    failures = []
-    for name in names:
-        failed = [test for _, broken in found[name].values() for test in broken]
-        if failed:
-            failures.append(f"Failed on {title(name, [])}:\n\n" + "\n".join(f"- `{test}`" for test in failed) + "\n")
+        lines.append(f"| {area} | " + " | ".join(columns[name][0].get(area, "") for name in names) + " |")
+    failures = [f"Failed on {title(name, [])}:\n\n{columns[name][1]}\n" for name in names if columns[name][1]]
     text = TEXT.format(table="\n".join(lines), failures="\n".join(failures))
     target.write_text(text)
     missing = [name for name in gating if name not in found or any(broken for _, broken in found[name].values())]
     for name in missing:
         print(f"gating version {name} has failures or was not run", file=sys.stderr)
     return 1 if missing else 0
+
+
+def kept(text: str) -> dict[str, tuple[dict[str, str], str]]:
+    """Returns the columns of a table that was written before: cells by area, and the list of failures."""
+    rows = [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    if len(rows) < 2:
+        return {}
+    columns: dict[str, tuple[dict[str, str], str]] = {}
+    for number, head in enumerate(rows[0][1:], 1):
+        plain = head.strip("*")
+        failures = re.search(rf"^Failed on {re.escape(plain)}:\n\n((?:- .*\n)+)", text, re.MULTILINE)
+        cells = {row[0]: row[number] for row in rows[2:]}
+        columns[plain.replace(", Python ", "@")] = cells, failures.group(1).rstrip() if failures else ""
+    return columns
 
 
 def read(path: Path) -> dict[str, tuple[int, list[str]]]:
@@ -89,9 +108,9 @@ def read(path: Path) -> dict[str, tuple[int, list[str]]]:
     return {area: (passed[area], failed[area]) for area in AREAS}
 
 
-def order(path: Path) -> tuple[list[int], list[int]]:
+def order(name: str) -> tuple[list[int], list[int]]:
     """Sorts by TensorFlow, then by Python."""
-    tensorflow, _, python = path.stem.partition("@")
+    tensorflow, _, python = name.partition("@")
     return [int(part) for part in tensorflow.split(".")], [int(part) for part in python.split(".")]
 
 
