@@ -86,7 +86,12 @@ def test_keras_is_keras_2_and_heads_accept_its_metrics():
 
 
 @pytest.mark.parametrize(
-    "first", ["import tensorflow as tf; tf.keras.layers.Dense", "import keras", "import estimator_tl"]
+    "first",
+    [
+        "import keras",
+        pytest.param("import tensorflow as tf; tf.keras.layers.Dense", marks=pytest.mark.full),
+        pytest.param("import estimator_tl", marks=pytest.mark.full),
+    ],
 )
 def test_keras_2_whatever_was_imported_first(first):
     code = f"""

@@ -132,6 +132,7 @@ def test_a_keras_2_model_becomes_an_estimator(tmp_path, checkpoint_format):
     np.testing.assert_allclose(np.array(predicted), linear.X @ expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_a_recurrent_classifier_learns_from_sequences(tmp_path):
     random = np.random.RandomState(0)
     lengths = random.randint(2, 6, size=64)

@@ -61,14 +61,14 @@ def points(seed, count):
     return [("after", step) if step in PHASE_STARTS else (kind, step) for kind, step in zip(kinds, steps)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("optimizer", "deaths"),
     [
-        pytest.param("adam", [("after", 10)], id="adam"),
-        pytest.param("adam", [("after", 10), ("writing", 12)], marks=pytest.mark.full, id="adam-writing"),
-        pytest.param("adam", [("after", 4), ("writing", 6), ("after", 15)], marks=pytest.mark.full, id="adam-early"),
+        pytest.param("adam", [("after", 10), ("writing", 12)], id="adam-writing"),
+        pytest.param("adam", [("after", 4), ("writing", 6), ("after", 15)], id="adam-early"),
         *(
-            pytest.param(optimizer, points(seed, 5), marks=pytest.mark.full, id=f"{optimizer}-{seed}")
+            pytest.param(optimizer, points(seed, 5), id=f"{optimizer}-{seed}")
             for seed, optimizer in enumerate(["adam", "sgd(momentum=0.9)", "adam", "sgd(momentum=0.9)"])
         ),
     ],

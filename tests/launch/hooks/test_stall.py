@@ -32,6 +32,7 @@ def test_what_hangs_ends(where, awaited):
     assert "ended" not in done.stdout
 
 
+@pytest.mark.full
 def test_slow_hooks_are_no_stall():
     done = run("nowhere", 2.0)
     assert done.returncode == 0, done.stderr
