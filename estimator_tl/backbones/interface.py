@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
@@ -34,13 +34,11 @@ class Function:
       inputs: specs and plain values of its positional arguments and of those by name.
       outputs: specs of what it gives, nested as it gives them.
       variables: those that it reads or writes, in the order of first use.
-      call: runs it; None for functions in a file.
     """
 
     inputs: tuple[Sequence[Any], Mapping[str, Any]]
     outputs: Any
     variables: Sequence[Any]
-    call: Callable[..., Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +68,7 @@ def of_model(model: Any) -> Interface:
     def function_of(concrete: Any) -> Function:
         used = {id(captured): None for captured in concrete.captured_inputs}
         variables = [known[key] for key in used if key in known]
-        return Function(concrete.structured_input_signature, concrete.structured_outputs, variables, concrete)
+        return Function(concrete.structured_input_signature, concrete.structured_outputs, variables)
 
     trainable = getattr(model, "trainable_variables", None)
     return Interface(

@@ -16,8 +16,6 @@ from estimator_tl.compat.replicas import listed_as_wholes
 from estimator_tl.compat.saved_models import missing_operations, read_saved_model
 from estimator_tl.errors import UserError
 
-_SERVE = "serve"  # the tag of what is loaded where a file holds several graphs
-
 
 def describe(path: str, handle: str) -> interface.Interface:
     """Returns what a SavedModel offers, out of its file where that says so.

@@ -32,8 +32,12 @@ def dangerous_operations(path: str) -> list[str]:
 
     The operations by which every SavedModel restores its own variables and vocabularies are not among them.
     """
-    found = {node.op for node in operations(path) if node.op in _DANGEROUS}
-    found |= {"PrintV2 to a file" for node in operations(path) if node.op == "PrintV2" and _prints_to_file(node)}
+    found = set()
+    for node in operations(path):
+        if node.op in _DANGEROUS:
+            found.add(node.op)
+        elif node.op == "PrintV2" and _prints_to_file(node):
+            found.add("PrintV2 to a file")
     return sorted(found)
 
 
