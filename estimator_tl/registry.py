@@ -136,6 +136,10 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return name in self._makers
 
+    def takes(self, name: str, argument: str) -> bool:
+        """Returns whether what is registered under a name has this argument; False for an unknown name."""
+        return name in self._makers and argument in inspect.signature(self._makers[name]).parameters
+
     def make(self, spec: str | Call) -> Any:
         """Builds what a spec names.
 

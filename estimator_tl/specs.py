@@ -9,6 +9,11 @@ from typing import Any, ClassVar, Union
 #: Graph collection in which an input pipeline says that a run which goes on finds its place again.
 INPUT_PLACE = "estimator_tl/input_place"
 
+#: The newest generation of the rules by which data files are listed and decoded. A run keeps the one it began with.
+#: 1: image orientation and transparency are ignored, palettes of BMP files too; class folders are flat.
+#: 2: orientation is respected, transparency is composited on white; every file of a class folder is used or counted.
+DATA_RULES = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
@@ -21,6 +26,8 @@ class ImageSpec:
       preprocess: maps a float32 tensor with values in [0, 255] to the range that
         the source was trained on; keeps the shape.
       range_text: that range or function in words, for people.
+      range: (low, high) where `preprocess` is the linear map of [0, 255] to it; None for a function of the source.
+      rules: the generation of rules by which files are decoded, see `DATA_RULES`.
     """
 
     key: ClassVar[str] = "image"
@@ -31,6 +38,8 @@ class ImageSpec:
     channels: int
     preprocess: Callable[[Any], Any]
     range_text: str
+    range: tuple[float, float] | None = None
+    rules: int = DATA_RULES
 
     @property
     def shape(self) -> tuple[int, int, int]:

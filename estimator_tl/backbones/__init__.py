@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.backbones import handles
-from estimator_tl.backbones.base import Backbone, BuiltBackbone
+from estimator_tl.backbones.base import Backbone, BuiltBackbone, TakesTextError
 from estimator_tl.errors import UserError
 from estimator_tl.registry import Call, Registry, parse_call
 
@@ -15,7 +15,7 @@ registry = Registry("backbone")
 
 _SIGNED = {"signature", "output_key"}  # arguments of what TensorFlow saved as functions
 
-__all__ = ["Backbone", "BuiltBackbone", "backbone", "registry"]
+__all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry"]
 
 
 @registry.register("keras_model")

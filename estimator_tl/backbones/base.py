@@ -15,6 +15,10 @@ from estimator_tl.structure import CallMode, SourceStructure
 POOLINGS = ("avg", "max", "flatten", "none")
 
 
+class TakesTextError(UserError):
+    """Settings of images are given for a source that takes text."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BuiltBackbone:
     """A source built into the current graph.
@@ -226,18 +230,18 @@ def images_spec(
     """
     height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
     low, high = input_range or (0.0, 1.0)
-    return ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]")
+    return ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]", (low, high))
 
 
 def text_spec(handle: str, **of_pictures: Any) -> TextSpec:
     """Returns the input contract of a source that takes strings.
 
     Raises:
-      UserError: settings of pictures are given.
+      TakesTextError: settings of images are given.
     """
     for name, value in of_pictures.items():
         if value is not None:
-            raise UserError(f"{handle} takes text, so {name} does not apply; leave it out.")
+            raise TakesTextError(f"{handle} takes text, so {name} does not apply; leave it out.")
     return TextSpec()
 
 

@@ -38,14 +38,14 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     spec, labels = opened.saved.spec, opened.saved.labels
     other = values.eval_data or (spec.data.eval_data if values.split is None else None)
     if other:
-        folder, split = session.other_data(other, labels, values.on_bad_example), "all"
+        folder, split = session.other_data(other, labels, values.on_bad_example, spec.data.rules), "all"
     else:
         split = values.split or "validation"
         if split != "all" and split != "train" and not getattr(spec.data, f"{split}_fraction"):
             raise UserError(
                 f"the run kept no {split} part (--{split}_fraction=0); use --eval_data=FOLDER, or --split=all."
             )
-        folder = session.training_data(spec.data)
+        folder = session.training_data(spec.data, labels)
     input_fn = folder.input_fn(opened.backbone.input_spec, values.batch_size or spec.training.batch_size, split)
     metrics = opened.estimator.evaluate(input_fn)
     result = {name: float(value) for name, value in metrics.items()}

@@ -8,6 +8,7 @@ from typing import Any
 from estimator_tl.cli.command import Command, CommandFlags
 from estimator_tl.cli.train import define_model, model_settings, refuse_arguments
 from estimator_tl.errors import UserError
+from estimator_tl.specs import DATA_RULES
 
 
 def define(command: CommandFlags) -> None:
@@ -33,7 +34,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     model = saved.spec.model if saved else ModelSpec(**model_settings(values))
     if saved:
         print(_run_text(saved, values.model_dir))
-    source = session.open_backbone(model)
+    source = session.open_backbone(model, saved.spec.data.rules if saved else DATA_RULES)
     plan = plan_of(source.structure, model)
     print(_source_text(source))
     if values.variables:

@@ -9,6 +9,10 @@ from estimator_tl.config.evaluation_spec import EvaluationSpec
 from estimator_tl.config.launch_spec import LaunchSpec
 from estimator_tl.errors import UserError
 from estimator_tl.registry import absolute_paths
+from estimator_tl.specs import DATA_RULES
+
+#: The rules of runs whose run.json names no generation.
+FIRST_RULES = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,7 @@ class DataSpec:
       validation_fraction: share of `train_data` kept for validation.
       test_fraction: share of `train_data` never used by ``train``.
       on_bad_example: ``error`` or ``skip``.
+      rules: the generation of rules by which files are listed and decoded, see `specs.DATA_RULES`.
     """
 
     train_data: str
@@ -62,6 +67,7 @@ class DataSpec:
     validation_fraction: float = 0.2
     test_fraction: float = 0.0
     on_bad_example: str = "error"
+    rules: int = DATA_RULES
 
     def __post_init__(self) -> None:
         for field in ("train_data", "eval_data"):
@@ -129,7 +135,7 @@ class RunSpec:
         """Returns the RunSpec that `to_json` described."""
         return cls(
             ModelSpec(**values["model"]),
-            DataSpec(**values["data"]),
+            DataSpec(**{"rules": FIRST_RULES, **values["data"]}),
             TrainingSpec(**values["training"]),
             EvaluationSpec(**values.get("evaluation", {})),
             LaunchSpec(**values.get("launch", {})),

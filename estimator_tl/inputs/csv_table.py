@@ -13,6 +13,7 @@ from typing import ClassVar
 from estimator_tl.errors import UserError, check_known, nearest
 from estimator_tl.inputs.source import BAD_EXAMPLE_POLICIES, DataSource, registry
 from estimator_tl.inputs.splits import check_fractions
+from estimator_tl.specs import DATA_RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ def csv(
     test: float = 0.0,
     labels: Sequence[str] | None = None,
     on_bad_example: str = "error",
+    rules: int = DATA_RULES,
 ) -> TextTable:
     """Reads a table of labelled texts, UTF-8.
 
@@ -68,6 +70,7 @@ def csv(
       labels: the classes in order, where they are already known; those in the file, sorted, by default.
       on_bad_example: what to do with rows that have other columns than the first, or an empty text or label:
         ``error`` names the first, ``skip`` leaves them out.
+      rules: the generation of rules by which tables are read, see `specs.DATA_RULES`.
 
     Raises:
       UserError: no such file or columns, fewer than two classes, a bad row.

@@ -13,6 +13,7 @@ from estimator_tl.errors import UserError, check_known, nearest
 from estimator_tl.inputs.images import SUFFIXES, is_decodable, looks_like_image
 from estimator_tl.inputs.source import BAD_EXAMPLE_POLICIES, DataSource, registry
 from estimator_tl.inputs.splits import check_fractions
+from estimator_tl.specs import DATA_RULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ def image_folder(
     test: float = 0.0,
     labels: Sequence[str] | None = None,
     on_bad_example: str = "error",
+    rules: int = DATA_RULES,
 ) -> ImageFolder:
     """Lists a folder of pictures with one subfolder a class.
 
@@ -65,6 +67,7 @@ def image_folder(
       on_bad_example: ``error`` looks at the first bytes of each file now and
         names a file that is no picture; ``skip`` decodes every file now and
         leaves the unreadable ones out.
+      rules: the generation of rules by which files are listed, see `specs.DATA_RULES`.
 
     Raises:
       UserError: no such folder, fewer than two classes, an empty class, an unreadable picture.

@@ -125,7 +125,7 @@ def open_source(text: str, **settings: Any) -> DataSource:
 
     Args:
       text: an image folder; a file ``*.csv`` or ``*.tsv``; or a spec such as ``csv('PATH', text='body')``.
-      **settings: `validation`, `test`, `labels`, `on_bad_example`.
+      **settings: `validation`, `test`, `labels`, `on_bad_example`, `rules`.
 
     Raises:
       UserError: there is no such data, or it is not in order.
@@ -136,6 +136,8 @@ def open_source(text: str, **settings: Any) -> DataSource:
     path = os.path.expanduser(text)
     if "(" in text and not os.path.exists(path):
         call = parse_call(text)
+        if not registry.takes(call.name, "rules"):  # a source of somebody else may have rules of its own
+            settings.pop("rules", None)
         made: DataSource = registry.make(type(call)(call.name, call.args, {**settings, **call.kwargs}))
         return made
     if text.lower().endswith((".csv", ".tsv")):

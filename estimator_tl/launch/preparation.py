@@ -67,6 +67,8 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     Raises:
       UserError: something is wrong.
     """
+    begun = run_dir.read(model_dir) if run_dir.is_run(model_dir) else None
+    spec = session.as_begun(spec, begun)
     data = session.training_data(spec.data)
     examples = data.examples("train")
     _check_classes(data, examples.labels)
@@ -78,6 +80,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     saved = run_dir.check_continuable(
         model_dir, spec.model, data.labels, digest, plan_change.FIELDS, spec.training.allow_plan_change
     )
+    spec = session.with_range(spec, source)
     before = latest_step(model_dir)
     earlier = plan_change.history(saved, spec.model, before)
     plan = plan_change.plan_of(source.structure, spec.model, earlier)
@@ -102,6 +105,8 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     )
     _check_buildable(model_fn, start, model_dir)
     if tells:
+        if saved:
+            session.tell_first_rules(saved, model_dir)
         _tell(data, model_dir, before, total, start if not before else None)
         _tell_length(len(examples), spec.training.batch_size, before, total)
     known = saved.record if saved else {}
@@ -126,7 +131,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
 
 
 def _open_source(spec: RunSpec, distribution: Distribution) -> Backbone:
-    source = session.open_backbone(spec.model)
+    source = session.open_backbone(spec.model, spec.data.rules)
     if distribution.kind == "tpu" and isinstance(source.input_spec, TextSpec):
         raise UserError(f"{source.handle} takes strings, which TPUs have not; use another --distribution.")
     return source
@@ -193,7 +198,7 @@ def _tell_length(examples: int, batch_size: int, before: int, total: int) -> Non
 def _evaluation_data(spec: RunSpec, data: DataSource) -> tuple[DataSource, str] | None:
     """Returns the data and its part to evaluate on; None where the settings name none."""
     if spec.data.eval_data:
-        return session.other_data(spec.data.eval_data, data.labels, spec.data.on_bad_example), "all"
+        return session.other_data(spec.data.eval_data, data.labels, spec.data.on_bad_example, spec.data.rules), "all"
     if not spec.data.validation_fraction:
         _check_nothing_to_decide(spec)
         return None

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from estimator_tl import backbones, heads, inputs
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
-from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
+from estimator_tl.config import FIRST_RULES, DataSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.inputs import DataSource
 from estimator_tl.launch import plan_change, run_dir
 from estimator_tl.launch.run_config import described
 from estimator_tl.model_fn import make_model_fn
 from estimator_tl.optimization import optimizers
+from estimator_tl.registry import parse_call
+from estimator_tl.specs import DATA_RULES, ImageSpec
 from estimator_tl.tuning import VariablePlan
 
 
@@ -33,18 +36,46 @@ class OpenRun:
     estimator: Any
 
 
-def open_backbone(model: ModelSpec) -> Backbone:
-    """Opens the source that the settings name."""
-    return backbones.backbone(
-        model.backbone,
-        sha256=model.backbone_sha256,
-        allow_unsafe_deserialization=model.allow_unsafe_deserialization,
-        image_size=model.image_size,
-        pooling=model.pooling,
-        input_range=model.input_range,
-        signature=model.backbone_signature,
-        output_key=model.backbone_output_key,
-    )
+def open_backbone(model: ModelSpec, rules: int = DATA_RULES) -> Backbone:
+    """Opens the source that the settings name.
+
+    Args:
+      model: the settings.
+      rules: the generation of rules for images, see `specs.DATA_RULES`.
+    """
+    source = _opened(model, _first_range(model) if rules == FIRST_RULES else model.input_range)
+    if isinstance(source.input_spec, ImageSpec):
+        source.input_spec = dataclasses.replace(source.input_spec, rules=rules)
+    return source
+
+
+def _opened(model: ModelSpec, input_range: tuple[float, float] | None) -> Backbone:
+    try:
+        return backbones.backbone(
+            model.backbone,
+            sha256=model.backbone_sha256,
+            allow_unsafe_deserialization=model.allow_unsafe_deserialization,
+            image_size=model.image_size,
+            pooling=model.pooling,
+            input_range=input_range,
+            signature=model.backbone_signature,
+            output_key=model.backbone_output_key,
+        )
+    except backbones.TakesTextError:
+        if input_range == model.input_range:
+            raise
+        return _opened(model, model.input_range)
+
+
+def _first_range(model: ModelSpec) -> tuple[float, float] | None:
+    """Returns the range of images in runs that began when the source itself was not asked for it."""
+    name = model.backbone.strip().partition("(")[0]
+    if model.input_range is not None or name == "text_encoder":
+        return model.input_range
+    if not name.startswith("keras."):
+        return (0.0, 1.0)
+    call = parse_call(model.backbone)
+    return None if call.kwargs.get("include_preprocessing", True) else (0.0, 255.0)
 
 
 def open_run(model_dir: str) -> OpenRun:
@@ -55,10 +86,44 @@ def open_run(model_dir: str) -> OpenRun:
     """
     saved = run_dir.read(model_dir)
     run_dir.latest_checkpoint(model_dir)
-    source = open_backbone(saved.spec.model)
+    source = open_backbone(saved.spec.model, saved.spec.data.rules)
+    tell_first_rules(saved, model_dir)
     function = build_model_fn(saved.spec, source, saved.labels, None)
     config = local_config(model_dir, saved.spec.training)
     return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}))
+
+
+def as_begun(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec:
+    """Returns the settings of a call with what the run decided when it began: its rules for data, its input range.
+
+    Args:
+      spec: the settings of this call.
+      saved: the run that goes on; None for a new one.
+    """
+    if saved is None:
+        return spec
+    data = dataclasses.replace(spec.data, rules=saved.spec.data.rules)
+    model, begun = spec.model, saved.spec.model
+    if model.input_range is None and model.backbone == begun.backbone:
+        model = dataclasses.replace(model, input_range=begun.input_range)
+    return dataclasses.replace(spec, model=model, data=data)
+
+
+def with_range(spec: RunSpec, source: Backbone) -> RunSpec:
+    """Returns the settings with the range that the source takes, so that the run keeps it."""
+    if not isinstance(source.input_spec, ImageSpec) or source.input_spec.range is None:
+        return spec
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=source.input_spec.range))
+
+
+def tell_first_rules(saved: run_dir.SavedRun, model_dir: str) -> None:
+    """Says that a run of the first generation keeps its rules."""
+    if saved.spec.data.rules == FIRST_RULES:
+        print(
+            f"{model_dir} began under earlier rules and keeps them: image orientation and transparency are ignored, "
+            "nested folders left out; train into another --model_dir for today's.",
+            file=sys.stderr,
+        )
 
 
 def build_model_fn(
@@ -108,16 +173,23 @@ def local_config(model_dir: str, training: TrainingSpec, session_config: Any = N
         return estimator.RunConfig(model_dir=model_dir, session_config=session_config, **config_fields(training))
 
 
-def training_data(data: DataSpec) -> DataSource:
-    """Lists the training data with its split."""
+def training_data(data: DataSpec, labels: tuple[str, ...] | None = None) -> DataSource:
+    """Lists the training data with its split.
+
+    Args:
+      data: the settings.
+      labels: the classes of the run, in order; None where it is new.
+    """
     return inputs.open_source(
         data.train_data,
         validation=data.validation_fraction,
         test=data.test_fraction,
+        labels=labels,
         on_bad_example=data.on_bad_example,
+        rules=data.rules,
     )
 
 
-def other_data(path: str, labels: tuple[str, ...], on_bad_example: str) -> DataSource:
+def other_data(path: str, labels: tuple[str, ...], on_bad_example: str, rules: int = DATA_RULES) -> DataSource:
     """Lists data of which the classes are already known."""
-    return inputs.open_source(path, labels=labels, on_bad_example=on_bad_example)
+    return inputs.open_source(path, labels=labels, on_bad_example=on_bad_example, rules=rules)
