@@ -53,6 +53,7 @@ class Evaluator:
       estimator: what is evaluated.
       input_fn: of the data.
       rules: for the end of training, and when to evaluate.
+      name: of the evaluation, whose events are in ``eval_NAME``; None for ``eval``.
       metrics: of the last evaluation; None before the first.
     """
 
@@ -63,6 +64,7 @@ class Evaluator:
         exporters: Sequence[Any] = (),
         rules: EvaluationSpec | None = None,
         hooks: Sequence[Any] = (),
+        name: str | None = None,
     ):
         """Prepares evaluation.
 
@@ -72,8 +74,10 @@ class Evaluator:
           exporters: `tf.estimator.Exporter`s.
           rules: for the end of training, and how many batches to use.
           hooks: of the evaluation's session.
+          name: of the evaluation, where a run has several.
         """
         self.estimator, self.input_fn, self.rules = model, input_fn, rules or EvaluationSpec()
+        self.name = name
         self._exporters, self._hooks = exporters, list(hooks)
         self._file = Path(model.model_dir, HISTORY)
         self._again = False
@@ -86,7 +90,7 @@ class Evaluator:
           Why training is to end; None where it is to go on.
         """
         metrics = self.estimator.evaluate(
-            self.input_fn, self.rules.eval_steps, checkpoint_path=checkpoint, hooks=self._hooks
+            self.input_fn, self.rules.eval_steps, checkpoint_path=checkpoint, hooks=self._hooks, name=self.name
         )
         reason = self.take(metrics)
         self._export(metrics, checkpoint, final=False)

@@ -6,7 +6,6 @@ is done once. The numbers are the same.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,14 @@ _READ_BYTES = 64 << 20
 class InMemoryEvaluation:
     """The graph for evaluation beside that for training, and its session."""
 
-    def __init__(self, model: Any, input_fn: Callable[..., Any], steps: int | None, requests: StopRequests):
+    def __init__(
+        self,
+        model: Any,
+        input_fn: Callable[..., Any],
+        steps: int | None,
+        requests: StopRequests,
+        name: str | None = None,
+    ):
         """Prepares evaluation; the graph is built when it is first used.
 
         Args:
@@ -35,8 +41,10 @@ class InMemoryEvaluation:
           input_fn: gives a `tf.data.Dataset`.
           steps: batches of an evaluation; None for all.
           requests: a signal among them ends an evaluation.
+          name: of the evaluation, whose events are in ``eval_NAME``; None for ``eval``.
         """
         self._model, self._input_fn, self._steps, self._requests = model, input_fn, steps, requests
+        self._name = name
         self._session: Any = None
 
     def measure(self, training: Any, held: Mapping[str, Any], step: int) -> dict[str, Any] | None:
@@ -106,7 +114,7 @@ class InMemoryEvaluation:
             assign(self._session, self._variables, training.run(part))
 
     def _write(self, metrics: Mapping[str, Any]) -> None:
-        folder = os.path.join(self._model.model_dir, "eval")
+        folder = self._model.eval_dir(self._name)
         values = [
             tf.compat.v1.Summary.Value(tag=name, simple_value=float(value))
             for name, value in metrics.items()
@@ -180,7 +188,9 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             rules.eval_every_secs,
             rules.eval_throttle_secs,
         )
-        self._evaluation = InMemoryEvaluation(evaluator.estimator, evaluator.input_fn, rules.eval_steps, requests)
+        self._evaluation = InMemoryEvaluation(
+            evaluator.estimator, evaluator.input_fn, rules.eval_steps, requests, evaluator.name
+        )
         self._began, self._evaluated = time.monotonic(), False
 
     def begin(self) -> None:

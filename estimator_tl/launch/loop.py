@@ -8,6 +8,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.compat.checkpoints import aligned_saver_hook
+from estimator_tl.inputs import latest_step
 from estimator_tl.launch.evaluation import Evaluator, Metrics
 from estimator_tl.launch.stopping import EvaluationStopped, StopHook, StopRequests
 from estimator_tl.tuning import VariablePlan
@@ -104,15 +105,28 @@ def train_and_evaluate(
       hooks: further hooks, used in each part, before the saver's.
       requests: what may end training early.
     """
+    total = parts[-1][1] if parts else 0
     for phase, end in parts:
         if requests.stop:
             return
+        model = make_estimator(phase)
         try:
-            make_estimator(phase).train(
-                train_input, max_steps=end, hooks=[*hooks, make_saver(listeners), StopHook(requests)]
-            )
+            model.train(train_input, max_steps=end, hooks=[*hooks, make_saver(listeners), StopHook(requests, total)])
         except EvaluationStopped:
             return
+        ask_where_a_hook_stopped(requests, latest_step(model.model_dir), end)
+
+
+def ask_where_a_hook_stopped(requests: StopRequests, step: int, end: int) -> None:
+    """Asks for the end of training where it has ended early without a request: by a hook of the program.
+
+    Args:
+      requests: told.
+      step: the global step reached.
+      end: the one that was to be reached.
+    """
+    if step < end:
+        requests.ask(f"a hook of the program ended training before step {end}", resumes=False)
 
 
 def finish(evaluator: Evaluator, step: int) -> Metrics:

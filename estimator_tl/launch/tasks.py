@@ -51,6 +51,7 @@ class Job:
       synchronous: whether all workers make each step together.
       settings: plain values that all tasks must have in common.
       throttle_secs: at least between two evaluations.
+      evaluator_delay_secs: before an evaluator's first evaluation, unless the run has ended.
     """
 
     cluster: Cluster
@@ -66,6 +67,7 @@ class Job:
     synchronous: bool
     settings: Mapping[str, Any]
     throttle_secs: float = 0.0
+    evaluator_delay_secs: float = 0.0
 
 
 class _ReadyHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
@@ -91,6 +93,7 @@ def run_chief(job: Job, model_dir: str) -> Metrics:
         listeners = [_UnlessEvaluated(listener, mark, job.synchronous)] if listener else []
         with contextlib.suppress(EvaluationStopped):
             _train(job, [*job.chief_hooks, _ReadyHook(mark)], [job.make_saver(listeners, model_dir)])
+            loop.ask_where_a_hook_stopped(job.requests, latest_step(model_dir), job.total)
         stop = job.requests.stop
         mark.end(rendezvous.STOPPED if stop and stop.resumes else rendezvous.DONE, stop.reason if stop else "")
         if (stop and stop.resumes) or evaluator is None or mark.has_evaluator():
@@ -137,7 +140,8 @@ def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Me
     assert job.make_evaluator, "there is something to evaluate on"
     follower.wish("")
     job.requests.watch(lambda: _chiefs_word(follower))
-    evaluator, seen, began = job.make_evaluator(), None, -float("inf")
+    evaluator, seen = job.make_evaluator(), None
+    earliest = time.monotonic() + job.evaluator_delay_secs
     while True:
         follower.check_alive()
         ended = follower.state == rendezvous.DONE  # looked at before the checkpoint, so that the last is not missed
@@ -145,8 +149,8 @@ def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Me
         stop = job.requests.pending()
         if stop and stop.resumes:
             return {}
-        if newest and newest != seen and (ended or time.monotonic() - began >= job.throttle_secs):
-            began = time.monotonic()
+        if newest and newest != seen and (ended or time.monotonic() >= earliest):
+            earliest = time.monotonic() + job.throttle_secs
             try:
                 reason = evaluator.evaluate(newest)
             except EvaluationStopped:
@@ -166,7 +170,7 @@ def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Me
 
 
 def _train(job: Job, first_hooks: Sequence[Any], saver: Sequence[Any]) -> None:
-    hooks = [*job.hooks, *first_hooks, StopHook(job.requests, agree=job.synchronous), *saver]
+    hooks = [*job.hooks, *first_hooks, StopHook(job.requests, job.total, agree=job.synchronous), *saver]
     model = job.make_estimator()
     if job.synchronous:
         spec = estimator.TrainSpec(job.train_input, max_steps=job.total, hooks=hooks)

@@ -66,7 +66,7 @@ def test_the_hook_ends_the_step_in_which_it_is_asked():
     with tf.Graph().as_default():
         step = tf.compat.v1.train.get_or_create_global_step()
         one_more = tf.compat.v1.assign_add(step, 1)
-        with tf.compat.v1.train.MonitoredSession(hooks=[StopHook(requests)]) as monitored:
+        with tf.compat.v1.train.MonitoredSession(hooks=[StopHook(requests, 10)]) as monitored:
             assert monitored.run(one_more) == 1
             assert not monitored.should_stop()
             requests.ask("enough", resumes=False)
