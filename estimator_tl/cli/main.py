@@ -8,8 +8,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from absl import flags
-
 from estimator_tl.cli.command import Command, CommandFlags, define_common
 from estimator_tl.errors import STALLED_EXIT_CODE, LostPeersError, UserError, nearest
 
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in rest
     try:
         return _dispatch(name, rest)
-    except (UserError, flags.Error, ImportError) as error:
+    except (UserError, ImportError) as error:
         if debug or (isinstance(error, ImportError) and not str(error)):
             traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -67,7 +65,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
         return command.run(known, rest)
     command.define(known)
     define_common(known)
-    remaining = known.values([name, *rest])[1:]
+    remaining = known.parse(name, rest)
     if known.values.help:
         print(f"{command.summary}\n\n  {command.usage}\n{known.help()}")
         return 0

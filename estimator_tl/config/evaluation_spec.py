@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from estimator_tl.errors import UserError, check_known
 
@@ -46,9 +47,11 @@ class EvaluationSpec:
         check_known("metric_goal", self.metric_goal, GOALS)
         for field in ("early_stopping_steps", "exports_to_keep", "eval_every_steps", "eval_every_secs", "eval_steps"):
             value = getattr(self, field)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # NaN is refused as well
                 raise UserError(f"{field} {value:g} must be above 0.")
-        if self.eval_throttle_secs < 0:
+        if self.stop_at is not None and not math.isfinite(self.stop_at):
+            raise UserError(f"stop_at {self.stop_at} must be a finite number.")
+        if not self.eval_throttle_secs >= 0:
             raise UserError(f"eval_throttle_secs {self.eval_throttle_secs:g} must be at least 0.")
         for name in self.exporters:
             if self.in_memory and name != "final":

@@ -30,7 +30,7 @@ def check_fractions(validation: float, test: float) -> None:
     Raises:
       UserError: they are not shares, or leave nothing to train on.
     """
-    if validation < 0 or test < 0 or validation + test >= 1:
+    if not (validation >= 0 and test >= 0 and validation + test < 1):  # NaN is refused as well
         raise UserError(
             f"validation_fraction {validation:g} and test_fraction {test:g} must be at least 0 and sum to below 1."
         )
