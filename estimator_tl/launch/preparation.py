@@ -69,7 +69,9 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     """
     begun = run_dir.read(model_dir) if run_dir.is_run(model_dir) else None
     spec = session.as_begun(spec, begun)
-    data = session.training_data(spec.data)
+    data = session.training_data(spec.data, begun.labels if begun else None)
+    if begun:
+        _check_no_class_is_gone(data, model_dir)
     examples = data.examples("train")
     _check_classes(data, examples.labels)
     evaluation = _evaluation_data(spec, data)
@@ -240,6 +242,23 @@ def _check_classes(data: DataSource, labels: Sequence[int]) -> None:
                 f"class {name!r} in {data.root} has no {data.what} left for training after the split; "
                 f"add {data.what}, or lower --validation_fraction and --test_fraction."
             )
+
+
+def _check_no_class_is_gone(data: DataSource, model_dir: str) -> None:
+    """Refuses data that lack a class which a run has begun with; its examples would count as none of the others."""
+    gone = missing_classes(data)
+    if gone:
+        more = f" (nor {len(gone) - 1} more)" if len(gone) > 1 else ""
+        raise UserError(
+            f"{data.root} has no class {gone[0]!r}{more}, which the run in {model_dir} began with; put it back, or use "
+            "another --model_dir."
+        )
+
+
+def missing_classes(data: DataSource) -> list[str]:
+    """Returns the classes of a run that its data have no example of."""
+    present = {label for _, _, label in data.rows()}
+    return [name for number, name in enumerate(data.labels) if number not in present]
 
 
 def _checkpoint_steps(spec: RunSpec, total: int, examples: int, lot: int) -> int:

@@ -11,6 +11,7 @@ from estimator_tl import backbones, heads, inputs
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
 from estimator_tl.config import FIRST_RULES, DataSpec, ModelSpec, RunSpec, TrainingSpec
+from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs import DataSource
 from estimator_tl.launch import plan_change, run_dir
 from estimator_tl.launch.run_config import described
@@ -179,17 +180,47 @@ def training_data(data: DataSpec, labels: tuple[str, ...] | None = None) -> Data
     Args:
       data: the settings.
       labels: the classes of the run, in order; None where it is new.
+
+    Raises:
+      UserError: the data are not in order, or hold a class that the run does not know.
     """
-    return inputs.open_source(
-        data.train_data,
-        validation=data.validation_fraction,
-        test=data.test_fraction,
-        labels=labels,
-        on_bad_example=data.on_bad_example,
-        rules=data.rules,
-    )
+    settings = {
+        "validation": data.validation_fraction,
+        "test": data.test_fraction,
+        "on_bad_example": data.on_bad_example,
+        "rules": data.rules,
+    }
+    if labels is None:
+        return inputs.open_source(data.train_data, **settings)
+    return _with_labels(data.train_data, labels, settings)
 
 
 def other_data(path: str, labels: tuple[str, ...], on_bad_example: str, rules: int = DATA_RULES) -> DataSource:
-    """Lists data of which the classes are already known."""
-    return inputs.open_source(path, labels=labels, on_bad_example=on_bad_example, rules=rules)
+    """Lists data of which the classes are already known.
+
+    Raises:
+      UserError: the data are not in order, or hold a class that is none of these.
+    """
+    return _with_labels(path, labels, {"on_bad_example": on_bad_example, "rules": rules})
+
+
+def _with_labels(path: str, labels: tuple[str, ...], settings: dict[str, Any]) -> DataSource:
+    try:
+        return inputs.open_source(path, labels=labels, **settings)
+    except UserError:
+        strangers = sorted(set(_classes(path, settings)) - set(labels))
+        if not strangers:
+            raise
+        more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+        raise UserError(
+            f"{path} holds the class {strangers[0]!r}{more}, which the run does not know; rename it or take it out "
+            f"of the data, or train a new run with it. {nearest(strangers[0], labels)}"
+        ) from None
+
+
+def _classes(path: str, settings: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the classes that data hold by themselves; none where they are not in order for another reason."""
+    try:
+        return inputs.open_source(path, **settings).labels
+    except UserError:
+        return ()
