@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,6 @@ def make_run_config(
         "keep_checkpoint_every_n_hours": launch.keep_checkpoint_every_n_hours or 10000,
         "session_creation_timeout_secs": launch.session_creation_timeout_secs,
     }
-    if launch.device_filters:
-        values["device_filters"] = list(launch.device_filters)
     if launch.save_checkpoints_secs:
         values["save_checkpoints_secs"] = launch.save_checkpoints_secs
         fields.pop("save_checkpoints_steps", None)
@@ -167,6 +165,7 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
         assert cluster is not None
         _see_servers(config, cluster)
     if launch.device_filters:
+        _check_filters(launch.device_filters)
         del config.device_filters[:]
         config.device_filters.extend(launch.device_filters)
     _merge(config, launch.session_config)
@@ -200,6 +199,14 @@ def _see_servers(config: Any, cluster: Cluster) -> None:
     config.device_filters.extend(["/job:ps", *own])
     # SavedModels place their variables' restoring ops by themselves; without this they see no other task.
     config.experimental.share_cluster_devices_in_session = True
+
+
+def _check_filters(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            tf.DeviceSpec.from_string(name)
+        except ValueError as error:
+            raise UserError(f"device_filters: {name!r} names no device; e.g. /job:ps,/job:worker/task:1.") from error
 
 
 def _merge(config: Any, text: str) -> None:

@@ -214,7 +214,7 @@ def _with_labels(path: str, labels: tuple[str, ...], settings: dict[str, Any]) -
         more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
         raise UserError(
             f"{path} holds the class {strangers[0]!r}{more}, which the run does not know; rename it or take it out "
-            f"of the data, or train a new run with it. {nearest(strangers[0], labels)}"
+            f"of the data, or train a new run with it; {nearest(strangers[0], labels)}"
         ) from None
 
 

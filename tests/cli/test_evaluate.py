@@ -89,7 +89,7 @@ def test_a_class_that_the_run_does_not_know_is_named(run, capsys, flags):
     flags = [flag.replace("DATA", str(run / "data")) for flag in flags]
     assert refused(capsys, "evaluate", f"--model_dir={run}/run", *flags) == (
         f"{run}/data holds the class 'ant', which the run does not know; rename it or take it out of the data, or "
-        "train a new run with it. did you mean 'cat'? Known: cat, dog, owl."
+        "train a new run with it; did you mean 'cat'? Known: cat, dog, owl."
     )
     shutil.rmtree(run / "data" / "dog")
     assert "holds the class 'ant'" in refused(capsys, "evaluate", f"--model_dir={run}/run", *flags)

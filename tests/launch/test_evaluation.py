@@ -82,7 +82,7 @@ class FakeEstimator:
     def latest_checkpoint(self):
         return "newest"
 
-    def evaluate(self, input_fn, steps, checkpoint_path, hooks):
+    def evaluate(self, input_fn, steps, checkpoint_path, hooks, name):
         self.asked.append((steps, checkpoint_path))
         return next(self._metrics)
 
@@ -236,10 +236,10 @@ def test_exports_of_a_run_and_after_its_restart(keras_h5, pictures, tmp_path, ca
     [
         ("--exporters=best,last", "unknown exporter 'last'"),
         ("--metric_goal=up", "metric_goal"),
-        ("--early_stopping_steps=0", "early_stopping_steps 0 must be above 0"),
-        ("--eval_steps=-1", "eval_steps -1 must be above 0"),
-        ("--exports_to_keep=0", "exports_to_keep 0"),
-        ("--eval_throttle_secs=-1", "eval_throttle_secs -1"),
+        ("--early_stopping_steps=0", "--early_stopping_steps=0 must be at least 1"),
+        ("--eval_steps=-1", "--eval_steps=-1 must be at least 1"),
+        ("--exports_to_keep=0", "--exports_to_keep=0 must be at least 1"),
+        ("--eval_throttle_secs=-1", "--eval_throttle_secs=-1 must be at least 0"),
         ("--stop_at=high", "stop_at"),
         ("--stop_at=0.5 --validation_fraction=0", "stop_at follows from evaluations"),
         ("--early_stopping_steps=5 --validation_fraction=0", "early_stopping_steps follows"),
