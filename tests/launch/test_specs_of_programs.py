@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 import time
@@ -21,7 +22,7 @@ from estimator_tl.launch.programs import _rules_of, _Work
 from estimator_tl.launch.stopping import Stop, StopRequests
 from tests import linear
 from tests.cluster import Cluster
-from tests.runs import written
+from tests.runs import train, written
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "finite_data.py"
 
@@ -229,3 +230,24 @@ def test_saving_listeners_are_those_of_the_chief(tmp_path):
     work = _Work(model, training, None, EvaluationSpec(), LaunchSpec(), StopRequests(), 0)
     assert listener in work._saver([], str(tmp_path))._listeners
     assert listener not in work._saver([], str(tmp_path / "of a worker"))._listeners
+
+
+def test_the_command_tells_and_keeps_it(keras_h5, pictures, tmp_path, capsys, monkeypatch):
+    """A source of a user's module may give its data once."""
+    from estimator_tl.inputs.image_folder import ImageFolder
+
+    repeated = ImageFolder.input_fn
+
+    def once(self, *arguments, **options):
+        return (
+            repeated(self, *arguments, **options, epochs=1) if options.get("training") else repeated(self, *arguments)
+        )
+
+    monkeypatch.setattr(ImageFolder, "input_fn", once)
+    train(tmp_path, keras_h5, pictures, 100)
+    step = latest_step(str(tmp_path))
+    assert 0 < step < 100
+    told = f"stopped at step {step}: the training data ended before step 100\n"
+    assert capsys.readouterr().err.count(told) == 1
+    result = json.loads((tmp_path / "run.json").read_text())["result"]
+    assert result["stop"] == {"reason": "the training data ended before step 100", "resumes": False}
