@@ -11,8 +11,10 @@ from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, joined_digest
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoint_state import newest_checkpoint
 from estimator_tl.compat.object_graphs import GRAPH_KEY, variable_keys
 from estimator_tl.errors import UserError
+from estimator_tl.files import check_literal
 
 _V1_SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 # What people copy from a file list: the name of one of a checkpoint's files.
@@ -100,9 +102,10 @@ def _find(path: str) -> str:
     """Returns the prefix by which TensorFlow finds what the user gave.
 
     Raises:
-      UserError: there is no checkpoint, or there are several.
+      UserError: there is no checkpoint, there are several, or TensorFlow cannot read below such a path.
     """
     place = _FILE_SUFFIX.sub("", os.path.abspath(os.path.expanduser(path)))
+    check_literal(place, "checkpoint")
     if os.path.isdir(place):
         return _newest(path, place)
     files = _files(place)
@@ -119,10 +122,11 @@ def _find(path: str) -> str:
 
 
 def _newest(path: str, folder: str) -> str:
-    newest = tf.train.latest_checkpoint(folder)
+    newest = newest_checkpoint(folder)
     if newest:
-        return str(newest)
-    # A folder that was copied: the file `checkpoint` is missing, or names places of another machine.
+        newest.tell()
+        return newest.path
+    # A folder that was copied without its file `checkpoint`.
     prefixes = sorted(file.removesuffix(".index") for file in glob.glob(f"{glob.escape(folder)}/*.index"))
     if len(prefixes) == 1:
         return prefixes[0]

@@ -47,7 +47,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
             )
         folder = session.training_data(spec.data, labels)
     input_fn = folder.input_fn(opened.backbone.input_spec, values.batch_size or spec.training.batch_size, split)
-    metrics = opened.estimator.evaluate(input_fn)
+    metrics = opened.evaluate(input_fn)
     result = {name: float(value) for name, value in metrics.items()}
     result["global_step"] = int(metrics["global_step"])
     result["examples"] = len(folder.examples(split))

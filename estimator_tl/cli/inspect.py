@@ -69,10 +69,10 @@ def _audit(saved: Any, model_dir: str, source: Any) -> None:
 
 
 def _run_text(saved: Any, model_dir: str) -> str:
-    from estimator_tl.compat import tf
+    from estimator_tl.inputs import latest_step
+    from estimator_tl.launch.auditing import damaged
 
-    checkpoint = tf.train.latest_checkpoint(model_dir)
-    step = int(tf.train.load_variable(checkpoint, "global_step")) if checkpoint else 0
+    step = latest_step(model_dir)
     spec, record = saved.spec, saved.record
     lines = [
         f"run            {model_dir}, at step {step} of {record['total_steps']}",
@@ -83,6 +83,7 @@ def _run_text(saved: Any, model_dir: str) -> str:
         f"batch {spec.training.batch_size}",
         f"made with      estimator_tl {record['estimator_tl']}, "
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        *(f"damaged        {name}: {fault}" for name, fault in damaged(model_dir)),
     ]
     if record.get("result", {}).get("metrics"):
         from estimator_tl.launch.hooks.progress import metrics_text

@@ -73,7 +73,7 @@ def define_evaluation(command: CommandFlags) -> None:
     command.many(
         _EVALUATION, "exporters", [], f"export while training, under MODEL_DIR/export: some of {','.join(EXPORTERS)}."
     )
-    command.integer(_EVALUATION, "exports_to_keep", 5, "versions that the exporter `latest` keeps.")
+    command.integer(_EVALUATION, "exports_to_keep", 5, "versions that the exporters `best` and `latest` keep.")
     command.integer(
         _EVALUATION, "eval_every_steps", None, "evaluate in memory every so many steps, not checkpoints but the last."
     )

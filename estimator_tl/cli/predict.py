@@ -45,7 +45,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     spec = opened.backbone.input_spec
     items = _texts(wanted) if spec.key == "text" else _pictures(wanted, values.on_bad_example)
     input_fn = functools.partial(evaluation_dataset, Examples(tuple(items)), spec, values.batch_size)
-    _write(items, opened.estimator.predict(input_fn), opened.saved.labels, spec.key, values.format == "csv")
+    _write(items, opened.predict(input_fn), opened.saved.labels, spec.key, values.format == "csv")
     return 0
 
 

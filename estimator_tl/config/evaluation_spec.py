@@ -21,7 +21,7 @@ class EvaluationSpec:
       early_stopping_steps: training ends when the metric has not got better for so many steps; None: never.
       stop_at: training ends when the metric is at least as good; None: never.
       exporters: some of `EXPORTERS`.
-      exports_to_keep: of `latest`.
+      exports_to_keep: versions of `best` and `latest`.
       eval_every_steps: between evaluations of what training holds in memory; None: checkpoints are evaluated.
       eval_every_secs: the same, in seconds.
       eval_throttle_secs: at least between the beginnings of two evaluations; the last checkpoint always has one.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoint_state import newest_checkpoint
 from estimator_tl.inputs.images import decode_image
 from estimator_tl.specs import INPUT_PLACE, InputSpec, TextSpec
 
@@ -28,9 +28,13 @@ class Examples:
 
 
 def latest_step(model_dir: str | None) -> int:
-    """Returns the global step of a run's newest checkpoint; 0 where there is none."""
-    checkpoint = tf.train.latest_checkpoint(model_dir) if model_dir and os.path.isdir(model_dir) else None
-    return int(tf.train.load_variable(checkpoint, "global_step")) if checkpoint else 0
+    """Returns the global step of a run's newest whole checkpoint; 0 where there is none.
+
+    Raises:
+      UserError: checkpoints are listed, and none is whole.
+    """
+    newest = newest_checkpoint(model_dir)
+    return newest.step if newest else 0
 
 
 def training_dataset(

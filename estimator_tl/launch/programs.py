@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator as api
+from estimator_tl.compat.checkpoint_state import correct_state
 from estimator_tl.compat.estimators import is_for_tpu, with_config, without_saving
 from estimator_tl.config import EvaluationSpec, LaunchSpec
 from estimator_tl.errors import UserError, nearest
+from estimator_tl.files import check_literal
 from estimator_tl.inputs import latest_step
 from estimator_tl.launch import loop, rendezvous, tasks
 from estimator_tl.launch.cluster import Cluster, from_tf_config
+from estimator_tl.launch.disk import disk_errors, remove_debris
 from estimator_tl.launch.evaluation import Evaluator
 from estimator_tl.launch.hooks import StallWatchdog
 from estimator_tl.launch.in_memory import InMemoryHook, check_in_memory
+from estimator_tl.launch.ownership import owning
 from estimator_tl.launch.run_config import described, without_peers
 from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests, stopping_at_signals
 from estimator_tl.launch.training import Outcome, why_early
@@ -57,12 +62,32 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = 
     rules = EvaluationSpec(**{name: settings[name] for name in _EVALUATION if name in settings})
     launch = LaunchSpec(**{name: settings[name] for name in _LAUNCH if name in settings})
     requests = StopRequests(launch.max_run_hours)
-    before, started = latest_step(estimator.model_dir), time.monotonic()
-    with stopping_at_signals(requests):
-        work = _Work(estimator, train_spec, eval_spec, rules, launch, requests, before)
-        metrics = work.do(from_tf_config(os.environ.get("TF_CONFIG", "")))
-    reached = latest_step(estimator.model_dir)
+    cluster, model_dir = from_tf_config(os.environ.get("TF_CONFIG", "")), estimator.model_dir
+    check_literal(model_dir, "model_dir", writes=True)
+    with stopping_at_signals(requests), _owning(model_dir, cluster):
+        before, started = latest_step(model_dir), time.monotonic()
+        metrics = _Work(estimator, train_spec, eval_spec, rules, launch, requests, before).do(cluster)
+        reached = latest_step(model_dir)
     return Outcome(metrics, reached, reached - before, time.monotonic() - started, why_early(requests))
+
+
+def _is_alone(cluster: Cluster | None) -> bool:
+    return cluster is None or not (cluster.is_distributed or cluster.job == "evaluator")
+
+
+@contextlib.contextmanager
+def _owning(model_dir: str, cluster: Cluster | None) -> Iterator[None]:
+    """A block in which this process, where it writes checkpoints, does so alone, from the newest whole one on."""
+    if cluster is not None and not cluster.is_chief and not _is_alone(cluster):
+        with disk_errors(model_dir):
+            yield
+        return
+    with owning(model_dir), disk_errors(model_dir, owned=True):
+        newest = correct_state(model_dir)
+        if newest:
+            newest.tell()
+        remove_debris(model_dir)
+        yield
 
 
 @dataclasses.dataclass
@@ -83,11 +108,9 @@ class _Work:
                 "train_and_evaluate has not been made for a TPUEstimator on its TPU; call its train and evaluate, or "
                 "use `estimator-tl train --distribution=tpu`."
             )
-        alone = cluster is None or not (cluster.is_distributed or cluster.job == "evaluator")
-        check_in_memory(self.rules, alone)
-        if alone:
+        check_in_memory(self.rules, _is_alone(cluster))
+        if cluster is None or _is_alone(cluster):
             return self._alone()
-        assert cluster is not None
         if cluster.job == "evaluator" and self.eval_spec is None:
             raise UserError("this task is the evaluator, but there is no eval_spec; give train_and_evaluate one.")
         job = self._job(cluster)

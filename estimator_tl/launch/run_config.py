@@ -15,6 +15,7 @@ from estimator_tl.compat.devices import check_devices
 from estimator_tl.config import LaunchSpec
 from estimator_tl.config.launch_spec import PRECISIONS
 from estimator_tl.errors import UserError, check_known, nearest
+from estimator_tl.files import check_literal
 from estimator_tl.launch.cluster import Cluster, from_tf_config
 from estimator_tl.launch.strategy import Distribution, distribution_of, make_strategy
 
@@ -48,8 +49,11 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
         lacks.
 
     Raises:
-      UserError: a setting is unknown, or does not fit the machine or the cluster.
+      UserError: a setting is unknown, or does not fit the machine or the cluster; or TensorFlow takes the name of the
+        model_dir as a pattern.
     """
+    if model_dir:
+        check_literal(model_dir, "model_dir", writes=True)
     known = sorted({*_LAUNCH_FIELDS, *inspect.signature(estimator.RunConfig).parameters})
     unknown = [name for name in settings if name not in known]
     if unknown:

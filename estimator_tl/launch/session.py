@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from estimator_tl import backbones, heads, inputs
@@ -13,6 +13,8 @@ from estimator_tl.compat import estimator
 from estimator_tl.config import FIRST_RULES, DataSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.inputs import DataSource
 from estimator_tl.launch import plan_change, run_dir
+from estimator_tl.launch.disk import disk_errors
+from estimator_tl.launch.evaluation import check_step
 from estimator_tl.launch.run_config import described
 from estimator_tl.model_fn import make_model_fn
 from estimator_tl.optimization import optimizers
@@ -29,11 +31,33 @@ class OpenRun:
       saved: what its directory says.
       backbone: its source.
       estimator: restores from the run's checkpoints.
+      checkpoint: the newest whole one, which every call of the Estimator is to be given.
     """
 
     saved: run_dir.SavedRun
     backbone: Backbone
     estimator: Any
+    checkpoint: str
+
+    def evaluate(self, input_fn: Callable[[], Any]) -> dict[str, Any]:
+        """Returns the metrics of the checkpoint, ``global_step`` among them.
+
+        Raises:
+          UserError: the values are damaged, or those of another step.
+        """
+        with disk_errors(self.estimator.model_dir):
+            metrics: dict[str, Any] = self.estimator.evaluate(input_fn, checkpoint_path=self.checkpoint)
+        check_step(metrics, self.checkpoint)
+        return metrics
+
+    def predict(self, input_fn: Callable[[], Any]) -> Iterator[dict[str, Any]]:
+        """Yields the predictions of the checkpoint, one an example, in order.
+
+        Raises:
+          UserError: the values are damaged.
+        """
+        with disk_errors(self.estimator.model_dir):
+            yield from self.estimator.predict(input_fn, checkpoint_path=self.checkpoint)
 
 
 def open_backbone(model: ModelSpec, rules: int = DATA_RULES) -> Backbone:
@@ -85,12 +109,12 @@ def open_run(model_dir: str) -> OpenRun:
       UserError: there is none, or its source is gone.
     """
     saved = run_dir.read(model_dir)
-    run_dir.latest_checkpoint(model_dir)
+    checkpoint = run_dir.latest_checkpoint(model_dir).path
     source = open_backbone(saved.spec.model, saved.spec.data.rules)
     tell_first_rules(saved, model_dir)
     function = build_model_fn(saved.spec, source, saved.labels, None)
     config = local_config(model_dir, saved.spec.training)
-    return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}))
+    return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}), checkpoint)
 
 
 def as_begun(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec:

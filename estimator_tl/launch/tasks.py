@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.checkpoint_state import listed_checkpoints
 from estimator_tl.errors import STALLED_EXIT_CODE, STOPPED_EXIT_CODE, LostPeersError, UserError
 from estimator_tl.inputs import latest_step
 from estimator_tl.launch import loop, rendezvous
@@ -89,8 +90,10 @@ def run_chief(job: Job, model_dir: str) -> Metrics:
         evaluator = job.make_evaluator() if job.make_evaluator else None
         listener = job.make_listener(evaluator) if evaluator else None
         listeners = [_UnlessEvaluated(listener, mark, job.synchronous)] if listener else []
+        reached = loop.ReachedHook()
         with contextlib.suppress(EvaluationStopped):
-            _train(job, [*job.chief_hooks, _ReadyHook(mark)], [job.make_saver(listeners, model_dir)])
+            _train(job, [*job.chief_hooks, _ReadyHook(mark), reached], [job.make_saver(listeners, model_dir)])
+        reached.check_saved(model_dir)
         stop = job.requests.stop
         mark.end(rendezvous.STOPPED if stop and stop.resumes else rendezvous.DONE, stop.reason if stop else "")
         if (stop and stop.resumes) or evaluator is None or mark.has_evaluator():
@@ -141,7 +144,8 @@ def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Me
     while True:
         follower.check_alive()
         ended = follower.state == rendezvous.DONE  # looked at before the checkpoint, so that the last is not missed
-        newest = tf.train.latest_checkpoint(model_dir)
+        listed = listed_checkpoints(model_dir)
+        newest = listed[-1] if listed else None
         stop = job.requests.pending()
         if stop and stop.resumes:
             return {}
