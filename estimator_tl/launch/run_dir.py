@@ -130,26 +130,35 @@ def check_continuable(
     return saved
 
 
-def check_writable(model_dir: str) -> None:
-    """Checks that a run can be written, leaving nothing behind.
+def check_name(model_dir: str) -> None:
+    """Checks that a run can be kept under a name, whatever is there.
 
     Raises:
-      UserError: it cannot.
+      UserError: the name is an address, or a pattern.
     """
     if "://" in model_dir:
         raise UserError(
             f"{model_dir} is an address; runs are kept in folders, mount it (e.g. by gcsfuse) and name that."
         )
-    check_literal(model_dir, "folder")
-    folder = Path(model_dir).absolute()
-    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+    check_literal(model_dir, "--model_dir", writes=True)
+
+
+def check_writable(folder: str) -> None:
+    """Checks that a run or an export can be written to a folder, leaving nothing behind.
+
+    Raises:
+      UserError: it cannot.
+    """
+    if "://" in folder:
+        check_name(folder)
+    check_literal(folder, "folder")
+    place = Path(folder).absolute()
+    existing = next((p for p in (place, *place.parents) if p.exists()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(
-            f"cannot write to {model_dir} ({error.strerror}); choose a folder that you may write."
-        ) from error
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose a folder that you may write.") from error
 
 
 def write(model_dir: str, record: Mapping[str, Any], labels: Sequence[str], flags_text: str) -> None:

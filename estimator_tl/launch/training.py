@@ -13,7 +13,6 @@ from estimator_tl.compat import quiet, tf
 from estimator_tl.compat.checkpoint_state import correct_state
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
-from estimator_tl.files import check_literal
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
 from estimator_tl.launch import plan_change, rendezvous, run_dir, tasks
@@ -75,7 +74,7 @@ def train(
       UserError: something is wrong with the settings, the data or the source.
       LostPeersError: other tasks did not come, or are gone.
     """
-    check_literal(model_dir, "--model_dir", writes=True)
+    run_dir.check_name(model_dir)
     requests = StopRequests(spec.launch.max_run_hours)
     distribution = distribution_of(spec.launch, cluster)
     _check_launch(spec, model_dir, distribution, cluster)
