@@ -8,7 +8,7 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from estimator_tl.cli.command import Command, CommandFlags
@@ -23,7 +23,9 @@ def define(command: CommandFlags) -> None:
         "input",
         None,
         "pictures: files, globs or folders, separated by commas; text: a table as \"csv('PATH', text='body')\", or "
-        "a file with a text a line; also given as plain arguments.",
+        "a file with a text a line; also given as plain arguments. Each row has one answer, in order: each line of a "
+        "file, also an empty one (the last needs no line end); each row of a table but blank lines. Where there is no "
+        "text the answer is null.",
     )
     command.integer("Data", "batch_size", 32, "examples at a time.")
     command.choice("Data", "on_bad_example", "error", ["error", "skip"], "what to do with files that are no pictures.")
@@ -43,9 +45,14 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
 
     opened = session.open_run(values.model_dir)
     spec = opened.backbone.input_spec
-    items = _texts(wanted) if spec.key == "text" else _pictures(wanted, values.on_bad_example)
-    input_fn = functools.partial(evaluation_dataset, Examples(tuple(items)), spec, values.batch_size)
-    _write(items, opened.estimator.predict(input_fn), opened.saved.labels, spec.key, values.format == "csv")
+    rules = opened.saved.spec.data.rules
+    items = _texts(wanted, rules) if spec.key == "text" else _pictures(wanted, values.on_bad_example)
+
+    def predict(items: list[str]) -> Iterator[Any]:
+        input_fn = functools.partial(evaluation_dataset, Examples(tuple(items)), spec, values.batch_size)
+        return iter(opened.estimator.predict(input_fn))
+
+    _write(items, _answers(items, predict), opened.saved.labels, spec.key, values.format == "csv")
     return 0
 
 
@@ -55,13 +62,24 @@ def _write(items: list[str], predictions: Any, labels: Sequence[str], key: str, 
     if writer:
         writer.writerow([name, "class", "score", *labels])
     for item, prediction in zip(items, predictions):
-        scores = [round(float(score), 6) for score in prediction["probabilities"]]
-        best = int(prediction["class_ids"][0])
+        label = score = None
+        scores: list[float | None] = [None] * len(labels)
+        if prediction is not None:
+            scores = [round(float(one), 6) for one in prediction["probabilities"]]
+            best = int(prediction["class_ids"][0])
+            label, score = labels[best], scores[best]
         if writer:
-            writer.writerow([item, labels[best], scores[best], *scores])
+            writer.writerow([item, label, score, *scores])
         else:
-            line = {name: item, "class": labels[best], "score": scores[best], "scores": dict(zip(labels, scores))}
-            print(json.dumps(line, ensure_ascii=False))
+            line = {name: item, "class": label, "score": score, "scores": dict(zip(labels, scores))}
+            print(_on_one_line(json.dumps(line, ensure_ascii=False)))
+
+
+def _on_one_line(line: str) -> str:
+    """Escapes in JSON the characters at which readers such as `str.splitlines` would part it."""
+    for character in "\x85\u2028\u2029":
+        line = line.replace(character, f"\\u{ord(character):04x}")
+    return line
 
 
 def _specs(items: list[str]) -> list[str]:
@@ -70,18 +88,34 @@ def _specs(items: list[str]) -> list[str]:
     return [text] if text.startswith("csv(") else items
 
 
-def _texts(wanted: list[str]) -> list[str]:
-    from estimator_tl.inputs.csv_table import read_texts
+def _texts(wanted: list[str], rules: int) -> list[str]:
+    """Returns a text for each row; says which rows have none."""
+    from estimator_tl.inputs.csv_table import read_column, read_texts
     from estimator_tl.registry import Registry
 
     readers = Registry("input")
-    readers.register("csv")(read_texts)
-    found: list[str] = []
+    readers.register("csv")(functools.partial(read_column, rules=rules))
+    texts: list[str] = []
     for item in wanted:
-        found += readers.make(item) if item.startswith("csv(") else read_texts(item)
-    if not found:
+        rows = readers.make(item) if item.startswith("csv(") else read_texts(item, rules=rules)
+        empty = [number for number, text in enumerate(rows, 1) if not text.strip()]
+        if empty:
+            print(
+                f"{item}: {len(empty)} of {len(rows)} rows have no text, or other columns than the first; their "
+                f"answers are null (first: row {empty[0]})",
+                file=sys.stderr,
+            )
+        texts += rows
+    if not texts:
         raise UserError("the input holds no text; give a table, or a file with a text a line.")
-    return found
+    return texts
+
+
+def _answers(items: list[str], predict: Callable[[list[str]], Iterator[Any]]) -> Iterator[Any]:
+    """Yields a prediction for each item, in order; None for a text that is empty."""
+    full = [item for item in items if item.strip()]
+    predictions = predict(full) if full else iter(())
+    return (next(predictions) if item.strip() else None for item in items)
 
 
 def _pictures(wanted: list[str], on_bad_example: str) -> list[str]:

@@ -149,7 +149,7 @@ def read_history(model_dir: str) -> list[dict[str, Any]]:
     """Returns the evaluations of a run, oldest first; without lines that a machine which went down left unreadable."""
     path = Path(model_dir, HISTORY)
     found = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             found.append(json.loads(line))
         except ValueError:
