@@ -8,6 +8,7 @@ from typing import Any
 
 from estimator_tl.compat import estimator, tf, tpu
 from estimator_tl.errors import UserError, check_known
+from estimator_tl.heads.labels import class_numbers
 from estimator_tl.heads.layers import ACTIVATIONS, dense, hidden_stack
 from estimator_tl.heads.registry import registry
 
@@ -102,14 +103,17 @@ class Classifier:
           features: the input features; ``weight`` weighs examples where present.
           mode: a ModeKeys value.
           logits: see `logits`.
-          labels: int [batch] or [batch, 1], or None when predicting.
+          labels: [batch] or [batch, 1], see `labels.class_numbers`; None when predicting.
           train_op_fn: from the scalar loss to the train op.
           regularization_losses: scalars added to the loss.
           embedding: the features below the head, float32 [batch, depth]; predicted under ``features``.
           on_tpu: return a TPUEstimatorSpec, whose predictions have no strings, in place of an EstimatorSpec.
+
+        Raises:
+          UserError: there are no labels, or they have another form.
         """
-        if labels is not None and labels.shape.rank == 1:
-            labels = tf.expand_dims(labels, -1)
+        if mode != estimator.ModeKeys.PREDICT:
+            labels = class_numbers(labels, self.class_count, self.labels, tf.shape(logits)[0], on_tpu)
         head = self._head(WEIGHT_KEY if WEIGHT_KEY in features else None)
         losses = list(regularization_losses) or None
         if on_tpu:

@@ -12,6 +12,7 @@ from estimator_tl.compat import estimator as api
 from estimator_tl.compat.estimators import is_for_tpu, with_config, without_saving
 from estimator_tl.config import EvaluationSpec, LaunchSpec
 from estimator_tl.errors import UserError, nearest
+from estimator_tl.heads import naming_bad_labels
 from estimator_tl.inputs import latest_step
 from estimator_tl.launch import loop, rendezvous, tasks
 from estimator_tl.launch.cluster import Cluster, from_tf_config
@@ -58,7 +59,7 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = 
     launch = LaunchSpec(**{name: settings[name] for name in _LAUNCH if name in settings})
     requests = StopRequests(launch.max_run_hours)
     before, started = latest_step(estimator.model_dir), time.monotonic()
-    with stopping_at_signals(requests):
+    with stopping_at_signals(requests), naming_bad_labels():
         work = _Work(estimator, train_spec, eval_spec, rules, launch, requests, before)
         metrics = work.do(from_tf_config(os.environ.get("TF_CONFIG", "")))
     reached = latest_step(estimator.model_dir)

@@ -12,6 +12,7 @@ from typing import Any
 from estimator_tl.compat import quiet, tf
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
+from estimator_tl.heads import naming_bad_labels
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
 from estimator_tl.launch import plan_change, rendezvous, run_dir, tasks
@@ -158,7 +159,8 @@ def why_early(requests: StopRequests) -> Stop | None:
 def _naming_bad_examples(folders: Sequence[DataSource]) -> Iterator[None]:
     """Turns the pipeline's decoding error, which does not know the file, into one that names it."""
     try:
-        yield
+        with naming_bad_labels():
+            yield
     except tf.errors.InvalidArgumentError:
         for folder in folders:
             bad = folder.unreadable()
