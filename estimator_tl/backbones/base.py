@@ -245,22 +245,46 @@ def text_spec(handle: str, **of_pictures: Any) -> TextSpec:
     return TextSpec()
 
 
-def check_input(handle: str, inputs: Any, spec: InputSpec) -> None:
+def check_input(handle: str, inputs: Any, spec: InputSpec) -> Any:
     """Checks an input tensor against the contract.
+
+    Returns:
+      The tensor: string [batch], or float32 [batch, height, width, channels] with the static shape of the contract.
 
     Raises:
       UserError: wrong type, rank, size or channels.
     """
+    if isinstance(inputs, (tf.RaggedTensor, tf.SparseTensor)):
+        raise UserError(
+            f"{handle} takes a dense tensor, but the input_fn gives a {type(inputs).__name__}; convert it there."
+        )
+    inputs = tf.convert_to_tensor(inputs)
     if isinstance(spec, TextSpec):
         if inputs.dtype != tf.string or inputs.shape.rank not in (1, None):
             raise UserError(
                 f"{handle} takes text, string [batch], but the input_fn gives {inputs.dtype.name} {inputs.shape}; "
                 "give the raw strings."
             )
-        return
+        return inputs
     expected = tf.TensorShape([None, *spec.shape])
     if not expected.is_compatible_with(inputs.shape):
         raise UserError(
             f"{handle} takes images of shape {expected}, but the input_fn gives {inputs.shape}; "
             "resize in the input_fn, or use one of etl.inputs with this backbone's image_spec."
         )
+    if not inputs.shape[1:].is_fully_defined():
+        inputs = tf.ensure_shape(inputs, expected)
+    return _as_float32(handle, inputs, spec)
+
+
+def _as_float32(handle: str, images: Any, spec: ImageSpec) -> Any:
+    """Returns images as float32 where that leaves no doubt about their range."""
+    # Whole numbers are what a decoder gives, 0 to 255; they are right as they are for a source that takes these.
+    as_decoded = images.dtype.is_integer and spec.range == (0.0, 255.0)
+    if not images.dtype.is_floating and not as_decoded:
+        raise UserError(
+            f"{handle} takes images as float32, values {spec.range_text}, but the input_fn gives "
+            f"{images.dtype.name}; for pixels of 0 to 255 return image_spec.preprocess(tf.cast(image, tf.float32)) "
+            "there, with the image_spec of this backbone."
+        )
+    return images if images.dtype == tf.float32 else tf.cast(images, tf.float32)

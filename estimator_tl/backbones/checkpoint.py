@@ -108,7 +108,7 @@ class CheckpointBackbone(Backbone):
         return {name: np.asarray(read[key], types[name]) for name, key in self._keys.items()}
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.image_spec)
+        inputs = check_input(self.handle, inputs, self.image_spec)
         with _averaging_statistics():
             called = self._network.call(inputs, training=mode.training)
         output = self._joined(called)

@@ -157,7 +157,7 @@ class KerasBackbone(Backbone):
         return values
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.image_spec)
+        inputs = check_input(self.handle, inputs, self.image_spec)
         with outside_of_steps():  # Keras makes placeholders
             model = self._rebuilt()
         variables = self._match(_weights(model))

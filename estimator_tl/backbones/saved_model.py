@@ -102,7 +102,7 @@ class SavedModelBackbone(Backbone):
         return found
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.input_spec)
+        inputs = check_input(self.handle, inputs, self.input_spec)
         return self._built(inputs, mode)
 
     def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:

@@ -85,7 +85,7 @@ class TextEncoderBackbone(SavedModelBackbone):
         return joined_digest({"encoder": super().digest(), **{name: read() for name, read in self._tokenizer.items()}})
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.input_spec)
+        inputs = check_input(self.handle, inputs, self.input_spec)
         tokens = self._tokenize(inputs)
         self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
         return self._built(tokens, mode)

@@ -171,7 +171,7 @@ class TF1HubBackbone(Backbone):
             raise self._unreadable(error) from error
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.input_spec)
+        inputs = check_input(self.handle, inputs, self.input_spec)
         graph = self._graph(mode)
         updates = graph.updates(self._listed) if mode.training else []
         variables = self._variables(set().union(*graph.written([*graph.outputs, *updates]).values()))

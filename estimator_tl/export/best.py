@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.files import write_whole
@@ -57,11 +59,20 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
         eval_result: Mapping[str, Any],
         is_the_final_export: bool,
     ) -> str | None:
-        """Exports the checkpoint if it is the best; returns the folder of the new version, or None."""
+        """Exports the checkpoint if it is the best; returns the folder of the new version, or None.
+
+        An evaluation whose metrics are all 0 has seen no example, and is none to compare with.
+
+        Raises:
+          UserError: the evaluation has no such metric.
+        """
         if self._metric not in eval_result:
             raise UserError(
                 f"the evaluation has no metric {self._metric!r}; {nearest(self._metric, sorted(eval_result))}"
             )
+        if not any(float(measured) for name, measured in eval_result.items() if name != "global_step"):
+            logging.warning("%s: the evaluation measured nothing but zeros, as one without examples does", self._name)
+            return None
         value = float(eval_result[self._metric])
         best = self._best(export_path)
         if math.isnan(value) or (best is not None and self._sign * value <= self._sign * best):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from estimator_tl.backbones.input_hooks import AnyBatchHook
 from estimator_tl.compat import estimator
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError, nearest
@@ -84,10 +85,12 @@ class Evaluator:
 
         Returns:
           Why training is to end; None where it is to go on.
+
+        Raises:
+          UserError: the input_fn gives no batch.
         """
-        metrics = self.estimator.evaluate(
-            self.input_fn, self.rules.eval_steps, checkpoint_path=checkpoint, hooks=self._hooks
-        )
+        hooks = [*self._hooks, AnyBatchHook()]
+        metrics = self.estimator.evaluate(self.input_fn, self.rules.eval_steps, checkpoint_path=checkpoint, hooks=hooks)
         reason = self.take(metrics)
         self._export(metrics, checkpoint, final=False)
         return reason

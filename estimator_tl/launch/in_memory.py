@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from estimator_tl.backbones.input_hooks import AnyBatchHook, ImageRangeHook, check_any_batch
 from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.checkpoints import assign
 from estimator_tl.compat.estimators import call_input_fn
@@ -46,6 +47,9 @@ class InMemoryEvaluation:
           training: the session.
           held: its variables by name, from `variables_of`.
           step: its global step, which is returned among them.
+
+        Raises:
+          UserError: the input_fn gives no batch.
         """
         if self._session is None:
             self._build(held)
@@ -60,6 +64,7 @@ class InMemoryEvaluation:
             batches += 1
             if self._requests.stop and self._requests.stop.resumes:
                 return None
+        check_any_batch(batches > 0)
         metrics = {**self._session.run(self._values), "global_step": np.int64(step)}
         self._write(metrics)
         return metrics
@@ -138,7 +143,7 @@ def _check_spec(spec: Any, missing: Sequence[str]) -> None:
     use = "leave eval_every_steps and eval_every_secs out, and checkpoints are evaluated."
     if spec.scaffold is not None and (spec.scaffold.saver or spec.scaffold.local_init_op) is not None:
         raise UserError(f"the model_fn evaluates with a Saver or local_init_op of its own; {use}")
-    if spec.evaluation_hooks:
+    if any(not isinstance(hook, (AnyBatchHook, ImageRangeHook)) for hook in spec.evaluation_hooks or ()):
         raise UserError(f"the model_fn has evaluation_hooks, for which there is no session in memory; {use}")
     if missing:
         raise UserError(f"the graph for evaluation has variables that training has not, e.g. {missing[0]}; {use}")

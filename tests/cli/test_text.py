@@ -100,6 +100,17 @@ def test_predict_where_no_row_has_a_text(trained, tmp_path, capsys):
     assert "the input holds no text" in capsys.readouterr().err
 
 
+def test_data_to_evaluate_on_without_a_row(trained, text_module, table, tmp_path, capsys):
+    (tmp_path / "none.csv").write_text("text,label\n")
+    message = f"error: {tmp_path}/none.csv holds no rows below its header; it needs a text and a label in each row.\n"
+    flags = [f"--backbone={text_module.handle}", f"--train_data={table}", f"--model_dir={tmp_path / 'run'}"]
+    assert main(["train", *flags, f"--eval_data={tmp_path / 'none.csv'}"]) == 2
+    assert capsys.readouterr().err.endswith(message)
+    assert not (tmp_path / "run").exists()
+    assert main(["evaluate", f"--model_dir={trained}", f"--eval_data={tmp_path / 'none.csv'}"]) == 2
+    assert capsys.readouterr().err.endswith(message)
+
+
 def test_inspect(trained, text_module, capsys):
     assert main(["inspect", f"--backbone={text_module.handle}"]) == 0
     assert "input          text, UTF-8 strings" in capsys.readouterr().out

@@ -7,14 +7,19 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import estimator_tl as etl
+from estimator_tl.compat import estimator
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError
+from estimator_tl.export import BestExporter
 from estimator_tl.launch import loop
 from estimator_tl.launch.evaluation import HISTORY, Evaluator, read_history, reason_to_stop
 from estimator_tl.launch.loop import EvaluationListener
 from estimator_tl.launch.stopping import EvaluationStopped, StopRequests
+from tests import linear
 from tests.cli.test_bad_input import refused
 from tests.runs import train
 
@@ -113,6 +118,31 @@ def test_a_torn_line_costs_only_itself(tmp_path):
     assert read_history(str(tmp_path)) == [first]
     Evaluator(FakeEstimator(tmp_path, third), None).evaluate()
     assert read_history(str(tmp_path)) == [first, third]
+
+
+EMPTY = (
+    "the evaluation's input_fn gives no batch, so there is no loss to report; look at its files and filters, or leave "
+    "the evaluation out."
+)
+
+
+@pytest.mark.parametrize("settings", [{}, {"eval_every_steps": 2, "metric": "loss"}, {"eval_steps": 3}])
+def test_an_evaluation_of_nothing_is_an_error(settings, tmp_path):
+    model = estimator.Estimator(linear.model_fn, str(tmp_path), estimator.RunConfig(save_checkpoints_steps=2))
+    nothing = estimator.EvalSpec(lambda: linear.eval_input_fn().take(0), steps=None)
+    with pytest.raises(UserError) as caught:
+        etl.train_and_evaluate(model, estimator.TrainSpec(linear.input_fn, max_steps=4), nothing, **settings)
+    assert str(caught.value) == EMPTY
+    assert read_history(str(tmp_path)) == []
+    etl.train_and_evaluate(model, estimator.TrainSpec(linear.input_fn, max_steps=4))
+    np.testing.assert_allclose(model.get_variable_value("kernel"), linear.kernel_after(4), rtol=1e-5)
+
+
+def test_the_best_export_ignores_an_evaluation_of_nothing(tmp_path):
+    exporter = BestExporter(lambda: None, metric="loss")
+    nothing = {"loss": np.float32(0.0), "accuracy": np.float32(0.0), "global_step": 3}
+    assert exporter.export(None, str(tmp_path), "", nothing, is_the_final_export=False) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 class FakeEvaluator(Evaluator):
