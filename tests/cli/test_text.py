@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from tests.contract.test_variables import checkpoint_values
+from tests.launch.test_run_rules import make_first
 from tests.tiny_text import write_table
 
 
@@ -89,6 +91,19 @@ def test_predict_answers_each_row_in_order(trained, tmp_path, capsys):
     parsed = list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [row[0] for row in parsed[1:]] == rows
     assert parsed[2] == ["", "", "", "", ""]
+
+
+def test_a_run_of_the_first_rules_keeps_the_quotes_between_tabs(trained, tmp_path, capsys):
+    earlier = tmp_path / "run"
+    shutil.copytree(trained, earlier)
+    make_first(earlier)
+    table = tmp_path / "new.tsv"
+    table.write_text('id\ttext\n1\t"the ""fur"""\n2\t\n3\tmotor\n')
+    texts = {}
+    for model_dir in (trained, earlier):
+        assert main(["predict", f"--model_dir={model_dir}", f"--input={table}"]) == 0
+        texts[model_dir] = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    assert texts == {trained: ['the "fur"', "", "motor"], earlier: ['"the ""fur"""', "", "motor"]}
 
 
 def test_predict_where_no_row_has_a_text(trained, tmp_path, capsys):
