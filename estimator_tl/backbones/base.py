@@ -57,12 +57,14 @@ class Backbone(abc.ABC):
       outputs: names of the outputs that can be asked for by `features`, where they have names other than of layers.
       unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
       is_random: whether it may draw random numbers while training, as dropout does.
+      draws: kinds of the random ops by which its answers for inference differ from call to call; empty for most.
       has_content: whether it is somebody's work that a digest can pin; not where its values are random.
     """
 
     is_random: bool = True
     outputs: Sequence[str] = ()
     unsafe: Sequence[str] = ()
+    draws: Sequence[str] = ()
     has_content: bool = True
     handle: str
     kind: str

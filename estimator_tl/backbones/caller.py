@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones.effects import Effects
 from estimator_tl.backbones.interface import Function, Interface
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError, nearest
@@ -55,7 +56,7 @@ class Caller:
           tokens: whether it is to take a dict of token ids.
 
         Raises:
-          UserError: there is no such signature, or nothing that takes pictures or text.
+          UserError: there is no such signature, nothing that takes pictures or text, or no call for inference.
         """
         signature = _chosen_signature(interface, handle, signature)
         functions = list(interface.functions or ()) if signature is None else [interface.signatures[signature]]
@@ -80,6 +81,11 @@ class Caller:
         if signature is None:
             usable, arguments = _with_endpoints(interface, usable, features)
         usable.sort(key=lambda function: bool(_training_argument(interface, function)))
+        if signature is None and _training_argument(interface, usable[0]):
+            raise UserError(
+                f"{handle} was saved for training only, as training=True is the one way to call it; save it with a "
+                "trace for training=False, too."
+            )
         return cls(interface, handle, usable, signature, features, arguments)
 
     @property
@@ -109,9 +115,43 @@ class Caller:
         return sorted(names)
 
     @property
-    def takes_training(self) -> bool:
-        """Whether the call has a ``training`` argument."""
-        return self.signature is None and any(_training_argument(self.interface, f) is not None for f in self.functions)
+    def trains(self) -> bool:
+        """Whether there is a call for training, with ``training=True``, besides the one for inference."""
+        return True in self._training_values
+
+    @property
+    def _training_values(self) -> set[bool | None]:
+        """The ``training`` arguments that the call was traced for."""
+        if self.signature is not None:
+            return {None}
+        return {_training_argument(self.interface, function) for function in self.functions}
+
+    def effects(self) -> Effects:
+        """Returns what the call for inference does besides computing the outputs that are used."""
+        writes: list[str] = []
+        draws: set[str] = set()
+        for function in self.functions:
+            if self.signature is None and _training_argument(self.interface, function):
+                continue
+            used = {id(spec) for spec in self.used(function.outputs)}
+            every = tf.nest.flatten(function.outputs)
+            effects = function.effects([number for number, spec in enumerate(every) if id(spec) in used])
+            writes.extend(effects.writes)
+            draws.update(effects.draws)
+        return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(draws)))
+
+    def without_writes(self) -> str:
+        """Says how to call the model so that inference writes to no variable."""
+        for name in [None, *sorted(self.interface.signatures)]:
+            try:
+                other = Caller.of(self.interface, self.handle, name, self.features, bool(self.token_inputs))
+                is_harmless = other.signature == name and not other.effects().writes
+            except UserError:
+                continue
+            if is_harmless:
+                way = f"use signature={name!r}" if name else "leave signature out for its own call"
+                return f"{way}, which does not"
+        return "export it again for inference, without augmentation and with batch norm in inference mode"
 
     def call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
         """Returns the outputs that are used, for a batch.
@@ -119,7 +159,7 @@ class Caller:
         Args:
           model: as loaded; this caller is of its interface.
           inputs: a tensor, or a dict of tensors.
-          training: the argument, where the call has it.
+          training: the argument, where the call was traced for it.
         """
         given = _input(self.functions[0])
         if isinstance(inputs, Mapping):
@@ -130,7 +170,8 @@ class Caller:
             if not isinstance(inputs, Mapping):
                 inputs = dict.fromkeys(self.functions[0].inputs[1], inputs)
             return self.used(model.signatures[self.signature](**inputs))
-        switch = {"training": training} if self.takes_training else {}
+        value = training and self.trains
+        switch = {"training": value} if value in self._training_values else {}
         return self.used(model(inputs, **switch, **self.arguments))
 
     def used(self, outputs: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check
 from estimator_tl.backbones.checkpoint_files import CheckpointFiles
 from estimator_tl.backbones.checkpoint_names import Naming
 from estimator_tl.backbones.digest import joined_digest
+from estimator_tl.backbones.effects import Library, check_inference
 from estimator_tl.backbones.graph_walk import ancestors, met_by_data, used_variables, written_variables
 from estimator_tl.backbones.keras_model import regularization_losses
 from estimator_tl.backbones.network import Called, load_network
@@ -92,6 +93,8 @@ class CheckpointBackbone(Backbone):
             self.outputs = [str(key) for key in called.outputs] if isinstance(called.outputs, Mapping) else []
             output = self._joined(called)
             self.structure = _structure(self.handle, graph, inputs, output, called)
+            effects = Library(graph.as_graph_def()).of_tensors([output.name], [output.name])
+            self.draws = check_inference(self.handle, effects, "assign to variables only where training is True")
             self.output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
 
     def digest(self) -> str:

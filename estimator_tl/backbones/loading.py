@@ -30,7 +30,8 @@ def describe(path: str, handle: str) -> interface.Interface:
     saved = read_saved_model(path)
     graphs = list(saved.meta_graphs) if saved is not None else []
     if len(graphs) != 1 or not graphs[0].object_graph_def.nodes:  # TensorFlow 1 saved no objects
-        return run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
+        loaded = run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
+        return interface.with_effects(loaded, graphs[0]) if graphs else loaded
     with loading_errors(handle):
         missing = missing_operations(graphs[0])
         if missing and text_ops.load_text_operations():

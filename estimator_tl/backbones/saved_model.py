@@ -23,6 +23,7 @@ from estimator_tl.backbones.base import (
 )
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.effects import check_inference
 from estimator_tl.backbones.interface import Interface, of_model
 from estimator_tl.backbones.loading import describe, load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
@@ -79,9 +80,11 @@ class SavedModelBackbone(Backbone):
 
     def _describe(self) -> None:
         caller = self._caller(describe(self.path, self.handle))
+        effects = caller.effects()
+        self.draws = check_inference(self.handle, effects, caller.without_writes() if effects.writes else "")
         self.structure = _structure(self.handle, caller)
         self._input_shape = caller.image_shape
-        self.is_random = caller.takes_training
+        self.is_random = caller.trains
         self.outputs = caller.outputs
         self.output_shape = self.joined_shape([o.shape for o in caller.used(caller.functions[0].outputs)])
 
@@ -137,4 +140,4 @@ def _structure(handle: str, caller: Caller) -> SourceStructure:
         )
     if not variables:
         raise UserError(f"{handle} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
-    return SourceStructure(handle, tuple(variables), layers=None, one_training_switch=True)
+    return SourceStructure(handle, tuple(variables), one_training_switch=True, inference_only=not caller.trains)

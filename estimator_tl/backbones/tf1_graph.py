@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from estimator_tl.backbones.effects import Effects, Library
 from estimator_tl.backbones.tf1_import import RANDOM, VARIABLES, WRITES, node_of
 from estimator_tl.compat import meta_graphs
 from estimator_tl.errors import UserError, check_known
@@ -116,6 +117,10 @@ class ModuleGraph:
         tables = {name for name in needed if "Table" in self.nodes[name].op}
         ops = meta_graphs.listed_nodes(self.meta, "table_initializer")
         return [op for op in ops if tables & set(self.ancestors([op]))]
+
+    def effects(self) -> Effects:
+        """Returns what computing the outputs does besides."""
+        return Library(self.meta.graph_def).of_tensors(self.outputs, self.outputs)
 
     @property
     def is_random(self) -> bool:

@@ -22,6 +22,7 @@ from estimator_tl.backbones.base import (
     text_spec,
 )
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.effects import check_inference
 from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.tf1_graph import ModuleGraph
 from estimator_tl.backbones.tf1_import import NotImportableError, import_nodes, node_of
@@ -32,6 +33,7 @@ from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 #: The file that tells the format.
 MARK = "tfhub_module.pb"
+_HARMLESS = "use another of its signatures or outputs, or export it again for inference"
 _INFERENCE: frozenset[str] = frozenset()
 _TRAIN = frozenset({"train"})
 
@@ -80,6 +82,7 @@ class TF1HubBackbone(Backbone):
         names = feature_names(self.handle, features, output_key)
         self._inference = ModuleGraph(graphs[_INFERENCE], self.handle, signature, names)
         self.outputs = self._inference.known_outputs
+        self.draws = check_inference(self.handle, self._inference.effects(), _HARMLESS)
         has_train = _TRAIN in graphs
         self._train = ModuleGraph(graphs[_TRAIN], self.handle, signature, names) if has_train else None
         self.is_random = self._train is not None and self._train.is_random
@@ -119,7 +122,9 @@ class TF1HubBackbone(Backbone):
             dtype = graph.dtype(name)
             moves = name in trainable and tf.as_dtype(dtype).is_floating
             variables.append(SourceVariable(name, shape, dtype, moves))
-        return SourceStructure(self.handle, tuple(variables), one_training_switch=True)
+        return SourceStructure(
+            self.handle, tuple(variables), one_training_switch=True, inference_only=self._train is None
+        )
 
     def _trainable(self, names: Iterable[str]) -> set[str]:
         """Returns which variables gradients can move, and says in `kind` where the module allows for more."""
@@ -192,8 +197,6 @@ class TF1HubBackbone(Backbone):
     def _graph(self, mode: CallMode) -> ModuleGraph:
         if not mode.training:
             return self._inference
-        if self._train is None and self.structure.has_statistics:
-            raise UserError(f"{self.handle} has no graph for training (tag train); use batch norm inference.")
         return self._weighed
 
     def _has_place_for(self, loss: str, graph: ModuleGraph) -> bool:

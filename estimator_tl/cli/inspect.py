@@ -103,6 +103,7 @@ def _source_text(source: Any) -> str:
             f"input          {_input_text(spec)}",
             f"output         {source.output_shape}, pooling {source.pooling}",
             *([f"outputs        {_listed(source.outputs)}"] if source.outputs else []),
+            *([f"random         {_listed(source.draws)}: answers differ from call to call"] if source.draws else []),
             *([f"unsafe         {_listed(source.unsafe)}"] if source.unsafe else []),
             f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
             f"layers         {layers}; groups {len(structure.groups())}",

@@ -165,6 +165,9 @@ def _one_switch(
 ) -> tuple[bool, bool]:
     """Returns (training switch, dropout) for a source whose batch norm and dropout share one switch."""
     statistics = structure.has_statistics
+    if structure.inference_only:
+        _check_inference(structure, trains and batch_norm == "train" and statistics, bool(backbone_dropout))
+        return False, False
     if batch_norm == "train" and statistics and trains and not whole:
         raise UserError(
             f"{structure.handle} has one training switch: batch norm in training mode would move the statistics of "
@@ -178,3 +181,13 @@ def _one_switch(
         )
     switch = moves_statistics or (not statistics and (trains if backbone_dropout is None else backbone_dropout))
     return switch, switch
+
+
+def _check_inference(structure: SourceStructure, batch_norm: bool, dropout: bool) -> None:
+    """Refuses batch norm in training mode, or dropout, for a source that was saved for inference alone."""
+    for asked, what, remedy in (
+        (batch_norm, "batch norm cannot move its statistics", "use --batch_norm=inference"),
+        (dropout, "its dropout cannot be on", "leave --backbone_dropout out"),
+    ):
+        if asked:
+            raise UserError(f"{structure.handle} was saved for inference, without a training switch: {what}; {remedy}.")

@@ -230,8 +230,8 @@ def test_a_module_without_a_graph_for_training(module, tmp_path):
     path, values = module(train=False)
     backbone = etl.backbone(path)
     assert not backbone.is_random
-    with pytest.raises(UserError, match="no graph for training.*use batch norm inference"):
-        build(backbone, training=True)
+    with pytest.raises(UserError, match="saved for inference, without a training switch: batch norm .*=inference"):
+        etl.make_model_fn(backbone, etl.heads.classifier(n_classes=3), etl.tuning.full(), batch_norm="train")
     model_fn = etl.make_model_fn(
         backbone, etl.heads.classifier(n_classes=3), etl.tuning.full(), show_plan=lambda text: None
     )
