@@ -53,14 +53,15 @@ class SourceStructure:
       layers: the source's own layer list (names, input first), or None where it has none.
       one_training_switch: True where the source has a single ``training`` argument,
         so that batch norm and dropout cannot be told apart nor set in part.
-      inference_only: True where a source with one switch was saved without what it does in training.
+      inference_only: why a source with one switch cannot be called for training, as a clause about it; empty where it
+        can.
     """
 
     handle: str
     variables: tuple[SourceVariable, ...]
     layers: tuple[str, ...] | None = None
     one_training_switch: bool = False
-    inference_only: bool = False
+    inference_only: str = ""
 
     def groups(self) -> list[str]:
         """Names of the groups that have something to train, in graph order."""

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, feature_names, images_spec
+from estimator_tl.backbones.base import (
+    POOLINGS,
+    Backbone,
+    BuiltBackbone,
+    check_floating,
+    check_input,
+    feature_names,
+    images_spec,
+)
 from estimator_tl.backbones.checkpoint_files import CheckpointFiles
 from estimator_tl.backbones.checkpoint_names import Naming
 from estimator_tl.backbones.digest import joined_digest
@@ -92,6 +100,7 @@ class CheckpointBackbone(Backbone):
             called = self._network.call(inputs, training=False)
             self.outputs = [str(key) for key in called.outputs] if isinstance(called.outputs, Mapping) else []
             output = self._joined(called)
+            check_floating(self.handle, output.dtype)
             self.structure = _structure(self.handle, graph, inputs, output, called)
             effects = Library(graph.as_graph_def()).of_tensors([output.name], [output.name])
             self.draws = check_inference(self.handle, effects, "assign to variables only where training is True")
@@ -258,4 +267,4 @@ def _losses(called: Called, variables: Mapping[str, Any]) -> list[tuple[str | No
         used = used_variables([loss], owners)
         if used - applied and used & variables.keys():
             own.append((next(iter(used)) if len(used) == 1 else None, loss))
-    return [(name, loss) for name, loss in own if loss is not None]
+    return [(name, tf.cast(loss, tf.float32)) for name, loss in own if loss is not None]

@@ -14,6 +14,7 @@ from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.backbones.digest import values_digest
+from estimator_tl.backbones.image_input import check_layout
 from estimator_tl.backbones.keras_cut import Features, cut
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
@@ -219,6 +220,7 @@ def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
     shape = model.input_shape
     if isinstance(shape, (list, dict)) or len(shape) != 4:
         raise UserError(f"{handle} takes input of shape {shape}, not a batch of images; use an image model here.")
+    check_layout(handle, shape, "save it again behind keras.layers.Permute((3, 1, 2))")
     return tuple(shape)
 
 

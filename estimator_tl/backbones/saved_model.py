@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones import image_input
 from estimator_tl.backbones.base import (
     POOLINGS,
     Backbone,
     BuiltBackbone,
+    check_floating,
     check_input,
     feature_names,
     images_spec,
@@ -27,6 +29,7 @@ from estimator_tl.backbones.effects import check_inference
 from estimator_tl.backbones.interface import Interface, of_model
 from estimator_tl.backbones.loading import describe, load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
+from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -76,17 +79,19 @@ class SavedModelBackbone(Backbone):
         if self._input_shape is None:
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:
+            input_range = image_input.range_of(self.handle, self._input_type, input_range)
             self.input_spec = images_spec(self.handle, self._input_shape, image_size, input_range)
 
     def _describe(self) -> None:
         caller = self._caller(describe(self.path, self.handle))
+        _check_input(caller)
         effects = caller.effects()
         self.draws = check_inference(self.handle, effects, caller.without_writes() if effects.writes else "")
         self.structure = _structure(self.handle, caller)
-        self._input_shape = caller.image_shape
+        self._input_shape, self._input_type = caller.image_shape, caller.image_type
         self.is_random = caller.trains
         self.outputs = caller.outputs
-        self.output_shape = self.joined_shape([o.shape for o in caller.used(caller.functions[0].outputs)])
+        self.output_shape = self.joined_shape(_output_shapes(caller))
 
     def _caller(self, interface: Interface) -> Caller:
         return Caller.of(interface, self.handle, self._signature, self._features)
@@ -112,7 +117,7 @@ class SavedModelBackbone(Backbone):
         model = load_in_graph(self.path, self.handle)
         caller = self._caller(of_model(model))
         names = [variable.name for variable in self.structure.variables]
-        losses = [(None, loss()) for loss in getattr(model, "regularization_losses", None) or ()]
+        losses = [(None, tf.cast(loss(), tf.float32)) for loss in getattr(model, "regularization_losses", None) or ()]
         return BuiltBackbone(
             features=self.pool(caller.call(model, inputs, mode.training)),
             variables=dict(zip(names, caller.variables())),
@@ -120,6 +125,42 @@ class SavedModelBackbone(Backbone):
             regularization_losses=losses,
             initial_values=None,
         )
+
+
+def _check_input(caller: Caller) -> None:
+    """Checks that batches of images, or of texts, can be fed."""
+    image_input.check_batch(caller.handle, caller.batch_size, can_map=True)
+    if caller.image_shape is not None:
+        remedy = "save it again behind tf.transpose(images, [0, 3, 1, 2])"
+        image_input.check_layout(caller.handle, caller.image_shape, remedy)
+        image_input.check_type(caller.handle, caller.image_type)
+
+
+def _output_shapes(caller: Caller) -> list[Any]:
+    """Returns the static shapes of the outputs that are used, for batches of any size.
+
+    Raises:
+      UserError: one of them holds no features.
+    """
+    shapes = []
+    for spec in caller.used(caller.functions[0].outputs):
+        for kind, what in ((tf.RaggedTensorSpec, "ragged"), (tf.SparseTensorSpec, "sparse")):
+            if isinstance(spec, kind):
+                raise UserError(f"{caller.handle} gives a {what} tensor; name another output with features=.")
+        check_floating(caller.handle, spec.dtype)
+        shape = spec.shape
+        if caller.batch_size == 1:
+            if not shape.rank or shape[0] != 1:
+                raise UserError(f"{caller.handle} takes one example, but gives {shape}; save it again with a batch.")
+            shape = tf.TensorShape([None, *shape[1:]])
+        shapes.append(shape)
+    return shapes
+
+
+def _why_without_training(caller: Caller) -> str:
+    if caller.batch_size == 1:
+        return "takes one example at a time"
+    return "" if caller.trains else "was saved for inference, without a training switch"
 
 
 def _structure(handle: str, caller: Caller) -> SourceStructure:
@@ -140,4 +181,5 @@ def _structure(handle: str, caller: Caller) -> SourceStructure:
         )
     if not variables:
         raise UserError(f"{handle} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
-    return SourceStructure(handle, tuple(variables), one_training_switch=True, inference_only=not caller.trains)
+    reason = _why_without_training(caller)
+    return SourceStructure(handle, tuple(variables), one_training_switch=True, inference_only=reason)

@@ -12,10 +12,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones import image_input
 from estimator_tl.backbones.base import (
     POOLINGS,
     Backbone,
     BuiltBackbone,
+    check_floating,
     check_input,
     feature_names,
     images_spec,
@@ -87,10 +89,13 @@ class TF1HubBackbone(Backbone):
         self._train = ModuleGraph(graphs[_TRAIN], self.handle, signature, names) if has_train else None
         self.is_random = self._train is not None and self._train.is_random
         self.structure = self._read_structure()
+        image_input.check_batch(self.handle, self._inference.batch_size, can_map=False)
         shape = self._inference.input_shape
         if shape is None:
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:
+            image_input.check_layout(self.handle, shape, "export it again with its channels last")
+            input_range = image_input.range_of(self.handle, self._inference.input_type, input_range)
             trained_with = meta_graphs.attached_image_size(graphs[_INFERENCE]) if None in shape[1:3] else None
             self.input_spec = images_spec(self.handle, shape, image_size or trained_with, input_range)
         self.output_shape = self._built_shape()
@@ -122,9 +127,8 @@ class TF1HubBackbone(Backbone):
             dtype = graph.dtype(name)
             moves = name in trainable and tf.as_dtype(dtype).is_floating
             variables.append(SourceVariable(name, shape, dtype, moves))
-        return SourceStructure(
-            self.handle, tuple(variables), one_training_switch=True, inference_only=self._train is None
-        )
+        reason = "" if self._train else "was saved for inference, without a training switch"
+        return SourceStructure(self.handle, tuple(variables), one_training_switch=True, inference_only=reason)
 
     def _trainable(self, names: Iterable[str]) -> set[str]:
         """Returns which variables gradients can move, and says in `kind` where the module allows for more."""
@@ -159,10 +163,7 @@ class TF1HubBackbone(Backbone):
             outputs = self._import(self._inference, inputs, self._variables(), self._inference.outputs)
             _tell_shapes(outputs, self._inference)
             for output in outputs:
-                if not output.dtype.is_floating:
-                    raise UserError(
-                        f"{self.handle} gives {output.dtype.name}, not features; choose another output_key."
-                    )
+                check_floating(self.handle, output.dtype)
             return self.joined_shape([output.shape for output in outputs])
 
     def digest(self) -> str:
@@ -190,7 +191,9 @@ class TF1HubBackbone(Backbone):
             features=self.pool(features),
             variables=variables,
             updates=others[: len(updates)],
-            regularization_losses=[(self._owner(loss), tensor) for loss, tensor in zip(losses, built)],
+            regularization_losses=[
+                (self._owner(loss), tf.cast(tensor, tf.float32)) for loss, tensor in zip(losses, built)
+            ],
             initial_values=self.values,
         )
 
@@ -245,6 +248,7 @@ class TF1HubBackbone(Backbone):
         self, graph: ModuleGraph, inputs: Any, variables: Mapping[str, Any], fetches: Sequence[str]
     ) -> list[Any]:
         """Imports what tensors and ops of the module need, its tables and their files included."""
+        inputs = image_input.cast(inputs, graph.input_type)
         needed = graph.ancestors(fetches)
         tables = graph.table_initializers(needed)
         needed = graph.ancestors([*fetches, *tables])

@@ -190,4 +190,4 @@ def _check_inference(structure: SourceStructure, batch_norm: bool, dropout: bool
         (dropout, "its dropout cannot be on", "leave --backbone_dropout out"),
     ):
         if asked:
-            raise UserError(f"{structure.handle} was saved for inference, without a training switch: {what}; {remedy}.")
+            raise UserError(f"{structure.handle} {structure.inference_only}: {what}; {remedy}.")

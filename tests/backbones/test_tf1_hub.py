@@ -252,7 +252,7 @@ def test_other_signatures_and_outputs(tf1_module):
     [
         ({"signature": "image_vector"}, "unknown signature .*did you mean.*Known: default, image_feature_vector"),
         ({"output_key": "top"}, "unknown output .*Known: default, top/conv2"),
-        ({"signature": "default"}, "gives int64, not features; choose another output_key"),
+        ({"signature": "default"}, "gives int64, not floating-point features; name an output .*features="),
         ({"signatur": "default"}, "no argument 'signatur'; did you mean 'signature'"),
         ({"image_size": 9}, "of height 8 only"),
     ],
