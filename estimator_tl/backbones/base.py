@@ -53,7 +53,7 @@ class Backbone(abc.ABC):
       input_spec: what it takes: pictures of a size and value range, or text.
       output_shape: static shape of the output before pooling, batch first; None
         where even the rank is unknown.
-      pooling: of outputs with height and width: avg, max, flatten or none.
+      pooling: of outputs with height and width, or with tokens: avg, max, flatten or none.
       outputs: names of the outputs that can be asked for by `features`, where they have names other than of layers.
       unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
       is_random: whether it may draw random numbers while training, as dropout does.
@@ -111,13 +111,14 @@ class Backbone(abc.ABC):
         """Rank of the features after pooling, batch included."""
         if self.output_shape is None or self.pooling == "none":
             return None if self.output_shape is None else len(self.output_shape)
-        return 2 if len(self.output_shape) == 4 or self.pooling == "flatten" else len(self.output_shape)
+        return min(2, len(self.output_shape))
 
     def pool(self, features: Any) -> Any:
-        """Pools a 4-D output to float32 [batch, depth], as `pooling` says; other ranks pass.
+        """Pools an output to float32 [batch, depth], as `pooling` says; one that is that already passes.
 
-        Several outputs are pooled one by one and joined along their last axis. This is the one place where outputs
-        of another precision (float16, bfloat16, float64) become float32, which heads compute in.
+        What is pooled are the places of an image, [batch, height, width, depth], or the tokens of a sequence, [batch,
+        tokens, depth]. Several outputs are pooled one by one and joined along their last axis. This is the one place
+        where outputs of another precision (float16, bfloat16, float64) become float32, which heads compute in.
 
         Raises:
           UserError: they cannot be joined, or are no floating-point numbers.
@@ -136,10 +137,14 @@ class Backbone(abc.ABC):
         rank = features.shape.rank
         if self.pooling == "flatten" and rank is not None and rank > 2:
             return tf.reshape(features, [-1, _static_size(features, self.handle)])
-        if rank != 4 or self.pooling == "none":
+        if rank is None or rank <= 2 or self.pooling == "none":
             return features
+        return self._reduced(features)
+
+    def _reduced(self, features: Any) -> Any:
+        """Returns the mean or the maximum, as `pooling` says, over all places of float32 [batch, ..., depth]."""
         reduce = tf.reduce_max if self.pooling == "max" else tf.reduce_mean
-        return reduce(features, axis=[1, 2])
+        return reduce(features, axis=list(range(1, features.shape.rank - 1)))
 
     def joined_shape(self, shapes: Sequence[Any]) -> tuple[int | None, ...] | None:
         """Returns the `output_shape` for the static shapes of the outputs that are used: several are pooled and joined.
@@ -198,12 +203,24 @@ def feature_names(handle: str, features: str | Sequence[str] | None, output_key:
     return names
 
 
+def check_flattens(handle: str, shape: Any, remedy: str) -> None:
+    """Checks that an output can be flattened to [batch, depth].
+
+    Args:
+      handle: what the user called the source.
+      shape: static, of the output.
+      remedy: what to do about one that cannot.
+
+    Raises:
+      UserError: its size is not known.
+    """
+    if None in shape.as_list()[1:]:
+        raise UserError(f"pooling=flatten needs a known output size, but {handle} gives {shape}; {remedy}.")
+
+
 def _static_size(features: Any, handle: str) -> int:
+    check_flattens(handle, features.shape, "set --image_size, or use pooling avg or max")
     dims = features.shape.as_list()[1:]
-    if None in dims:
-        raise UserError(
-            f"pooling=flatten needs a known output size, but {handle} gives {features.shape}; set --image_size."
-        )
     size = 1
     for dim in dims:
         size *= dim

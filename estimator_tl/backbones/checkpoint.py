@@ -42,7 +42,7 @@ class CheckpointBackbone(Backbone):
       network: ``pkg.module:function`` or ``path/file.py:function``. The function takes pictures and `training`,
         builds the graph on `tf.compat.v1` variables or Keras 2 layers, and returns a tensor, or tensors by name.
       image_size: pixels.
-      pooling: for outputs with height and width: avg, max, flatten or none.
+      pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
       input_range: values that the network takes; [0, 1] by default.
       channels: 3, or 1 for grey pictures.
       features: which of the tensors, by name, or several; ``default`` or the only one where it is left out. What

@@ -62,7 +62,7 @@ class KerasBackbone(Backbone):
           preprocess: from [0, 255] to the range of the model.
           range_text: that range in words.
           image_size: pixels, where the model does not fix them.
-          pooling: for outputs with height and width: avg, max, flatten or none.
+          pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
           features: where to cut the model, and
           drop_top: the same from its end; see `keras_cut.cut`.
           custom_objects: classes and functions that the model's configuration names.

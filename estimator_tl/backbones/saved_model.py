@@ -17,6 +17,7 @@ from estimator_tl.backbones.base import (
     POOLINGS,
     Backbone,
     BuiltBackbone,
+    check_flattens,
     check_floating,
     check_input,
     feature_names,
@@ -59,7 +60,7 @@ class SavedModelBackbone(Backbone):
           handle: what the user called it; the path by default.
           image_size: pixels, where the model does not fix them.
           input_range: values that the model takes; [0, 1] by Hub's convention.
-          pooling: for outputs with height and width: avg, max, flatten or none.
+          pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
           signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
             cannot be called. Batch norm in it is as it was exported.
           output_key: which of several outputs to use; ``default`` by default.
@@ -91,7 +92,19 @@ class SavedModelBackbone(Backbone):
         self._input_shape, self._input_type = caller.image_shape, caller.image_type
         self.is_random = caller.trains
         self.outputs = caller.outputs
-        self.output_shape = self.joined_shape(_output_shapes(caller))
+        self.output_shape = self.joined_shape(self._output_shapes(caller))
+
+    def _output_shapes(self, caller: Caller) -> list[Any]:
+        """Returns the static shapes of the outputs that are used, which those in a graph have too."""
+        shapes = [self._completed(shape) for shape in _shapes_for_any_batch(caller)]
+        for shape in shapes:
+            if self.pooling == "flatten" and shape.rank is not None and shape.rank > 2:
+                check_flattens(self.handle, shape, "use pooling avg or max")
+        return shapes
+
+    def _completed(self, shape: Any) -> Any:
+        """Returns the static shape of an output, with what is known of it outside of the model."""
+        return shape
 
     def _caller(self, interface: Interface) -> Caller:
         return Caller.of(interface, self.handle, self._signature, self._features)
@@ -136,7 +149,7 @@ def _check_input(caller: Caller) -> None:
         image_input.check_type(caller.handle, caller.image_type)
 
 
-def _output_shapes(caller: Caller) -> list[Any]:
+def _shapes_for_any_batch(caller: Caller) -> list[Any]:
     """Returns the static shapes of the outputs that are used, for batches of any size.
 
     Raises:

@@ -64,7 +64,7 @@ class TF1HubBackbone(Backbone):
           handle: what the user called it; the path by default.
           image_size: pixels, where the module does not fix them; what it was trained with by default.
           input_range: values that the module takes; [0, 1] by Hub's convention.
-          pooling: for outputs with height and width: avg, max, flatten or none.
+          pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
           signature: ``image_feature_vector`` by default where there is one, else ``default``.
           output_key: which output of the signature; ``default`` by default.
           features: the same, or several of them.

@@ -95,7 +95,11 @@ def define_model(command: CommandFlags) -> None:
     command.integer(_MODEL, "image_size", None, "pixels, where the backbone does not fix them.")
     command.many(_MODEL, "input_range", None, "values that a personal model takes, e.g. -1,1 (default: 0,1).")
     command.choice(
-        _MODEL, "pooling", None, ["avg", "max", "flatten", "none"], "of outputs with height and width (default: avg)."
+        _MODEL,
+        "pooling",
+        None,
+        ["avg", "max", "flatten", "none"],
+        "of outputs with height and width, or with tokens (default: avg).",
     )
     command.string(
         _MODEL,

@@ -67,9 +67,9 @@ class Classifier:
         """
         self.class_count  # noqa: B018 - raises
         if feature_rank not in (None, 2):
+            remedy = "use --pooling=avg, max or flatten" if feature_rank > 2 else "name an output of depth by features="
             raise UserError(
-                f"the classifier takes features [batch, depth], but the backbone gives rank {feature_rank}; "
-                "use --pooling=avg, max or flatten."
+                f"the classifier takes features [batch, depth], but the backbone gives rank {feature_rank}; {remedy}."
             )
 
     def logits(self, features: Any, training: bool) -> Any:

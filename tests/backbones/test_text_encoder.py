@@ -110,7 +110,7 @@ def handle_of(folder, **settings):
 
 @pytest.mark.parametrize(
     ("settings", "shape"),
-    [({}, (None, DEPTH)), ({"output_key": "sequence_output"}, (None, DEPTH)), ({"seq_length": 9}, (None, DEPTH))],
+    [({}, (None, DEPTH)), ({"output_key": "sequence_output"}, (None, 128, DEPTH)), ({"seq_length": 9}, (None, DEPTH))],
 )
 def test_features_are_those_of_the_encoder_on_the_tokens(encoder, settings, shape):
     folder, _ = encoder
