@@ -18,7 +18,7 @@ from estimator_tl.backbones.keras_objects import imported_objects, missing_objec
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
-from estimator_tl.compat.keras2 import sharing_objects
+from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
 from estimator_tl.errors import UserError
 from estimator_tl.specs import linear_range
 
@@ -66,6 +66,11 @@ def keras_file(
     if isinstance(custom_objects, str):
         code = load_code("custom_objects", custom_objects, "NAMES")
         custom_objects = code.objects
+    for name, thing in (custom_objects or {}).items():
+        if is_of_another_keras(thing):
+            raise UserError(
+                f"custom_objects: {name} is not made of the classes of Keras 2, as {path} is; {use_of_keras2()}."
+            )
     return KerasBackbone(
         handle=path,
         kind="Keras model",

@@ -76,8 +76,9 @@ def _dispatch(name: str, rest: list[str]) -> int:
 
 
 def _prepare(known: CommandFlags) -> None:
-    from estimator_tl.compat import quiet
+    from estimator_tl.compat import keras2, quiet
 
+    keras2.let_tf_keras_be_keras2()
     if getattr(known.values, "precision", None) == "bfloat16":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # has the passes for it; its import looks
     level = known.values.verbosity
@@ -87,8 +88,12 @@ def _prepare(known: CommandFlags) -> None:
     for module in known.values.import_modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--import_modules: {module} cannot be imported ({error}); check PYTHONPATH.") from error
+        except (ImportError, AttributeError) as error:
+            lack = keras2.lack_of_keras2(error)
+            if not lack and not isinstance(error, ImportError):
+                raise
+            remedy = lack or "check PYTHONPATH"
+            raise UserError(f"--import_modules: {module} cannot be imported ({error}); {remedy}.") from error
 
 
 def _overview() -> str:
