@@ -15,6 +15,7 @@ from estimator_tl.compat.object_graphs import GRAPH_KEY, variable_keys
 from estimator_tl.errors import UserError
 
 _V1_SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
+_ANY_SHARD = "-?????-of-"
 # What people copy from a file list: the name of one of a checkpoint's files.
 _FILE_SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 # A strategy's further copies of variables, equal to the first.
@@ -93,7 +94,10 @@ def _files(prefix: str) -> list[str]:
         return [f"{prefix}.index", *sorted(glob.glob(f"{escaped}.data-?????-of-?????"))]
     if os.path.isfile(prefix):
         return [prefix]
-    return sorted(glob.glob(prefix if "-?????-of-" in prefix else f"{escaped}-?????-of-?????"))
+    base, pattern, number = prefix.rpartition(_ANY_SHARD)  # what is found of the old format is named by a pattern
+    if pattern:
+        return sorted(glob.glob(f"{glob.escape(base)}{pattern}{number}"))
+    return sorted(glob.glob(f"{escaped}{_ANY_SHARD}?????"))
 
 
 def _find(path: str) -> str:
@@ -107,7 +111,7 @@ def _find(path: str) -> str:
         return _newest(path, place)
     files = _files(place)
     if files and _V1_SHARD.search(files[0]):  # the reader takes a pattern with their number in it
-        return _V1_SHARD.sub(r"-?????-of-\1", files[0])
+        return _V1_SHARD.sub(rf"{_ANY_SHARD}\1", files[0])
     if not files:
         there = glob.glob(f"{glob.escape(place)}*")
         found = f"{place}.index is missing" if there else "no such file or folder"

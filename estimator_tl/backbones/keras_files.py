@@ -15,6 +15,7 @@ from estimator_tl.backbones.digest import file_digest, folder_digest, joined_dig
 from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
 from estimator_tl.backbones.keras_objects import imported_objects, missing_objects, readable
+from estimator_tl.backbones.model_file import check_model_file
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
@@ -59,7 +60,9 @@ def keras_file(
     """
     low, high = input_range or (0.0, 1.0)
     is_folder = os.path.isdir(path)
-    if not is_folder:
+    if is_folder:
+        check_model_file(path, path)
+    else:
         check_file(path)
     check_keras(path, path, allow_unsafe_deserialization)
     code = None

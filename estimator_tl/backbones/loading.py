@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,11 @@ def describe(path: str, handle: str) -> interface.Interface:
     """
     saved = read_saved_model(path)
     graphs = list(saved.meta_graphs) if saved is not None else []
+    if len(graphs) > 1:
+        tags = "; ".join(", ".join(graph.meta_info_def.tags) or "no tags" for graph in graphs)
+        raise UserError(
+            f"{handle} holds {len(graphs)} graphs ({tags}), and one is expected; export it again with one of them."
+        )
     if len(graphs) != 1 or not graphs[0].object_graph_def.nodes:  # TensorFlow 1 saved no objects
         loaded = run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
         return interface.with_effects(loaded, graphs[0]) if graphs else loaded
@@ -54,7 +60,7 @@ def _check_values(prefix: str) -> None:
     sizes = reader.get_variable_to_shape_map()
     types = reader.get_variable_to_dtype_map()
     expected = sum(types[name].size * int(np.prod(shape)) for name, shape in sizes.items() if types[name].is_numeric)
-    found = sum(os.path.getsize(shard) for shard in tf.io.gfile.glob(f"{prefix}.data-*"))
+    found = sum(os.path.getsize(shard) for shard in glob.glob(f"{glob.escape(prefix)}.data-*"))
     if found < expected:
         raise OSError(f"{prefix}.data-* hold {found} bytes, of {expected} that {prefix}.index lists")
 

@@ -271,8 +271,8 @@ def test_unknown_size_must_be_given(module):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("saved_model.pb", b"not a protocol buffer", "not a readable TF1 Hub module"),
-        ("saved_model.pb", b"", "no graph without tags"),
+        ("saved_model.pb", b"not a protocol buffer", "saved_model.pb is damaged; get it again"),
+        ("saved_model.pb", b"", "saved_model.pb is empty; get it again"),
         ("tfhub_module.pb", b"\x08\x04", "a form that Hub never released"),
         ("variables/variables.index", None, "variables cannot be read"),
     ],
