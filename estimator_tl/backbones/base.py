@@ -24,7 +24,7 @@ class BuiltBackbone:
     """A source built into the current graph.
 
     Attributes:
-      features: float tensor, [batch, depth] unless pooling is ``none``.
+      features: float32, [batch, depth] unless pooling is ``none``.
       variables: the graph's variable for each name of the structure.
       updates: ops that move batch-norm statistics; empty where the call itself does.
       regularization_losses: pairs of a variable's name and its scalar loss; the
@@ -112,12 +112,13 @@ class Backbone(abc.ABC):
         return 2 if len(self.output_shape) == 4 or self.pooling == "flatten" else len(self.output_shape)
 
     def pool(self, features: Any) -> Any:
-        """Pools a 4-D output to [batch, depth], as `pooling` says; other ranks pass.
+        """Pools a 4-D output to float32 [batch, depth], as `pooling` says; other ranks pass.
 
-        Several outputs are pooled one by one and joined along their last axis.
+        Several outputs are pooled one by one and joined along their last axis. This is the one place where outputs
+        of another precision (float16, bfloat16, float64) become float32, which heads compute in.
 
         Raises:
-          UserError: they cannot be joined.
+          UserError: they cannot be joined, or are no floating-point numbers.
         """
         if not isinstance(features, (list, tuple)):
             return self._pool_one(features)
@@ -128,6 +129,8 @@ class Backbone(abc.ABC):
         return tf.concat(pooled, axis=-1)
 
     def _pool_one(self, features: Any) -> Any:
+        check_floating(self.handle, features.dtype)
+        features = tf.cast(features, tf.float32)  # before pooling: a mean in float16 would lose digits
         rank = features.shape.rank
         if self.pooling == "flatten" and rank is not None and rank > 2:
             return tf.reshape(features, [-1, _static_size(features, self.handle)])
@@ -147,6 +150,19 @@ class Backbone(abc.ABC):
             with tf.Graph().as_default():
                 shape = self.pool([tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes]).shape
         return None if shape.rank is None else tuple(shape.as_list())
+
+
+def check_floating(handle: str, dtype: Any) -> None:
+    """Checks the type of an output that is to be features.
+
+    Raises:
+      UserError: it is no floating-point type, so that no head could learn from it.
+    """
+    if not tf.as_dtype(dtype).is_floating:
+        raise UserError(
+            f"{handle} gives {tf.as_dtype(dtype).name}, not floating-point features; name an output that holds "
+            "numbers to learn from, with features=."
+        )
 
 
 def _check_joinable(shapes: Sequence[Any], handle: str) -> None:
