@@ -8,6 +8,7 @@ and are lost.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,18 +16,15 @@ from typing import Any
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.backbones.digest import values_digest
 from estimator_tl.backbones.keras_cut import Features, cut
+from estimator_tl.backbones.keras_layers import called_as_saved, is_batch_norm, is_of_keras, is_random, obey
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
+from estimator_tl.compat.keras_calls import inner_layers
 from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
-
-_BATCH_NORM = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
-# Attributes by which Keras layers are random in training; 0 turns each off.
-_RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
-_KERAS = f"{keras.Model.__module__.partition('.')[0]}."
 
 
 class NoLayersError(UserError):
@@ -100,13 +98,15 @@ class KerasBackbone(Backbone):
         # `build` turns on those of the call.
         model.trainable = False
         self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
-        self._config = _built_by_calls(model.get_config())
+        self._config = model.get_config()
         model.trainable = True
-        self.structure = _structure(self.handle, model, self._names(model))
+        keeps_inference, notes = called_as_saved(model, self._config)
+        structure = _structure(self.handle, model, self._names(model))
+        self.structure = dataclasses.replace(structure, keeps_inference=keeps_inference, notes=notes)
         self._values = self._values_of(model)
         shape = model.output_shape
         self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
-        self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
+        self.is_random = is_random(model)
 
     def _names(self, model: Any) -> list[str]:
         """Returns the names that a graph gives the variables.
@@ -114,7 +114,7 @@ class KerasBackbone(Backbone):
         They are the model's own but where nested models share names, or a layer of a user names its variables itself.
         """
         names = [weight.name.removesuffix(":0") for weight in _weights(model)]
-        of_keras = all(type(layer).__module__.startswith(_KERAS) for layer in _layers(model))
+        of_keras = all(is_of_keras(layer) for layer in inner_layers(model))
         if of_keras and len(set(names)) == len(names):
             return names
         with tf.Graph().as_default():
@@ -126,7 +126,7 @@ class KerasBackbone(Backbone):
 
     def _rebuilt(self) -> Any:
         with rebuilding(self._custom_objects, self._allow_code):
-            model = getattr(keras, self._model_class).from_config(self._config)
+            model = getattr(keras, self._model_class).from_config(_built_by_calls(self._config))
         model.trainable = True
         return model
 
@@ -162,18 +162,13 @@ class KerasBackbone(Backbone):
             model = self._rebuilt()
         variables = self._match(_weights(model))
         names = {id(variable): name for name, variable in variables.items()}
-        batch_norms = [layer for layer in _layers(model) if _is_batch_norm(layer)]
-        for layer in batch_norms:
-            layer.trainable = names[id(layer.weights[0])] in mode.train_batch_norm
-        if not mode.dropout:
-            for layer in _layers(model):
-                _turn_off_randomness(layer)
-        features = model(inputs, training=bool(mode.train_batch_norm) or mode.dropout)
+        batch_norms = obey(model, mode, names)
+        features = model(inputs, training=mode.dropout)
         return BuiltBackbone(
             features=self.pool(features),
             variables=variables,
             updates=[update for layer in batch_norms for update in layer.updates],
-            regularization_losses=regularization_losses(_layers(model), names),
+            regularization_losses=regularization_losses(inner_layers(model), names),
             initial_values=self._hand_over,
         )
 
@@ -187,9 +182,10 @@ class KerasBackbone(Backbone):
 
 
 def _built_by_calls(config: Any) -> Any:
-    """Returns a configuration without the shapes that layers of users are built for.
+    """Returns a copy of a configuration, without the shapes that layers of users are built for.
 
     Keras would build these outside of the layer's name scope, and their variables would be called kernel, kernel_1.
+    A copy, because layers such as `MultiHeadAttention` take out of their configuration what they have read.
     """
     if isinstance(config, dict):
         return {key: _built_by_calls(value) for key, value in config.items() if key != "build_config"}
@@ -222,30 +218,15 @@ def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
     return tuple(shape)
 
 
-def _layers(model: Any) -> list[Any]:
-    """Returns the layers at any depth, those inside nested models and wrappers included."""
-    return [module for module in model.submodules if isinstance(module, keras.layers.Layer)]
-
-
 def _weights(model: Any) -> list[Any]:
     """Returns all variables of a model in layer order, each once."""
     found = {id(weight): weight for layer in model.layers for weight in layer.weights}
     return list(found.values())
 
 
-def _is_batch_norm(layer: Any) -> bool:
-    return type(layer).__name__ in _BATCH_NORM
-
-
-def _turn_off_randomness(layer: Any) -> None:
-    for attribute in _RANDOM_RATES:
-        if isinstance(getattr(layer, attribute, None), (int, float)):
-            setattr(layer, attribute, 0.0)
-
-
 def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure:
     batch_norm = {
-        id(w): id(layer.weights[0]) for layer in _layers(model) if _is_batch_norm(layer) for w in layer.weights
+        id(w): id(layer.weights[0]) for layer in inner_layers(model) if is_batch_norm(layer) for w in layer.weights
     }
     owner: dict[int, str] = {}
     for layer in model.layers:
@@ -261,6 +242,7 @@ def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure
             trainable=id(weight) in trainable,
             layer=owner[id(weight)],
             batch_norm=names.get(batch_norm.get(id(weight), 0)),
+            statistic=id(weight) in batch_norm and id(weight) not in trainable,
         )
         for weight in _weights(model)
     ]
