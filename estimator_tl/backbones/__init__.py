@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -155,6 +156,12 @@ def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
         )
 
 
+def _with_note(opened: Backbone, note: str) -> Backbone:
+    structure = opened.structure
+    opened.structure = dataclasses.replace(structure, notes=(*structure.notes, note.removesuffix(".")))
+    return opened
+
+
 def _as_call(handle: str) -> Call | None:
     """Parses a handle that is a spec; None for paths and URLs."""
     head = handle.strip().partition("(")[0]
@@ -184,5 +191,6 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
             if {"drop_top", "custom_objects"} & set(kwargs) or ("features" in kwargs and not no_layers):
                 raise
             # A subclassed Keras model: it has no layer list, but is a SavedModel like any other.
-            return _saved_model(handle, **kwargs)
+            opened = _saved_model(handle, **kwargs)
+            return opened if no_layers else _with_note(opened, f"a SavedModel without its Keras layers, as {error}")
     return _saved_model(handle, **kwargs)

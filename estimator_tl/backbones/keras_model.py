@@ -15,7 +15,7 @@ from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.backbones.digest import values_digest
-from estimator_tl.backbones.keras_cut import Features, cut
+from estimator_tl.backbones.keras_cut import Features, cut, has_added, without_added
 from estimator_tl.backbones.keras_layers import called_as_saved, is_batch_norm, is_of_keras, is_random, obey
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
@@ -25,6 +25,8 @@ from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
+
+_ADDED = "losses and metrics that were added to the model itself (add_loss, add_metric) are left out"
 
 
 class NoLayersError(UserError):
@@ -73,6 +75,7 @@ class KerasBackbone(Backbone):
         self._allow_code = allow_code
         self._load = functools.partial(self._loaded, load, features, drop_top)
         self._values: dict[str, Any] | None = None
+        self._notes: tuple[str, ...] = ()
         run_eagerly_apart(self._describe)
         give_back(sum(variable.size * 4 for variable in self.structure.variables))
         shape = self._input_shape
@@ -84,6 +87,8 @@ class KerasBackbone(Backbone):
         with rebuilding(self._custom_objects, self._allow_code), freed_at_once():
             model = load()
             _check_one_graph(model, self.handle)
+            if has_added(model):
+                model, self._notes = without_added(model), (_ADDED,)
             if features is None and not drop_top:
                 _check_one_output(model, self.handle)
             return cut(model, features, drop_top, self.handle)
@@ -102,7 +107,7 @@ class KerasBackbone(Backbone):
         model.trainable = True
         keeps_inference, notes = called_as_saved(model, self._config)
         structure = _structure(self.handle, model, self._names(model))
-        self.structure = dataclasses.replace(structure, keeps_inference=keeps_inference, notes=notes)
+        self.structure = dataclasses.replace(structure, keeps_inference=keeps_inference, notes=(*self._notes, *notes))
         self._values = self._values_of(model)
         shape = model.output_shape
         self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])

@@ -7,11 +7,13 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from estimator_tl.backbones.safety import parts, saved_config
+from estimator_tl.backbones.safety import network_config, parts, saved_config
 from estimator_tl.compat import keras
 
 #: Where Keras keeps what configurations name.
 _PLACES = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "mixed_precision")
+#: Layers that Keras makes of `model.add_loss` and `model.add_metric`.
+ADDED = ("AddLoss", "AddMetric")
 _OF_KERAS = ("keras", "builtins", "tf_keras")
 #: What is not read for inference, and may name anything.
 _NOT_LOADED = frozenset({"training_config", "compile_config", "build_config"})
@@ -19,7 +21,7 @@ _NOT_LOADED = frozenset({"training_config", "compile_config", "build_config"})
 
 def missing_objects(path: str, given: Collection[str]) -> list[str]:
     """Returns the names of what a model's configuration needs beside Keras and what is given, in its order."""
-    names = dict.fromkeys(_names(saved_config(path)))
+    names = dict.fromkeys(_names(network_config(path)))
     return [name for name in names if name not in given and not _is_known(name)]
 
 
@@ -58,7 +60,7 @@ def _is_known(name: str) -> bool:
     if keras.utils.get_registered_object(name) is not None:
         return True
     # Functional is what Keras calls a Model; TensorFlow's functions are layers that it makes itself.
-    if name in ("Functional", "Model", "Sequential", "TFOpLambda", "SlicingOpLambda", "ClassMethod"):
+    if name in ("Functional", "Model", "Sequential", "TFOpLambda", "SlicingOpLambda", "ClassMethod", *ADDED):
         return True
     return any(hasattr(getattr(keras, place), name) for place in _PLACES)
 

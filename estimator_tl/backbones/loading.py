@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,25 @@ def _load(path: str) -> Any:
         if not text_ops.is_missing_operation(error) or not text_ops.load_text_operations():
             raise
     return tf.saved_model.load(path)
+
+
+def keep_only(before: Iterable[Any], read: Iterable[Any]) -> None:
+    """Takes what loading brought and nothing reads out of the graph, as far as sessions and checkpoints see it.
+
+    A model that was compiled brings variables of its metrics and its optimizer. Their names (``count``, ``total_1``)
+    depend on what else is in a graph, so that another graph would look for others in the same checkpoint. Local
+    variables they cannot be: their initializers read the model's folder, which an export has to do without.
+
+    Args:
+      before: the graph's global variables before the model was loaded.
+      read: the model's variables that are read.
+    """
+    stay = {id(copy) for v in (*before, *read) for copy in (v, *(getattr(v, "values", None) or ()))}
+    keys = tf.compat.v1.GraphKeys
+    gone = {id(variable) for variable in tf.compat.v1.global_variables() if id(variable) not in stay}
+    for key in (keys.GLOBAL_VARIABLES, keys.TRAINABLE_VARIABLES, keys.MODEL_VARIABLES):
+        collection = tf.compat.v1.get_collection_ref(key)
+        collection[:] = [variable for variable in collection if id(variable) not in gone]
 
 
 def load_in_graph(path: str, handle: str) -> Any:

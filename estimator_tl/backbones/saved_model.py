@@ -24,8 +24,9 @@ from estimator_tl.backbones.base import (
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.backbones.interface import Interface, of_model
-from estimator_tl.backbones.loading import describe, load_eagerly, load_in_graph
+from estimator_tl.backbones.loading import describe, keep_only, load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
+from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -106,13 +107,16 @@ class SavedModelBackbone(Backbone):
         return self._built(inputs, mode)
 
     def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+        before = tf.compat.v1.global_variables()
         model = load_in_graph(self.path, self.handle)
         caller = self._caller(of_model(model))
+        read = caller.variables()
+        keep_only(before, read)
         names = [variable.name for variable in self.structure.variables]
         losses = [(None, loss()) for loss in getattr(model, "regularization_losses", None) or ()]
         return BuiltBackbone(
             features=self.pool(caller.call(model, inputs, mode.training)),
-            variables=dict(zip(names, caller.variables())),
+            variables=dict(zip(names, read)),
             updates=(),
             regularization_losses=losses,
             initial_values=None,

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
+import os
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -76,6 +78,26 @@ def sharing_objects() -> contextlib.AbstractContextManager[Any]:
     """Makes layers that a saved model uses in several places one layer again where it is deserialized in the body."""
     scope: contextlib.AbstractContextManager[Any] = _serialization().ObjectSharingScope()
     return scope
+
+
+def keras_metadata(folder: str) -> list[tuple[str, Any]]:
+    """Returns kind and configuration of each Keras object of a Keras SavedModel.
+
+    What is damaged is left out: Keras fails where it comes to it.
+    """
+    from google.protobuf.message import DecodeError
+
+    metadata = importlib.import_module(f"{_package()}.protobuf.saved_metadata_pb2").SavedMetadata()
+    try:
+        with open(os.path.join(folder, "keras_metadata.pb"), "rb") as stream:
+            metadata.ParseFromString(stream.read())
+    except (OSError, DecodeError):
+        return []
+    configs = []
+    for node in metadata.nodes:
+        with contextlib.suppress(ValueError):
+            configs.append((node.identifier, json.loads(node.metadata)))
+    return configs
 
 
 def _serialization() -> ModuleType:
