@@ -120,6 +120,7 @@ class _Model:
             raise UserError(f"{self.backbone.handle} takes strings, which TPUs have not; train it elsewhere.")
         if training and tf.distribute.has_strategy():
             check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
+            check_replicas(self.backbone, self.plan, tf.distribute.get_strategy().num_replicas_in_sync)
         with tpu.kept_scalars(on_tpu=cores is not None) as scalars:
             built = self.backbone.build(columns[key], self.plan.call_mode(training))
             for name in self.plan.frozen:
@@ -222,6 +223,25 @@ class _InitialValues:
         if not hasattr(data, "element_spec"):
             return _as_columns(data[0] if isinstance(data, tuple) else data, key)[key]
         return data.map(lambda features, *labels: _as_columns(features, key)[key])
+
+
+def check_replicas(backbone: Backbone, plan: VariablePlan, replicas: int) -> None:
+    """Checks that a source can be trained by several replicas that step together.
+
+    Raises:
+      UserError: it cannot.
+    """
+    if replicas < 2:
+        return
+    trained = [v.dtype for v in backbone.structure.variables if v.name in plan.trainable]
+    others = sorted(set(trained) - {"float32"})
+    if others:
+        raise UserError(
+            f"{backbone.handle} trains {', '.join(others)} variables, whose gradients TensorFlow does not sum over "
+            f"{replicas} replicas beside the float32 ones of the head; train on one device, or freeze them."
+        )
+    if backbone.one_device:
+        raise UserError(f"{backbone.handle} {backbone.one_device}; train on one device.")
 
 
 def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:

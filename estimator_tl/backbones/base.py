@@ -58,12 +58,14 @@ class Backbone(abc.ABC):
       unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
       is_random: whether it may draw random numbers while training, as dropout does.
       has_content: whether it is somebody's work that a digest can pin; not where its values are random.
+      one_device: why several replicas cannot train it together, as a clause about it; empty where they can.
     """
 
     is_random: bool = True
     outputs: Sequence[str] = ()
     unsafe: Sequence[str] = ()
     has_content: bool = True
+    one_device: str = ""
     handle: str
     kind: str
     structure: SourceStructure

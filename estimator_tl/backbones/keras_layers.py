@@ -46,6 +46,14 @@ def _augments(layer: Any) -> bool:
     return draws_by_itself(layer) and all(not hasattr(layer, name) for name in _RANDOM_RATES)
 
 
+def saved_models_inside(model: Any) -> str:
+    """Returns, as a clause about a model, which of its layers load a SavedModel; each replica would do so."""
+    names = [layer.name for layer in inner_layers(model) if type(layer).__module__.startswith("tensorflow_hub")]
+    return (
+        f"holds a SavedModel in its layer {', '.join(names)}, which each replica would load by itself" if names else ""
+    )
+
+
 def own_statistics(layer: Any) -> bool:
     """Returns whether a layer that is no batch norm has variables of its own that gradients do not move.
 
@@ -108,6 +116,8 @@ def called_as_saved(model: Any, config: Any) -> tuple[bool, tuple[str, ...]]:
         notes.append(
             f"{', '.join(apart)}: called in inference mode throughout, as training mode writes to its variables"
         )
+    if any(getattr(layer, "compute_dtype", "") == "float16" for layer in inner_layers(model)):
+        notes.append("it computes in float16, here without loss scaling: gradients below 6e-8 are 0")
     return any(_draws(layer) for name in told[False] for layer in layers[name]), tuple(notes)
 
 

@@ -15,12 +15,20 @@ from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
 from estimator_tl.backbones.digest import values_digest
+from estimator_tl.backbones.keras_configs import HALF, rebuildable
 from estimator_tl.backbones.keras_cut import Features, cut, has_added, without_added
-from estimator_tl.backbones.keras_layers import called_as_saved, is_batch_norm, is_of_keras, is_random, obey
+from estimator_tl.backbones.keras_layers import (
+    called_as_saved,
+    is_batch_norm,
+    is_of_keras,
+    is_random,
+    obey,
+    saved_models_inside,
+)
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
-from estimator_tl.compat.keras_calls import inner_layers
+from estimator_tl.compat.keras_calls import inner_layers, plain_variable
 from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
@@ -112,6 +120,7 @@ class KerasBackbone(Backbone):
         shape = model.output_shape
         self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
         self.is_random = is_random(model)
+        self.one_device = saved_models_inside(model)
 
     def _names(self, model: Any) -> list[str]:
         """Returns the names that a graph gives the variables.
@@ -131,8 +140,9 @@ class KerasBackbone(Backbone):
 
     def _rebuilt(self) -> Any:
         with rebuilding(self._custom_objects, self._allow_code):
-            model = getattr(keras, self._model_class).from_config(_built_by_calls(self._config))
-        model.trainable = True
+            model = getattr(keras, self._model_class).from_config(rebuildable(self._config))
+        for layer in (model, *inner_layers(model)):  # in a graph a model does not tell layers that it has in lists
+            layer.trainable = True
         return model
 
     def digest(self) -> str:
@@ -154,7 +164,7 @@ class KerasBackbone(Backbone):
 
     def _values_of(self, model: Any) -> dict[str, Any]:
         names = [variable.name for variable in self.structure.variables]
-        return dict(zip(names, [weight.numpy() for weight in _weights(model)]))
+        return dict(zip(names, [_full(weight.numpy()) for weight in _weights(model)]))
 
     def _hand_over(self) -> Mapping[str, Any]:
         """Returns the values without keeping them: a run needs them once, and they are as large as its variables."""
@@ -166,7 +176,7 @@ class KerasBackbone(Backbone):
         with outside_of_steps():  # Keras makes placeholders
             model = self._rebuilt()
         variables = self._match(_weights(model))
-        names = {id(variable): name for name, variable in variables.items()}
+        names = {id(weight): v.name for weight, v in zip(_weights(model), self.structure.variables)}
         batch_norms = obey(model, mode, names)
         features = model(inputs, training=mode.dropout)
         return BuiltBackbone(
@@ -183,21 +193,7 @@ class KerasBackbone(Backbone):
         shapes = [tuple(weight.shape.as_list()) for weight in weights]
         if shapes != [variable.shape for variable in described]:
             raise RuntimeError(f"{self.handle} was rebuilt with other variables than it was read with: {shapes}.")
-        return {variable.name: weight for variable, weight in zip(described, weights)}
-
-
-def _built_by_calls(config: Any) -> Any:
-    """Returns a copy of a configuration, without the shapes that layers of users are built for.
-
-    Keras would build these outside of the layer's name scope, and their variables would be called kernel, kernel_1.
-    A copy, because layers such as `MultiHeadAttention` take out of their configuration what they have read.
-    """
-    if isinstance(config, dict):
-        return {key: _built_by_calls(value) for key, value in config.items() if key != "build_config"}
-    if isinstance(config, (list, tuple)):
-        values = [_built_by_calls(value) for value in config]
-        return tuple(values) if isinstance(config, tuple) else values
-    return config
+        return {variable.name: plain_variable(weight) for variable, weight in zip(described, weights)}
 
 
 def _check_one_graph(model: Any, handle: str) -> None:
@@ -229,6 +225,16 @@ def _weights(model: Any) -> list[Any]:
     return list(found.values())
 
 
+def _dtype(weight: Any) -> str:
+    """Returns the type that a graph gives a weight: see `rebuildable`."""
+    name = str(tf.as_dtype(weight.dtype).name)
+    return "float32" if name in HALF else name
+
+
+def _full(value: Any) -> Any:
+    return value.astype("float32") if str(value.dtype) in HALF else value
+
+
 def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure:
     batch_norm = {
         id(w): id(layer.weights[0]) for layer in inner_layers(model) if is_batch_norm(layer) for w in layer.weights
@@ -243,7 +249,7 @@ def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure
         SourceVariable(
             name=names[id(weight)],
             shape=tuple(weight.shape.as_list()),
-            dtype=tf.as_dtype(weight.dtype).name,
+            dtype=_dtype(weight),
             trainable=id(weight) in trainable,
             layer=owner[id(weight)],
             batch_norm=names.get(batch_norm.get(id(weight), 0)),
@@ -264,7 +270,7 @@ def regularization_losses(layers: Iterable[Any], names: Mapping[int, str]) -> li
       names: of the weights that count, by `id`.
     """
     return [
-        (names[id(weight)], regularizer(weight))
+        (names[id(weight)], tf.cast(regularizer(weight), tf.float32))
         for layer in layers
         for attribute, regularizer in vars(layer).items()
         for weight in [getattr(layer, attribute.removesuffix("_regularizer"), None)]

@@ -38,7 +38,8 @@ def fix_training(layer: Any, training: bool) -> None:
 
 
 def _with_training(call: Callable[..., Any], training: bool) -> Callable[..., Any]:
-    names = list(inspect.signature(call).parameters)
+    signature = inspect.signature(call)
+    names = list(signature.parameters)
     place = names.index("training") if "training" in names else len(names)
 
     @functools.wraps(call)
@@ -48,4 +49,13 @@ def _with_training(call: Callable[..., Any], training: bool) -> Callable[..., An
         kwargs["training"] = training
         return call(*args, **kwargs)
 
+    with_training.__signature__ = signature  # type: ignore[attr-defined]  # recurrent layers look at it
     return with_training
+
+
+def plain_variable(variable: Any) -> Any:
+    """Returns a Keras weight without the wrapper by which layers of mixed precision read it in another type.
+
+    Under a strategy the wrapper hides from optimizers that it is one variable in several replicas.
+    """
+    return variable._variable if type(variable).__name__.startswith("AutoCast") else variable

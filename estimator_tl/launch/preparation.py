@@ -20,6 +20,7 @@ from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.launch import plan_change, run_dir, session
 from estimator_tl.launch.strategy import Distribution
+from estimator_tl.model_fn import check_replicas
 from estimator_tl.specs import TextSpec
 from estimator_tl.tuning import VariablePlan
 
@@ -84,6 +85,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     before = latest_step(model_dir)
     earlier = plan_change.history(saved, spec.model, before)
     plan = plan_change.plan_of(source.structure, spec.model, earlier)
+    check_replicas(source, plan, distribution.replicas)
     start = _warm_start(spec, data.labels, digest)
     train_input = data.input_fn(
         source.input_spec,
