@@ -14,7 +14,8 @@ from typing import Any
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
 from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
-from estimator_tl.backbones.keras_objects import imported_objects, missing_objects, readable
+from estimator_tl.backbones.keras_objects import imported_objects, missing_objects
+from estimator_tl.backbones.keras_versions import readable, remedy
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
@@ -145,9 +146,7 @@ def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserializa
         if missing:
             raise _needs_objects(path, missing) from error
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{path} cannot be loaded as a Keras 2 model: {first_line}; save it again with Keras 2."
-        ) from error
+        raise UserError(f"{path} cannot be loaded as a Keras 2 model: {first_line}; {remedy(path)}.") from error
     if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
         raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
     return model

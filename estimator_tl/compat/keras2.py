@@ -15,11 +15,13 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
+
+_METADATA = "keras_metadata.pb"
 
 
 @functools.cache
@@ -49,6 +51,11 @@ def _import_tf_keras(name: str) -> ModuleType:
 def keras2_remedy() -> str:
     """Says how to get the Keras 2 that belongs to this TensorFlow."""
     return f"pip install 'tf_keras~={load_tensorflow().__version__.partition('-')[0]}' (TensorFlow's own minor version)"
+
+
+def keras2_version() -> str:
+    """Returns the version of the Keras 2 that is in use."""
+    return str(importlib.import_module(_package()).__version__)
 
 
 @contextlib.contextmanager
@@ -85,19 +92,30 @@ def keras_metadata(folder: str) -> list[tuple[str, Any]]:
 
     What is damaged is left out: Keras fails where it comes to it.
     """
-    from google.protobuf.message import DecodeError
-
-    metadata = importlib.import_module(f"{_package()}.protobuf.saved_metadata_pb2").SavedMetadata()
-    try:
-        with open(os.path.join(folder, "keras_metadata.pb"), "rb") as stream:
-            metadata.ParseFromString(stream.read())
-    except (OSError, DecodeError):
-        return []
     configs = []
-    for node in metadata.nodes:
+    for node in _metadata(folder).nodes:
         with contextlib.suppress(ValueError):
             configs.append((node.identifier, json.loads(node.metadata)))
     return configs
+
+
+def rewrite_keras_metadata(folder: str, target: str, change: Callable[[Any], Any]) -> None:
+    """Writes the Keras objects of a Keras SavedModel into another folder, each configuration changed."""
+    metadata = _metadata(folder)
+    for node in metadata.nodes:
+        with contextlib.suppress(ValueError):
+            node.metadata = json.dumps(change(json.loads(node.metadata)))
+    with open(os.path.join(target, _METADATA), "wb") as stream:
+        stream.write(metadata.SerializeToString())
+
+
+def _metadata(folder: str) -> Any:
+    from google.protobuf.message import DecodeError
+
+    metadata = importlib.import_module(f"{_package()}.protobuf.saved_metadata_pb2").SavedMetadata()
+    with contextlib.suppress(OSError, DecodeError), open(os.path.join(folder, _METADATA), "rb") as stream:
+        metadata.ParseFromString(stream.read())
+    return metadata
 
 
 def _serialization() -> ModuleType:
