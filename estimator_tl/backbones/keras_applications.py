@@ -12,8 +12,8 @@ from typing import Any
 
 from estimator_tl.backbones.digest import file_digest
 from estimator_tl.backbones.keras_cut import Features
-from estimator_tl.backbones.keras_files import load_weights
 from estimator_tl.backbones.keras_model import KerasBackbone
+from estimator_tl.backbones.keras_weights import load_weights
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import same_random_weights
 from estimator_tl.errors import UserError, nearest

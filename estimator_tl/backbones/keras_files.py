@@ -8,7 +8,6 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
@@ -175,26 +174,3 @@ def _needs_objects(path: str, missing: list[str]) -> UserError:
         f"{path} needs {', '.join(missing)}, which Keras does not have; say where the code is with "
         f"custom_objects='pkg.mod:{names}' or 'path/file.py:{names}'."
     )
-
-
-def load_weights(model: Any, path: str, handle: str) -> None:
-    """Loads a weights file into a model, whichever of Keras's two HDF5 layouts it has.
-
-    Keras chooses the layout by the file's name: ``*.weights.h5`` is read as the
-    new one even where it holds the old one, as files from before Keras 2.12 do.
-
-    Raises:
-      UserError: the file does not fit the model.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            old_layout = "layer_names" in file.attrs or "model_weights" in file
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / ("w.h5" if old_layout else "w.weights.h5")
-            link.symlink_to(Path(path).resolve())
-            model.load_weights(str(link))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"weights {path} do not fit {handle}: {first_line}; check the network's arguments.") from error
