@@ -8,6 +8,7 @@ from typing import Any
 
 from estimator_tl.backbones import handles
 from estimator_tl.backbones.base import Backbone, BuiltBackbone, TakesTextError
+from estimator_tl.backbones.input_range import UnknownRangeError
 from estimator_tl.errors import UserError
 from estimator_tl.registry import Call, Registry, parse_call
 
@@ -15,7 +16,7 @@ registry = Registry("backbone")
 
 _SIGNED = {"signature", "output_key"}  # arguments of what TensorFlow saved as functions
 
-__all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry"]
+__all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry", "takes_range"]
 
 
 @registry.register("keras_model")
@@ -147,6 +148,14 @@ def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbo
     return _open_path(handle, {**kwargs, **unsafe})
 
 
+def takes_range(handle: str) -> bool:
+    """Returns whether a source can be opened with an `input_range`; sources of users may have no such argument."""
+    call = _as_call(handle)
+    if call is None or call.name.startswith("keras."):
+        return True
+    return registry.takes(call.name, "input_range") or call.name in ("keras_model", "saved_model")
+
+
 def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
     for name in sorted(_SIGNED & set(kwargs)):
         raise UserError(
@@ -180,6 +189,8 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
         try:
             return keras_files.keras_file(folder, **kwargs)
         except UserError as error:
+            if isinstance(error, UnknownRangeError):
+                raise
             no_layers = isinstance(error, keras_model.NoLayersError)
             if {"drop_top", "custom_objects"} & set(kwargs) or ("features" in kwargs and not no_layers):
                 raise

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones.input_range import Finding, chosen_range
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec, InputSpec, TextSpec, linear_range
@@ -58,12 +59,14 @@ class Backbone(abc.ABC):
       unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
       is_random: whether it may draw random numbers while training, as dropout does.
       has_content: whether it is somebody's work that a digest can pin; not where its values are random.
+      finding: what it does to images before its first weights; None where that is not known.
     """
 
     is_random: bool = True
     outputs: Sequence[str] = ()
     unsafe: Sequence[str] = ()
     has_content: bool = True
+    finding: Finding | None = None
     handle: str
     kind: str
     structure: SourceStructure
@@ -214,23 +217,47 @@ def resolve_size(handle: str, fixed: tuple[int | None, int | None], asked: int |
     return tuple(result)
 
 
-def images_spec(
-    handle: str,
-    shape: Sequence[int | None],
-    image_size: int | tuple[int, int] | None,
-    input_range: tuple[float, float] | None,
-) -> ImageSpec:
-    """Returns the input contract of a source that takes pictures of this static shape, batch first.
+def one_image(
+    handle: str, shape: Sequence[int | None], image_size: int | tuple[int, int] | None
+) -> tuple[int, int, int, int]:
+    """Returns the shape of one image in a batch by itself, for a source that takes images of a static shape.
 
     Args:
       handle: what the user called the source.
       shape: [batch, height, width, channels].
       image_size: see `resolve_size`.
-      input_range: values that the source takes; [0, 1] by default.
+
+    Raises:
+      UserError: the size is not known, or another one is asked for.
     """
     height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
-    low, high = input_range or (0.0, 1.0)
-    return ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]", (low, high))
+    return (1, height, width, shape[3] or 3)
+
+
+def images_spec(
+    handle: str,
+    shape: tuple[int, int, int, int],
+    input_range: tuple[float, float] | None,
+    finding: Finding | None,
+) -> ImageSpec:
+    """Returns the input contract of a source that takes images.
+
+    Args:
+      handle: what the user called the source.
+      shape: see `one_image`.
+      input_range: values that the source takes; by default, those that follow from `finding`, or else [0, 1].
+      finding: what the source does to its input, if that is known.
+
+    Raises:
+      UserError: it does something from which no range follows, and none is given.
+    """
+    low, high = chosen_range(handle, finding, input_range)
+    return ImageSpec(*shape[1:], linear_range(low, high), range_words((low, high)), (low, high))
+
+
+def range_words(values: tuple[float, float]) -> str:
+    """Returns a range for people, e.g. ``[0, 255]``."""
+    return f"[{values[0]:g}, {values[1]:g}]"
 
 
 def text_spec(handle: str, **of_pictures: Any) -> TextSpec:

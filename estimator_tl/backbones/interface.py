@@ -8,10 +8,13 @@ https://www.tensorflow.org/guide/saved_model
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones.input_graph import InputGraph
+from estimator_tl.backbones.input_sources import of_function, of_saved_function
 from estimator_tl.compat import tf
 from estimator_tl.compat.saved_models import decode_structure
 
@@ -34,11 +37,13 @@ class Function:
       inputs: specs and plain values of its positional arguments and of those by name.
       outputs: specs of what it gives, nested as it gives them.
       variables: those that it reads or writes, in the order of first use.
+      graph: returns its graph, for a walk over it; eagerly only.
     """
 
     inputs: tuple[Sequence[Any], Mapping[str, Any]]
     outputs: Any
     variables: Sequence[Any]
+    graph: Callable[[], InputGraph]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +73,8 @@ def of_model(model: Any) -> Interface:
     def function_of(concrete: Any) -> Function:
         used = {id(captured): None for captured in concrete.captured_inputs}
         variables = [known[key] for key in used if key in known]
-        return Function(concrete.structured_input_signature, concrete.structured_outputs, variables)
+        graph = functools.partial(of_function, concrete, variables)
+        return Function(concrete.structured_input_signature, concrete.structured_outputs, variables, graph)
 
     trainable = getattr(model, "trainable_variables", None)
     return Interface(
@@ -79,8 +85,13 @@ def of_model(model: Any) -> Interface:
     )
 
 
-def of_file(meta_graph: Any) -> Interface:
-    """Returns the interface of the model that a MetaGraphDef with an object graph describes."""
+def of_file(meta_graph: Any, value: Callable[[int], Any]) -> Interface:
+    """Returns the interface of the model that a MetaGraphDef with an object graph describes.
+
+    Args:
+      meta_graph: the MetaGraphDef.
+      value: returns the value of a variable by the number of its object.
+    """
     graph = meta_graph.object_graph_def
     variables = {
         number: Variable(
@@ -100,7 +111,8 @@ def of_file(meta_graph: Any) -> Interface:
         concrete = graph.concrete_functions[name]
         used = [variables[number] for number in dict.fromkeys(concrete.bound_inputs) if number in variables]
         inputs = decode_structure(concrete.canonicalized_input_signature)
-        return Function(inputs, decode_structure(concrete.output_signature), used)
+        graph_of = functools.partial(of_saved_function, meta_graph, name, value)
+        return Function(inputs, decode_structure(concrete.output_signature), used, graph_of)
 
     root = children(0)
     call = graph.nodes[root["__call__"]].function if "__call__" in root else None

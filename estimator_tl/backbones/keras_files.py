@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from estimator_tl.backbones.base import images_spec
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
+from estimator_tl.backbones.input_range import Finding
 from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
 from estimator_tl.backbones.keras_objects import imported_objects, missing_objects, readable
@@ -20,7 +22,7 @@ from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import sharing_objects
 from estimator_tl.errors import UserError
-from estimator_tl.specs import linear_range
+from estimator_tl.specs import ImageSpec
 
 FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
 _KERAS3_REMEDY = (
@@ -44,7 +46,8 @@ def keras_file(
     Args:
       path: an ``.h5``, ``.hdf5`` or ``.keras`` file, or a Keras SavedModel folder.
       image_size: pixels, where the model does not fix them.
-      input_range: the values that the model was trained on; [0, 1] by default.
+      input_range: the values that the model was trained on; by default, those that follow from what it does to them,
+        or else [0, 1].
       pooling: avg, max, flatten or none.
       features: the layer whose output is used (``nested/layer`` in a nested model), or a list of layers, whose
         outputs are pooled one by one and joined; the model's output by default. What tuning policies count are the
@@ -55,9 +58,12 @@ def keras_file(
       allow_unsafe_deserialization: load Lambda layers, which hold Python code, too.
 
     Raises:
-      UserError: the file is missing, damaged, of Keras 3, or holds weights only.
+      UserError: the file is missing, damaged, of Keras 3, or holds weights only; or no range follows from it.
     """
-    low, high = input_range or (0.0, 1.0)
+
+    def contract(shape: tuple[int, int, int, int], finding: Finding) -> ImageSpec:
+        return images_spec(path, shape, input_range, finding)
+
     is_folder = os.path.isdir(path)
     if not is_folder:
         check_file(path)
@@ -71,8 +77,7 @@ def keras_file(
         kind="Keras model",
         load=functools.partial(_load, path, custom_objects or {}, allow_unsafe_deserialization),
         digest=functools.partial(_digest, path, code),
-        preprocess=linear_range(low, high),
-        range_text=f"[{low:g}, {high:g}]",
+        contract=contract,
         image_size=image_size,
         pooling=pooling,
         features=features,

@@ -12,9 +12,11 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, one_image
 from estimator_tl.backbones.digest import values_digest
+from estimator_tl.backbones.input_range import Finding
 from estimator_tl.backbones.keras_cut import Features, cut
+from estimator_tl.backbones.keras_input import keras_finding
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
@@ -42,8 +44,7 @@ class KerasBackbone(Backbone):
         kind: str,
         load: Callable[[], Any],
         digest: Callable[[], str] | None,
-        preprocess: Callable[[Any], Any],
-        range_text: str,
+        contract: Callable[[tuple[int, int, int, int], Finding], ImageSpec],
         image_size: int | tuple[int, int] | None = None,
         pooling: str = "avg",
         features: Features | None = None,
@@ -58,8 +59,7 @@ class KerasBackbone(Backbone):
           kind: the sort of source in words.
           load: returns the Keras model with its pretrained weights; called once, eagerly.
           digest: returns ``sha256:...`` of the source; None where that is of its variables' values.
-          preprocess: from [0, 255] to the range of the model.
-          range_text: that range in words.
+          contract: returns what the model takes, for the shape of one image and what the model does to it.
           image_size: pixels, where the model does not fix them.
           pooling: for outputs with height and width: avg, max, flatten or none.
           features: where to cut the model, and
@@ -75,11 +75,10 @@ class KerasBackbone(Backbone):
         self._allow_code = allow_code
         self._load = functools.partial(self._loaded, load, features, drop_top)
         self._values: dict[str, Any] | None = None
-        run_eagerly_apart(self._describe)
+        shape, finding = run_eagerly_apart(functools.partial(self._describe, image_size))
         give_back(sum(variable.size * 4 for variable in self.structure.variables))
-        shape = self._input_shape
-        height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
-        self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
+        self.finding = finding
+        self.image_spec = contract(shape, finding)
 
     def _loaded(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> Any:
         """Returns the eager model, cut."""
@@ -90,9 +89,10 @@ class KerasBackbone(Backbone):
                 _check_one_output(model, self.handle)
             return cut(model, features, drop_top, self.handle)
 
-    def _describe(self) -> None:
+    def _describe(self, image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int, int, int], Finding]:
+        """Reads the model's structure; returns the shape of one image, and what the model does to it."""
         model = self._load()
-        self._input_shape = _image_shape(model, self.handle)
+        image = one_image(self.handle, _image_shape(model, self.handle), image_size)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
         model.trainable = True
@@ -107,6 +107,7 @@ class KerasBackbone(Backbone):
         shape = model.output_shape
         self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
         self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
+        return image, keras_finding(model, image)
 
     def _names(self, model: Any) -> list[str]:
         """Returns the names that a graph gives the variables.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from estimator_tl.backbones import interface
 from estimator_tl.compat import text_ops, tf
 from estimator_tl.compat.eager import run_eagerly_apart
+from estimator_tl.compat.object_graphs import keys_by_number
 from estimator_tl.compat.replicas import listed_as_wholes
 from estimator_tl.compat.saved_models import missing_operations, read_saved_model
 from estimator_tl.errors import UserError
@@ -37,10 +39,17 @@ def describe(path: str, handle: str) -> interface.Interface:
             missing = missing_operations(graphs[0])
         if missing:
             raise _missing(handle, missing[0])
-        found = interface.of_file(graphs[0])
+        prefix = os.path.join(path, "variables", "variables")
+        found = interface.of_file(graphs[0], functools.partial(_value, prefix, graphs[0].object_graph_def))
         if any(node.HasField("variable") for node in graphs[0].object_graph_def.nodes):
-            _check_values(os.path.join(path, "variables", "variables"))
+            _check_values(prefix)
     return found
+
+
+def _value(prefix: str, objects: Any, number: int) -> Any:
+    """Returns the value of a variable of a SavedModel by the number of its object."""
+    reader = tf.train.load_checkpoint(prefix)
+    return reader.get_tensor(keys_by_number(objects, reader)[number])
 
 
 def _check_values(prefix: str) -> None:

@@ -19,10 +19,12 @@ from estimator_tl.backbones.base import (
     check_input,
     feature_names,
     images_spec,
+    one_image,
     text_spec,
 )
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.input_graph import found_in
 from estimator_tl.backbones.interface import Interface, of_model
 from estimator_tl.backbones.loading import describe, load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
@@ -54,7 +56,8 @@ class SavedModelBackbone(Backbone):
           path: the folder that holds saved_model.pb.
           handle: what the user called it; the path by default.
           image_size: pixels, where the model does not fix them.
-          input_range: values that the model takes; [0, 1] by Hub's convention.
+          input_range: values that the model takes; by default, those that follow from what it does to them, or else
+            [0, 1] by Hub's convention.
           pooling: for outputs with height and width: avg, max, flatten or none.
           signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
             cannot be called. Batch norm in it is as it was exported.
@@ -71,19 +74,21 @@ class SavedModelBackbone(Backbone):
         self._signature = signature
         self._features = feature_names(self.handle, features, output_key)
         self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
-        self._describe()
-        if self._input_shape is None:
+        caller = self._describe()
+        if caller.image_shape is None:
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:
-            self.input_spec = images_spec(self.handle, self._input_shape, image_size, input_range)
+            shape = one_image(self.handle, caller.image_shape, image_size)
+            self.finding = found_in(caller.functions[0].graph, shape)
+            self.input_spec = images_spec(self.handle, shape, input_range, self.finding)
 
-    def _describe(self) -> None:
+    def _describe(self) -> Caller:
         caller = self._caller(describe(self.path, self.handle))
         self.structure = _structure(self.handle, caller)
-        self._input_shape = caller.image_shape
         self.is_random = caller.takes_training
         self.outputs = caller.outputs
         self.output_shape = self.joined_shape([o.shape for o in caller.used(caller.functions[0].outputs)])
+        return caller
 
     def _caller(self, interface: Interface) -> Caller:
         return Caller.of(interface, self.handle, self._signature, self._features)

@@ -8,6 +8,7 @@ https://www.tensorflow.org/hub/tf1_hub_module
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,13 +20,16 @@ from estimator_tl.backbones.base import (
     check_input,
     feature_names,
     images_spec,
+    one_image,
     text_spec,
 )
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.input_graph import InputGraph, found_in
 from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.tf1_graph import ModuleGraph
 from estimator_tl.backbones.tf1_import import NotImportableError, import_nodes, node_of
 from estimator_tl.compat import meta_graphs, tf
+from estimator_tl.compat.flat_graphs import FlatGraph
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -59,7 +63,8 @@ class TF1HubBackbone(Backbone):
           path: the folder that holds tfhub_module.pb.
           handle: what the user called it; the path by default.
           image_size: pixels, where the module does not fix them; what it was trained with by default.
-          input_range: values that the module takes; [0, 1] by Hub's convention.
+          input_range: values that the module takes; by default, those that follow from what it does to them, or else
+            [0, 1] by Hub's convention.
           pooling: for outputs with height and width: avg, max, flatten or none.
           signature: ``image_feature_vector`` by default where there is one, else ``default``.
           output_key: which output of the signature; ``default`` by default.
@@ -89,8 +94,15 @@ class TF1HubBackbone(Backbone):
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:
             trained_with = meta_graphs.attached_image_size(graphs[_INFERENCE]) if None in shape[1:3] else None
-            self.input_spec = images_spec(self.handle, shape, image_size or trained_with, input_range)
+            images = one_image(self.handle, shape, image_size or trained_with)
+            self.finding = found_in(self._input_graph, images)
+            self.input_spec = images_spec(self.handle, images, input_range, self.finding)
         self.output_shape = self._built_shape()
+
+    def _input_graph(self) -> InputGraph:
+        graph = self._inference
+        values = {name: functools.partial(self._value, name) for name in self._listed}
+        return InputGraph(FlatGraph(graph.meta.graph_def), graph.input, graph.outputs, values)
 
     @property
     def _weighed(self) -> ModuleGraph:
@@ -166,9 +178,13 @@ class TF1HubBackbone(Backbone):
     def values(self) -> Mapping[str, Any]:
         reader = self._reader()
         try:
-            return {name: _part(reader.get_tensor(v.key), v.part) for name, v in self._listed.items()}
+            return {name: self._value(name, reader) for name in self._listed}
         except (ValueError, IndexError, OSError, tf.errors.OpError) as error:
             raise self._unreadable(error) from error
+
+    def _value(self, name: str, reader: Any = None) -> Any:
+        where = self._listed[name]
+        return _part((reader or self._reader()).get_tensor(where.key), where.part)
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.input_spec)

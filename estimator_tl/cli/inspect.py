@@ -101,6 +101,7 @@ def _source_text(source: Any) -> str:
             f"backbone       {source.handle}",
             f"kind           {source.kind}",
             f"input          {_input_text(spec)}",
+            *([f"rescales       {_rescaling_text(source)}"] if source.finding else []),
             f"output         {source.output_shape}, pooling {source.pooling}",
             *([f"outputs        {_listed(source.outputs)}"] if source.outputs else []),
             *([f"unsafe         {_listed(source.unsafe)}"] if source.unsafe else []),
@@ -118,7 +119,27 @@ def _listed(names: Sequence[str], limit: int = 40) -> str:
 def _input_text(spec: Any) -> str:
     if spec.key == "text":
         return "text, UTF-8 strings"
-    return f"{spec.height}x{spec.width}x{spec.channels}, values {spec.range_text}"
+    values = spec.range_text
+    if spec.range is not None and values != _range_words(spec.range):
+        values = f"{_range_words(spec.range)}, as {values} gives"
+    return f"{spec.height}x{spec.width}x{spec.channels}, values {values}"
+
+
+def _rescaling_text(source: Any) -> str:
+    """Returns what a source does to images before its first weights, and what follows from that."""
+    finding, spec = source.finding, source.image_spec
+    if not finding.text:
+        default = "; [0, 1] is the default, see --input_range" if spec.range == (0, 1) else ""
+        return f"nothing before its first weights{default}"
+    if finding.range is None:
+        return str(finding.text)
+    if spec.range == finding.range:
+        return f"{finding.text}, so it takes {_range_words(finding.range)}"
+    return f"{finding.text}, as for values in {_range_words(finding.range)}, but it is given {spec.range_text}"
+
+
+def _range_words(values: tuple[float, float]) -> str:
+    return f"[{values[0]:g}, {values[1]:g}]"
 
 
 def _variables_text(structure: Any, plan: Any) -> str:

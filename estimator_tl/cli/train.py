@@ -93,7 +93,9 @@ def define_model(command: CommandFlags) -> None:
         _MODEL, "backbone_dropout", None, "dropout inside the backbone (default: off when frozen, else on if it can)."
     )
     command.integer(_MODEL, "image_size", None, "pixels, where the backbone does not fix them.")
-    command.many(_MODEL, "input_range", None, "values that a personal model takes, e.g. -1,1 (default: 0,1).")
+    command.many(
+        _MODEL, "input_range", None, "values that the backbone takes, e.g. -1,1 (default: what it tells, or else 0,1)."
+    )
     command.choice(
         _MODEL, "pooling", None, ["avg", "max", "flatten", "none"], "of outputs with height and width (default: avg)."
     )

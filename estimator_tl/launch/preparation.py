@@ -107,6 +107,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     if tells:
         if saved:
             session.tell_first_rules(saved, model_dir)
+        _tell_range(source)
         _tell(data, model_dir, before, total, start if not before else None)
         _tell_length(len(examples), spec.training.batch_size, before, total)
     known = saved.record if saved else {}
@@ -172,6 +173,13 @@ def _tell(data: DataSource, model_dir: str, before: int, total: int, start: Warm
             f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
             file=sys.stderr,
         )
+
+
+def _tell_range(source: Backbone) -> None:
+    """Says which values images have, where the source itself rescales them."""
+    if source.finding is not None and source.finding.text:
+        values = source.image_spec.range_text
+        print(f"images have values {values}; the backbone itself does {source.finding.text}", file=sys.stderr)
 
 
 def _shows_plan_once() -> Callable[[str], None]:

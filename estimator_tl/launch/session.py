@@ -70,7 +70,7 @@ def _opened(model: ModelSpec, input_range: tuple[float, float] | None) -> Backbo
 def _first_range(model: ModelSpec) -> tuple[float, float] | None:
     """Returns the range of images in runs that began when the source itself was not asked for it."""
     name = model.backbone.strip().partition("(")[0]
-    if model.input_range is not None or name == "text_encoder":
+    if model.input_range is not None or not backbones.takes_range(model.backbone):
         return model.input_range
     if not name.startswith("keras."):
         return (0.0, 1.0)
@@ -111,7 +111,9 @@ def as_begun(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec:
 
 def with_range(spec: RunSpec, source: Backbone) -> RunSpec:
     """Returns the settings with the range that the source takes, so that the run keeps it."""
-    if not isinstance(source.input_spec, ImageSpec) or source.input_spec.range is None:
+    if not isinstance(source.input_spec, ImageSpec) or not backbones.takes_range(spec.model.backbone):
+        return spec
+    if source.input_spec.range is None:
         return spec
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=source.input_spec.range))
 
