@@ -26,6 +26,13 @@ WITH_OPTION = [
 ]
 
 
+def one_of_each_family(names):
+    """Parameters for all names, of which those after a family's first are long tests' alone."""
+    families = [getattr(keras.applications, name).__module__ for name in names]
+    is_first = [families.index(family) == number for number, family in enumerate(families)]
+    return [pytest.param(name, marks=() if first else pytest.mark.full) for name, first in zip(names, is_first)]
+
+
 class FirstWeights(Exception):
     """A network came to its first layer with weights, with this tensor."""
 
@@ -60,7 +67,7 @@ def contract(name, input_range=None, **arguments):
     return application_contract(function, preprocess, f"keras.{name}", arguments, input_range, SHAPE)
 
 
-@pytest.mark.parametrize("name", keras_applications.names())
+@pytest.mark.parametrize("name", one_of_each_family(keras_applications.names()))
 def test_every_application_gets_what_its_first_layers_lead_from(name, monkeypatch):
     layers = first_layers(name, monkeypatch)
     module = sys.modules[getattr(keras.applications, name).__module__]
@@ -74,7 +81,7 @@ def test_every_application_gets_what_its_first_layers_lead_from(name, monkeypatc
     assert contract(name, input_range=(0, 1)).range == UNIT
 
 
-@pytest.mark.parametrize("name", WITH_OPTION)
+@pytest.mark.parametrize("name", [*one_of_each_family(WITH_OPTION), "EfficientNetV2S"])
 def test_without_its_layers_a_network_gets_what_they_would_give(name, monkeypatch):
     whole, rest = first_layers(name, monkeypatch), first_layers(name, monkeypatch, include_preprocessing=False)
     spec = contract(name, include_preprocessing=False)

@@ -53,9 +53,13 @@ def test_saved_models(make, expected, text, tmp_path):
     assert backbone.image_spec.range == expected
     if text is not None:
         assert backbone.finding == Finding(text, expected if text else None)
-    given = etl.backbone(save(make(), tmp_path / "model"), image_size=modules.SIZE, input_range=(-1, 1))
-    assert given.image_spec.range == (-1.0, 1.0)
-    assert given.finding == backbone.finding
+
+
+def test_the_range_that_is_said_wins(tmp_path):
+    path = save(Module(lambda m, x: x / 255.0), tmp_path / "model")
+    backbone = etl.backbone(path, input_range=(-1, 1))
+    assert backbone.image_spec.range == (-1.0, 1.0)
+    assert backbone.finding == Finding("x / 255 (truediv)", BYTES)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_a_model_from_which_no_range_follows(make):
     assert finding.range is None
 
 
+@pytest.mark.full
 def test_attention_and_recurrent_layers():
     def attention():
         inputs = keras.Input((models.SIZE, models.SIZE, 3))
@@ -227,7 +228,9 @@ def test_grey_images_and_sizes_that_the_user_says(tmp_path):
     assert etl.backbone(path, image_size=9).image_spec.range == BYTES
 
 
-@pytest.mark.parametrize("layer", [lambda: models.adapted(0, 255), models.rescaling])
+@pytest.mark.parametrize(
+    "layer", [lambda: models.adapted(0, 255), pytest.param(models.rescaling, marks=pytest.mark.full)]
+)
 def test_features_are_those_of_the_model(layer, tmp_path):
     """The file's own arithmetic is what runs in the graph, on the values that its range says."""
     pixels = np.random.RandomState(0).randint(0, 256, (2, models.SIZE, models.SIZE, 3)).astype(np.float32)
