@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.inputs.decoding import KINDS
 from estimator_tl.inputs.images import decode_image
 from estimator_tl.specs import INPUT_PLACE, InputSpec, TextSpec
 
@@ -18,10 +19,12 @@ class Examples:
     Attributes:
       items: one file or one text for each example.
       labels: the class number of each; empty where they are not known.
+      kinds: of images that there may be among the files; of few, a graph begins sooner.
     """
 
     items: tuple[str, ...]
     labels: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = tuple(KINDS)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -89,7 +92,9 @@ def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int,
 
     def load(index: Any) -> Any:
         item = items[index]
-        value = item if isinstance(spec, TextSpec) else decode_image(tf.io.read_file(item), spec)
+        value = item
+        if not isinstance(spec, TextSpec):
+            value = decode_image(tf.io.read_file(item), spec, examples.kinds)
         features = {spec.key: value}
         return features if labels is None else (features, labels[index])
 
