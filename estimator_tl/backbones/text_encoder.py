@@ -13,6 +13,7 @@ from estimator_tl.backbones.preprocessing import Preprocessing
 from estimator_tl.backbones.saved_model import SavedModelBackbone
 from estimator_tl.backbones.wordpiece import WordPiece
 from estimator_tl.compat import tf
+from estimator_tl.compat.placement import on_cpu
 from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode
 
@@ -86,7 +87,8 @@ class TextEncoderBackbone(SavedModelBackbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         check_input(self.handle, inputs, self.input_spec)
-        tokens = self._tokenize(inputs)
+        with on_cpu():
+            tokens = self._tokenize(inputs)
         self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
         return self._built(tokens, mode)
 

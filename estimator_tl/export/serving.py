@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.placement import on_cpu
 from estimator_tl.errors import UserError
 from estimator_tl.inputs.images import decode_image
 from estimator_tl.specs import ImageSpec, InputSpec, TextSpec
@@ -30,10 +31,11 @@ def image_receiver_fn(spec: ImageSpec) -> Callable[[], Any]:
 
     def receiver() -> Any:
         # An unknown batch dimension lets the server batch requests.
-        encoded = tf.compat.v1.placeholder(tf.string, [None], name=BYTES_KEY)
-        images = tf.map_fn(
-            lambda one: decode_image(one, spec), encoded, fn_output_signature=tf.TensorSpec(spec.shape, tf.float32)
-        )
+        with on_cpu():
+            encoded = tf.compat.v1.placeholder(tf.string, [None], name=BYTES_KEY)
+            images = tf.map_fn(
+                lambda one: decode_image(one, spec), encoded, fn_output_signature=tf.TensorSpec(spec.shape, tf.float32)
+            )
         return estimator.export.ServingInputReceiver({spec.key: images}, {BYTES_KEY: encoded})
 
     return receiver
@@ -43,7 +45,8 @@ def text_receiver_fn() -> Callable[[], Any]:
     """Returns a serving_input_receiver_fn for a batch of raw strings, ``text``."""
 
     def receiver() -> Any:
-        texts = tf.compat.v1.placeholder(tf.string, [None], name=TextSpec.key)
+        with on_cpu():
+            texts = tf.compat.v1.placeholder(tf.string, [None], name=TextSpec.key)
         return estimator.export.ServingInputReceiver({TextSpec.key: texts}, {TextSpec.key: texts})
 
     return receiver

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator, tf, tpu
+from estimator_tl.compat.placement import on_cpu
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.heads.layers import ACTIVATIONS, dense, hidden_stack
 from estimator_tl.heads.registry import registry
@@ -146,12 +147,13 @@ class Classifier:
 
     def _name_classes(self, spec: Any, embedding: Any) -> Any:
         """Puts label strings where the API's heads give class numbers, and the features beside them."""
-        names = tf.constant(self.labels or [str(index) for index in range(self.class_count)])
         predictions = dict(spec.predictions)
-        predictions["classes"] = tf.gather(names, predictions["class_ids"])
         batch = tf.shape(predictions["probabilities"])[0]
         predictions["all_class_ids"] = tf.tile(tf.range(self.class_count)[tf.newaxis], [batch, 1])
-        predictions["all_classes"] = tf.tile(names[tf.newaxis], [batch, 1])
+        with on_cpu():
+            names = tf.constant(self.labels or [str(index) for index in range(self.class_count)])
+            predictions["classes"] = tf.gather(names, predictions["class_ids"])
+            predictions["all_classes"] = tf.tile(names[tf.newaxis], [batch, 1])
         predictions["features"] = embedding
         export = estimator.export
         served = export.PredictOutput({key: predictions[key] for key in _SERVED})
