@@ -49,13 +49,17 @@ class ImageFolder(DataSource):
     def rows(self) -> list[tuple[str, str, int]]:
         # A Mac may write a name in other code points than Linux; its part of the split is the same.
         split_name = str if self.rules == 1 else composed
-        return [(split_name(name), os.path.join(self.root, name), label) for name, label in self.files]
+        prefix = os.path.join(self.root, "")
+        return [(split_name(name), prefix + name, label) for name, label in self.files]
+
+    def __len__(self) -> int:
+        return len(self.files)
 
     def digest(self) -> str:
         """Returns ``sha256:...`` of the listing: names and sizes of all files."""
-        listing = hashlib.sha256()
+        listing, prefix = hashlib.sha256(), os.path.join(self.root, "")
         for name, _ in self.files:
-            listing.update(f"{name}\0{os.path.getsize(os.path.join(self.root, name))}\n".encode())
+            listing.update(f"{name}\0{os.path.getsize(prefix + name)}\n".encode("utf-8", "surrogateescape"))
         return f"sha256:{listing.hexdigest()}"
 
     def unreadable(self) -> list[str]:

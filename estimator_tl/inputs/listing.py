@@ -83,8 +83,9 @@ def sort_out(root: str, names: Iterable[str]) -> SortedFiles:
       names: of the files.
     """
     images, bad, left_out, kinds = [], {}, collections.Counter[str](), set()
+    prefix = os.path.join(root, "")
     for name in names:
-        verdict = judge(os.path.join(root, name))
+        verdict = judge(prefix + name)
         if verdict.left_out_as:
             left_out[verdict.left_out_as] += 1
         elif verdict.kind:

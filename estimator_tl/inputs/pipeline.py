@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
@@ -86,13 +88,28 @@ def _as_it_is(function: Any) -> Any:
     return tf.autograph.experimental.do_not_convert(function)
 
 
+def _strings(items: Sequence[str]) -> Callable[[Any], Any]:
+    """Returns a function from an int64 index to a scalar string.
+
+    The strings are one constant, as TensorFlow takes minutes to begin with a graph of a hundred thousand of them.
+    """
+    # Names of files need not be UTF-8; `os` gives them with surrogates.
+    encoded = [item.encode("utf-8", "surrogateescape") for item in items]
+    joined = tf.constant(b"".join(encoded))
+    bounds = tf.constant(list(itertools.accumulate(map(len, encoded), initial=0)), tf.int64)
+
+    def item_at(index: Any) -> Any:
+        return tf.strings.substr(joined, bounds[index], bounds[index + 1] - bounds[index])
+
+    return item_at
+
+
 def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int, even: bool = False) -> Any:
-    items = tf.constant(examples.items)
+    item_at = _strings(examples.items)
     labels = tf.constant(examples.labels, tf.int64) if examples.labels else None
 
     def load(index: Any) -> Any:
-        item = items[index]
-        value = item
+        item = value = item_at(index)
         if not isinstance(spec, TextSpec):
             value = decode_image(tf.io.read_file(item), spec, examples.kinds)
         features = {spec.key: value}

@@ -26,7 +26,7 @@ def part_of(name: str, validation: float, test: float) -> str:
       validation: share of the validation part.
       test: share of the test part.
     """
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    place = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
     if place < test:
         return "test"
     return "validation" if place < test + validation else "train"

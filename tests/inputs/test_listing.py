@@ -11,6 +11,7 @@ from estimator_tl import inputs
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.inputs.formats import decodes_webp
+from estimator_tl.specs import ImageSpec
 from tests.encoded import bmp, encode, noise
 from tests.tiny import write_pictures
 
@@ -150,3 +151,45 @@ def test_classes_named_as_splits_are_classes(tmp_path):
     write_pictures(tmp_path / "train", ("side", "front"), count=1)
     write_pictures(tmp_path, ("bus",), count=1)
     assert len(inputs.image_folder(str(tmp_path)).files) == 7
+
+
+class Unsearched(tuple):
+    """Labels in which a search, which takes a time that grows with their number, is an error."""
+
+    def index(self, *arguments):
+        raise AssertionError("a search for each class or file")
+
+    __contains__ = index
+
+
+def test_classes_are_not_searched_for_each_file(tmp_path):
+    names = [f"class_{number}" for number in range(30)]
+    write_pictures(tmp_path, names, count=2)
+    for rules in (1, 2):
+        folder = inputs.image_folder(str(tmp_path), labels=Unsearched(reversed(names)), rules=rules)
+        assert {label for name, label in folder.files if name.startswith("class_0/")} == {29}
+
+
+def test_files_are_one_constant_of_a_graph(tmp_path):
+    """A hundred thousand constants took a minute before the first step; names that are not UTF-8 are files too."""
+    write_pictures(tmp_path, ("a", "b"), count=20)
+    os.rename(
+        os.path.join(os.fsencode(tmp_path), b"a", b"000.png"), os.path.join(os.fsencode(tmp_path), b"a", b"\xe4.png")
+    )
+    folder = inputs.image_folder(str(tmp_path), validation=0.1)
+    spec = ImageSpec(8, 8, 3, lambda pixels: pixels, "[0, 255]")
+    with tf.Graph().as_default() as graph:
+        dataset = folder.input_fn(spec, 40)()
+        constants = [
+            node.attr["value"].tensor
+            for function in (graph.as_graph_def(), *graph.as_graph_def().library.function)
+            for node in (getattr(function, "node", None) or function.node_def)
+            if node.op == "Const" and node.attr["dtype"].type == tf.string
+        ]
+        assert max(len(constant.string_val) for constant in constants) == 1
+        batch = tf.compat.v1.data.make_one_shot_iterator(dataset).get_next()
+        with tf.compat.v1.Session() as session:
+            features, labels = session.run(batch)
+    assert labels.tolist() == [0] * 20 + [1] * 20
+    assert features["image"].shape == (40, 8, 8, 3)
+    assert folder.digest().startswith("sha256:")
