@@ -31,7 +31,7 @@ setup(
     install_requires=[
         "tensorflow>=2.15,<2.22",
         "tensorflow-estimator==2.15.0",
-        "tensorflow-hub>=0.16.1",
+        "tensorflow-hub>=0.15",
         "tf_keras>=2.15,<2.22",
         "absl-py>=1.4",
         "h5py>=3.8",

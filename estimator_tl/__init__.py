@@ -3,7 +3,8 @@
 Names are resolved on first use, so that importing the package is quick:
 ``etl.estimator``, ``etl.enable_estimator``, ``etl.keras``, ``etl.backbone``, ``etl.tuning``,
 ``etl.heads``, ``etl.optimizers``, ``etl.schedules``, ``etl.make_model_fn``, ``etl.inputs``,
-``etl.export_saved_model``, ``etl.run_config``, ``etl.train_and_evaluate``, ``etl.tfx``.
+``etl.export``, ``etl.export_saved_model``, ``etl.BestExporter``, ``etl.run_config``, ``etl.train_and_evaluate``,
+``etl.tfx``, ``etl.UserError``, ``etl.LostPeersError``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ __version__ = "0.1.0"
 
 # Public name -> (module, attribute); no attribute means the module itself.
 _PUBLIC = {
+    "BestExporter": ("estimator_tl.export", "BestExporter"),
+    "LostPeersError": ("estimator_tl.errors", "LostPeersError"),
+    "UserError": ("estimator_tl.errors", "UserError"),
     "backbone": ("estimator_tl.backbones", "backbone"),
     "enable_estimator": ("estimator_tl.compat.estimator_api", "enable_estimator"),
     "estimator": ("estimator_tl.compat", "estimator"),
+    "export": ("estimator_tl.export", None),
     "export_saved_model": ("estimator_tl.export", "export_saved_model"),
     "heads": ("estimator_tl.heads", None),
     "inputs": ("estimator_tl.inputs", None),

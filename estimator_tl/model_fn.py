@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from estimator_tl.backbones import Backbone, BuiltBackbone
+from estimator_tl.backbones.input_hooks import AnyBatchHook, ImageRangeHook
 from estimator_tl.backbones.recalibration import recalibrated
 from estimator_tl.backbones.warm_start import WarmStart, mark_graph, warm_start
 from estimator_tl.compat import estimator, tf, tpu
@@ -22,7 +23,7 @@ from estimator_tl.optimization import foreign, optimizers
 from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
 from estimator_tl.optimization.training import train_op
-from estimator_tl.specs import TextSpec
+from estimator_tl.specs import ImageSpec, TextSpec
 from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_plan
 from estimator_tl.tuning.hooks import FitsCheckpointHook, FrozenCheckHook, PlanHook
 from estimator_tl.tuning.table import phase_line, plan_table
@@ -120,6 +121,7 @@ class _Model:
             raise UserError(f"{self.backbone.handle} takes strings, which TPUs have not; train it elsewhere.")
         if training and tf.distribute.has_strategy():
             check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
+            check_replicas(self.backbone, self.plan, tf.distribute.get_strategy().num_replicas_in_sync)
         with tpu.kept_scalars(on_tpu=cores is not None) as scalars:
             built = self.backbone.build(columns[key], self.plan.call_mode(training))
             for name in self.plan.frozen:
@@ -138,10 +140,13 @@ class _Model:
                 embedding=built.features,
                 **({"on_tpu": True} if cores else {}),  # heads of others may know no TPU
             )
-        hooks = self._training_hooks(built, head_variables, config) if training else ()
+        hooks = [] if cores else self._input_hooks(columns[key], mode, config)
         if training:
+            hooks = [*self._training_hooks(built, head_variables, config), *hooks]
             self.values.check(getattr(config, "model_dir", None))
-        spec = spec._replace(training_hooks=(*(spec.training_hooks or ()), *hooks))
+            spec = spec._replace(training_hooks=(*(spec.training_hooks or ()), *hooks))
+        elif hooks:
+            spec = spec._replace(evaluation_hooks=(*(spec.evaluation_hooks or ()), *hooks))
         scaffold = self.values.scaffold(built, head_variables)
         if not cores:
             return spec._replace(scaffold=scaffold or spec.scaffold)
@@ -179,6 +184,16 @@ class _Model:
             PlanHook(plan_table(self.plan, sizes), self.show, self.plan.dropout and self.backbone.is_random, phase),
             FrozenCheckHook({name: built.variables[name] for name in (*self.plan.frozen, *sorted(resting))}),
         ]
+
+    def _input_hooks(self, inputs: Any, mode: str, config: Any) -> list[Any]:
+        """Returns the hooks that look at what an input_fn gives."""
+        if mode == estimator.ModeKeys.PREDICT:
+            return []
+        hooks: list[Any] = [AnyBatchHook()] if mode == estimator.ModeKeys.EVAL else []
+        spec, backbone = self.backbone.input_spec, self.backbone
+        if isinstance(spec, ImageSpec) and getattr(config, "is_chief", True):
+            hooks.append(ImageRangeHook(backbone.handle, spec, inputs, getattr(config, "model_dir", None)))
+        return hooks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +237,25 @@ class _InitialValues:
         if not hasattr(data, "element_spec"):
             return _as_columns(data[0] if isinstance(data, tuple) else data, key)[key]
         return data.map(lambda features, *labels: _as_columns(features, key)[key])
+
+
+def check_replicas(backbone: Backbone, plan: VariablePlan, replicas: int) -> None:
+    """Checks that a source can be trained by several replicas that step together.
+
+    Raises:
+      UserError: it cannot.
+    """
+    if replicas < 2:
+        return
+    trained = [v.dtype for v in backbone.structure.variables if v.name in plan.trainable]
+    others = sorted(set(trained) - {"float32"})
+    if others:
+        raise UserError(
+            f"{backbone.handle} trains {', '.join(others)} variables, whose gradients TensorFlow does not sum over "
+            f"{replicas} replicas beside the float32 ones of the head; train on one device, or freeze them."
+        )
+    if backbone.one_device:
+        raise UserError(f"{backbone.handle} {backbone.one_device}; train on one device.")
 
 
 def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:

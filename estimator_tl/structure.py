@@ -23,6 +23,8 @@ class SourceVariable:
         batch-norm statistics, counters, and what no output depends on.
       layer: name of the top-level Keras layer that owns it; None for sources without layers.
       batch_norm: which batch-norm layer owns it (the name of that layer's first variable), or None.
+      statistic: whether a call in training mode moves it without gradients; None where the source does not say, and
+        anything that is not trainable may be one.
     """
 
     name: str
@@ -31,6 +33,7 @@ class SourceVariable:
     trainable: bool
     layer: str | None = None
     batch_norm: str | None = None
+    statistic: bool | None = None
 
     @property
     def group(self) -> str:
@@ -53,12 +56,20 @@ class SourceStructure:
       layers: the source's own layer list (names, input first), or None where it has none.
       one_training_switch: True where the source has a single ``training`` argument,
         so that batch norm and dropout cannot be told apart nor set in part.
+      inference_only: why a source with one switch cannot be called for training, as a clause about it; empty where it
+        can.
+      keeps_inference: whether layers that drop were saved as called in inference mode, so that dropout is on only
+        where somebody asks for it.
+      notes: what people should know of how the source is called, in lines.
     """
 
     handle: str
     variables: tuple[SourceVariable, ...]
     layers: tuple[str, ...] | None = None
     one_training_switch: bool = False
+    inference_only: str = ""
+    keeps_inference: bool = False
+    notes: tuple[str, ...] = ()
 
     def groups(self) -> list[str]:
         """Names of the groups that have something to train, in graph order."""
@@ -67,7 +78,13 @@ class SourceStructure:
     @property
     def has_statistics(self) -> bool:
         """True where variables exist that training mode would move without gradients."""
-        return any(not v.trainable and v.dtype.startswith(("float", "bfloat")) for v in self.variables)
+        return any(is_statistic(variable) for variable in self.variables)
+
+
+def is_statistic(variable: SourceVariable) -> bool:
+    """Returns whether training mode may move a variable without gradients."""
+    is_real = variable.dtype.startswith(("float", "bfloat"))
+    return not variable.trainable and is_real and variable.statistic is not False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,21 @@ def train(model_dir, source, pictures, steps, *flags, code=0):
     assert main(["train", *(f"--{name}={value}" for name, value in common.items()), *flags]) == code
 
 
+def save_checkpoint(model_dir, step, relative=True):
+    """Saves a checkpoint of a step alone into a folder, as an Estimator does; returns its prefix."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = {
+            "global_step": tf.Variable(np.int64(step)),
+            "kernel": tf.Variable(np.arange(50, dtype=np.float32) + step),
+            "words": tf.Variable(["some text"] * 20),
+        }
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver = tf.compat.v1.train.Saver(variables, sharded=True, save_relative_paths=relative)
+        state = tf.train.get_checkpoint_state(str(model_dir))
+        saver.recover_last_checkpoints(state.all_model_checkpoint_paths if state else [])
+        return str(saver.save(session, str(Path(model_dir, "model.ckpt")), global_step=step))
+
+
 def states(model_dir, last):
     """The values of each step's checkpoint, from step 0."""
     return [checkpoint_values(Path(model_dir, f"model.ckpt-{step}")) for step in range(last + 1)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,7 @@ class Form:
       attached_size: whether an ImageModuleInfo says the size.
       table: a text file with one number a line; the features are multiplied by the one of line 1.
       dropout: whether the graph for training drops.
+      rescale: what is done to the images first.
       in_loop: whether the second kernel is used inside a while loop of TensorFlow 1.
     """
 
@@ -42,6 +45,7 @@ class Form:
     table: Path | None = None
     dropout: bool = False
     in_loop: bool = False
+    rescale: Callable[[Any], Any] = lambda images: images
 
 
 def save_tf1_module(path: Path, seed: int = 0, form: Form = Form()) -> dict[str, np.ndarray]:
@@ -78,7 +82,7 @@ def _randomize(session, seed):
 
 def _build(training, form):
     images = V1.placeholder(tf.float32, [None, form.size, form.size, 3], name="images")
-    net = images
+    net = form.rescale(images)
     with V1.variable_scope("", use_resource=form.resource):
         for scope, depth in SCOPES:
             net = _convolution(net, scope, depth, training, form)

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator_tl.backbones import handles
-from estimator_tl.backbones.base import Backbone, BuiltBackbone, TakesTextError
-from estimator_tl.errors import UserError
+from estimator_tl.backbones.base import Backbone, BuiltBackbone
+from estimator_tl.backbones.input_contract import TakesTextError
+from estimator_tl.backbones.input_range import UnknownRangeError
+from estimator_tl.errors import UserError, nearest
 from estimator_tl.registry import Call, Registry, parse_call
 
 registry = Registry("backbone")
 
 _SIGNED = {"signature", "output_key"}  # arguments of what TensorFlow saved as functions
 
-__all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry"]
+__all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry", "takes_range"]
 
 
 @registry.register("keras_model")
-def _keras_model(path: str, **kwargs: Any) -> Backbone:
+def _keras_model(
+    path: str,
+    image_size: int | tuple[int, int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    pooling: str = "avg",
+    features: str | Sequence[str] | None = None,
+    drop_top: int = 0,
+    custom_objects: str | Mapping[str, Any] | None = None,
+    allow_unsafe_deserialization: bool = False,
+) -> Backbone:
+    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
     from estimator_tl.backbones.keras_files import keras_file
 
-    return keras_file(path, **kwargs)
+    return keras_file(**given)
 
 
 @registry.register("saved_model")
-def _saved_model(path: str, **kwargs: Any) -> Backbone:
+def _saved_model(
+    path: str,
+    image_size: int | tuple[int, int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    pooling: str = "avg",
+    signature: str | None = None,
+    output_key: str | None = None,
+    features: str | Sequence[str] | None = None,
+    allow_unsafe_deserialization: bool = False,
+) -> Backbone:
+    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
     from estimator_tl.backbones import saved_model, tf1_hub
 
     folder = handles.resolve(path)
     if os.path.exists(os.path.join(folder, tf1_hub.MARK)):
-        opened: Backbone = registry.make(Call("tf1_hub", (path,), kwargs))
-        return opened
-    return saved_model.SavedModelBackbone(folder, handle=path, **kwargs)
+        return _tf1_hub(**given)
+    return saved_model.SavedModelBackbone(handle=path, **{**given, "path": folder})
 
 
 @registry.register("tf1_hub")
@@ -134,17 +157,39 @@ def backbone(
 
 def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbone:
     call = _as_call(handle)
+    _check_values(handle, {**kwargs, **(call.kwargs if call else {})})
     if call is not None and call.name.startswith("keras."):
         from estimator_tl.backbones.keras_applications import keras_application
 
         _check_no_signature(handle, kwargs)
+        known = list(inspect.signature(keras_application).parameters)[2:]
+        for name in kwargs:
+            if name not in known:
+                raise UserError(f"{call.name} has no argument {name!r}; {nearest(name, known)}")
         return keras_application(call, handle, **kwargs)
     if call is not None:
         if call.name == "checkpoint":  # its network is code that the user names anyway
             unsafe = {}
-        opened: Backbone = registry.make(Call(call.name, call.args, {**kwargs, **unsafe, **call.kwargs}))
-        return opened
+        return _made(call.name, call.args, {**kwargs, **unsafe, **call.kwargs})
     return _open_path(handle, {**kwargs, **unsafe})
+
+
+def takes_range(handle: str) -> bool:
+    """Returns whether a source can be opened with an `input_range`; sources of users may have no such argument."""
+    call = _as_call(handle)
+    if call is None or call.name.startswith("keras."):
+        return True
+    return registry.takes(call.name, "input_range") or call.name in ("keras_model", "saved_model")
+
+
+def _check_values(handle: str, values: Mapping[str, Any]) -> None:
+    size, values_in = values.get("image_size"), values.get("input_range")
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if size is not None and (len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides)):
+        raise UserError(f"{handle}: image_size={size!r} must be a number of pixels, or (height, width).")
+    is_pair = isinstance(values_in, (tuple, list)) and len(values_in) == 2
+    if values_in is not None and not (is_pair and all(type(end) in (int, float) for end in values_in)):
+        raise UserError(f"{handle}: input_range={values_in!r} must be (low, high), two numbers.")
 
 
 def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
@@ -153,6 +198,12 @@ def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
             f"{handle} is a Keras model, which has layers and no {name}; leave --backbone_{name} out, or name a layer "
             "by features='LAYER'."
         )
+
+
+def _with_note(opened: Backbone, note: str) -> Backbone:
+    structure = opened.structure
+    opened.structure = dataclasses.replace(structure, notes=(*structure.notes, note.removesuffix(".")))
+    return opened
 
 
 def _as_call(handle: str) -> Call | None:
@@ -171,18 +222,33 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
     is_file = os.path.isfile(handle) and not handles.is_archive(handle)
     if handle.lower().endswith(keras_files.FILE_SUFFIXES) or is_file:
         _check_no_signature(handle, kwargs)
-        return keras_files.keras_file(handle, **kwargs)
+        return _made("keras_model", (handle,), kwargs)
     folder = handles.resolve(handle)
     if os.path.exists(os.path.join(folder, "keras_metadata.pb")) and not _SIGNED & set(kwargs):
         from estimator_tl.backbones.safety import check_keras
 
         check_keras(folder, handle, kwargs.get("allow_unsafe_deserialization", False))
         try:
-            return keras_files.keras_file(folder, **kwargs)
+            return _made("keras_model", (folder,), kwargs)
         except UserError as error:
+            if isinstance(error, UnknownRangeError):
+                raise
             no_layers = isinstance(error, keras_model.NoLayersError)
-            if {"drop_top", "custom_objects"} & set(kwargs) or ("features" in kwargs and not no_layers):
+            only_layers = set(kwargs) - set(inspect.signature(_saved_model).parameters)
+            if only_layers or ("features" in kwargs and not no_layers):
                 raise
             # A subclassed Keras model: it has no layer list, but is a SavedModel like any other.
-            return _saved_model(handle, **kwargs)
-    return _saved_model(handle, **kwargs)
+            if no_layers:
+                return _made("saved_model", (handle,), kwargs)
+            try:
+                opened = _made("saved_model", (handle,), kwargs)
+            except UserError:
+                raise error from None  # the code of its layers is what it needs most
+            return _with_note(opened, f"a SavedModel without its Keras layers, as {error}")
+    return _made("saved_model", (handle,), kwargs)
+
+
+def _made(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Backbone:
+    """Returns the source of a registered name; arguments that it does not take are refused."""
+    opened: Backbone = registry.make(Call(name, args, kwargs))
+    return opened

@@ -7,16 +7,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones.input_range import Finding
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.specs import ImageSpec, InputSpec, TextSpec, linear_range
+from estimator_tl.specs import ImageSpec, InputSpec
 from estimator_tl.structure import CallMode, SourceStructure
 
 POOLINGS = ("avg", "max", "flatten", "none")
-
-
-class TakesTextError(UserError):
-    """Settings of images are given for a source that takes text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +21,7 @@ class BuiltBackbone:
     """A source built into the current graph.
 
     Attributes:
-      features: float tensor, [batch, depth] unless pooling is ``none``.
+      features: float32, [batch, depth] unless pooling is ``none``.
       variables: the graph's variable for each name of the structure.
       updates: ops that move batch-norm statistics; empty where the call itself does.
       regularization_losses: pairs of a variable's name and its scalar loss; the
@@ -53,17 +50,23 @@ class Backbone(abc.ABC):
       input_spec: what it takes: pictures of a size and value range, or text.
       output_shape: static shape of the output before pooling, batch first; None
         where even the rank is unknown.
-      pooling: of outputs with height and width: avg, max, flatten or none.
+      pooling: of outputs with height and width, or with tokens: avg, max, flatten or none.
       outputs: names of the outputs that can be asked for by `features`, where they have names other than of layers.
       unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
       is_random: whether it may draw random numbers while training, as dropout does.
+      draws: kinds of the random ops by which its answers for inference differ from call to call; empty for most.
       has_content: whether it is somebody's work that a digest can pin; not where its values are random.
+      finding: what it does to images before its first weights; None where that is not known.
+      one_device: why several replicas cannot train it together, as a clause about it; empty where they can.
     """
 
     is_random: bool = True
     outputs: Sequence[str] = ()
     unsafe: Sequence[str] = ()
+    draws: Sequence[str] = ()
     has_content: bool = True
+    finding: Finding | None = None
+    one_device: str = ""
     handle: str
     kind: str
     structure: SourceStructure
@@ -109,15 +112,17 @@ class Backbone(abc.ABC):
         """Rank of the features after pooling, batch included."""
         if self.output_shape is None or self.pooling == "none":
             return None if self.output_shape is None else len(self.output_shape)
-        return 2 if len(self.output_shape) == 4 or self.pooling == "flatten" else len(self.output_shape)
+        return min(2, len(self.output_shape))
 
     def pool(self, features: Any) -> Any:
-        """Pools a 4-D output to [batch, depth], as `pooling` says; other ranks pass.
+        """Pools an output to float32 [batch, depth], as `pooling` says; one that is that already passes.
 
-        Several outputs are pooled one by one and joined along their last axis.
+        What is pooled are the places of an image, [batch, height, width, depth], or the tokens of a sequence, [batch,
+        tokens, depth]. Several outputs are pooled one by one and joined along their last axis. This is the one place
+        where outputs of another precision (float16, bfloat16, float64) become float32, which heads compute in.
 
         Raises:
-          UserError: they cannot be joined.
+          UserError: they cannot be joined, or are no floating-point numbers.
         """
         if not isinstance(features, (list, tuple)):
             return self._pool_one(features)
@@ -128,13 +133,19 @@ class Backbone(abc.ABC):
         return tf.concat(pooled, axis=-1)
 
     def _pool_one(self, features: Any) -> Any:
+        check_floating(self.handle, features.dtype)
+        features = tf.cast(features, tf.float32)  # before pooling: a mean in float16 would lose digits
         rank = features.shape.rank
         if self.pooling == "flatten" and rank is not None and rank > 2:
             return tf.reshape(features, [-1, _static_size(features, self.handle)])
-        if rank != 4 or self.pooling == "none":
+        if rank is None or rank <= 2 or self.pooling == "none":
             return features
+        return self._reduced(features)
+
+    def _reduced(self, features: Any) -> Any:
+        """Returns the mean or the maximum, as `pooling` says, over all places of float32 [batch, ..., depth]."""
         reduce = tf.reduce_max if self.pooling == "max" else tf.reduce_mean
-        return reduce(features, axis=[1, 2])
+        return reduce(features, axis=list(range(1, features.shape.rank - 1)))
 
     def joined_shape(self, shapes: Sequence[Any]) -> tuple[int | None, ...] | None:
         """Returns the `output_shape` for the static shapes of the outputs that are used: several are pooled and joined.
@@ -147,6 +158,19 @@ class Backbone(abc.ABC):
             with tf.Graph().as_default():
                 shape = self.pool([tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes]).shape
         return None if shape.rank is None else tuple(shape.as_list())
+
+
+def check_floating(handle: str, dtype: Any) -> None:
+    """Checks the type of an output that is to be features.
+
+    Raises:
+      UserError: it is no floating-point type, so that no head could learn from it.
+    """
+    if not tf.as_dtype(dtype).is_floating:
+        raise UserError(
+            f"{handle} gives {tf.as_dtype(dtype).name}, not floating-point features; name an output that holds "
+            "numbers to learn from, with features=."
+        )
 
 
 def _check_joinable(shapes: Sequence[Any], handle: str) -> None:
@@ -180,87 +204,25 @@ def feature_names(handle: str, features: str | Sequence[str] | None, output_key:
     return names
 
 
+def check_flattens(handle: str, shape: Any, remedy: str) -> None:
+    """Checks that an output can be flattened to [batch, depth].
+
+    Args:
+      handle: what the user called the source.
+      shape: static, of the output.
+      remedy: what to do about one that cannot.
+
+    Raises:
+      UserError: its size is not known.
+    """
+    if None in shape.as_list()[1:]:
+        raise UserError(f"pooling=flatten needs a known output size, but {handle} gives {shape}; {remedy}.")
+
+
 def _static_size(features: Any, handle: str) -> int:
+    check_flattens(handle, features.shape, "set --image_size, or use pooling avg or max")
     dims = features.shape.as_list()[1:]
-    if None in dims:
-        raise UserError(
-            f"pooling=flatten needs a known output size, but {handle} gives {features.shape}; set --image_size."
-        )
     size = 1
     for dim in dims:
         size *= dim
     return size
-
-
-def resolve_size(handle: str, fixed: tuple[int | None, int | None], asked: int | tuple[int, int] | None) -> Any:
-    """Returns (height, width): the source's own where it fixes them, else what the user asked for.
-
-    Raises:
-      UserError: they contradict each other, or neither says.
-    """
-    wanted = (asked, asked) if isinstance(asked, int) else asked
-    result = []
-    for index, side in enumerate(("height", "width")):
-        own = fixed[index]
-        want = None if wanted is None else wanted[index]
-        if own is None and want is None:
-            raise UserError(f"{handle} takes images of any size; say which with --image_size (e.g. 224).")
-        if own is not None and want is not None and own != want:
-            raise UserError(
-                f"{handle} takes images of {side} {own} only, but --image_size asks for {want}; "
-                "leave --image_size out, or choose another backbone."
-            )
-        result.append(own if own is not None else want)
-    return tuple(result)
-
-
-def images_spec(
-    handle: str,
-    shape: Sequence[int | None],
-    image_size: int | tuple[int, int] | None,
-    input_range: tuple[float, float] | None,
-) -> ImageSpec:
-    """Returns the input contract of a source that takes pictures of this static shape, batch first.
-
-    Args:
-      handle: what the user called the source.
-      shape: [batch, height, width, channels].
-      image_size: see `resolve_size`.
-      input_range: values that the source takes; [0, 1] by default.
-    """
-    height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
-    low, high = input_range or (0.0, 1.0)
-    return ImageSpec(height, width, shape[3] or 3, linear_range(low, high), f"[{low:g}, {high:g}]", (low, high))
-
-
-def text_spec(handle: str, **of_pictures: Any) -> TextSpec:
-    """Returns the input contract of a source that takes strings.
-
-    Raises:
-      TakesTextError: settings of images are given.
-    """
-    for name, value in of_pictures.items():
-        if value is not None:
-            raise TakesTextError(f"{handle} takes text, so {name} does not apply; leave it out.")
-    return TextSpec()
-
-
-def check_input(handle: str, inputs: Any, spec: InputSpec) -> None:
-    """Checks an input tensor against the contract.
-
-    Raises:
-      UserError: wrong type, rank, size or channels.
-    """
-    if isinstance(spec, TextSpec):
-        if inputs.dtype != tf.string or inputs.shape.rank not in (1, None):
-            raise UserError(
-                f"{handle} takes text, string [batch], but the input_fn gives {inputs.dtype.name} {inputs.shape}; "
-                "give the raw strings."
-            )
-        return
-    expected = tf.TensorShape([None, *spec.shape])
-    if not expected.is_compatible_with(inputs.shape):
-        raise UserError(
-            f"{handle} takes images of shape {expected}, but the input_fn gives {inputs.shape}; "
-            "resize in the input_fn, or use one of etl.inputs with this backbone's image_spec."
-        )

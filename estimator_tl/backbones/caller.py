@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones import image_input
+from estimator_tl.backbones.effects import Effects
 from estimator_tl.backbones.interface import Function, Interface
+from estimator_tl.backbones.traces import TOKENS, alone, arguments_of, input_of, order, takes, training_argument
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError, nearest
 
 _DEFAULT_SIGNATURE = "serving_default"
 _DEFAULT_OUTPUTS = ("default", "pooled_output")  # of Hub's models in general, and of its encoders
 _ENDPOINTS = "return_endpoints"
-_TOKENS = ("input_word_ids", "input_mask", "input_type_ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +58,17 @@ class Caller:
           tokens: whether it is to take a dict of token ids.
 
         Raises:
-          UserError: there is no such signature, or nothing that takes pictures or text.
+          UserError: there is no such signature, nothing that takes pictures or text, or no call for inference.
         """
         signature = _chosen_signature(interface, handle, signature)
         functions = list(interface.functions or ()) if signature is None else [interface.signatures[signature]]
-        usable = [function for function in functions if _takes(_input(function), tokens)]
+        usable = [function for function in functions if takes(input_of(function), tokens)]
         if not usable and tokens:
             raise UserError(
-                f"{handle} does not take {_TOKENS[0]}, with or without {' and '.join(_TOKENS[1:])}; use an encoder "
+                f"{handle} does not take {TOKENS[0]}, with or without {' and '.join(TOKENS[1:])}; use an encoder "
                 "that does, or leave vocab and preprocess out for a model that takes strings."
             )
-        if any(_takes(_input(function), tokens=True) for function in functions) and not usable:
+        if any(takes(input_of(function), tokens=True) for function in functions) and not usable:
             raise UserError(
                 f"{handle} takes token ids; give it a tokenizer: text_encoder({handle!r}, vocab='vocab.txt'), or "
                 "preprocess='FOLDER' in place of vocab."
@@ -79,25 +82,41 @@ class Caller:
         arguments: dict[str, Any] = {}
         if signature is None:
             usable, arguments = _with_endpoints(interface, usable, features)
-        usable.sort(key=lambda function: bool(_training_argument(interface, function)))
+        usable.sort(key=functools.partial(order, interface))
+        if signature is None and training_argument(interface, usable[0]):
+            raise UserError(
+                f"{handle} was saved for training only, as training=True is the one way to call it; save it with a "
+                "trace for training=False, too."
+            )
         return cls(interface, handle, usable, signature, features, arguments)
 
     @property
     def image_shape(self) -> list[int | None] | None:
         """Static shape of the pictures that the model takes, batch first; None for text."""
-        given = _alone(_input(self.functions[0]))
+        given = alone(input_of(self.functions[0]))
         return None if isinstance(given, Mapping) or given.dtype == tf.string else given.shape.as_list()
+
+    @property
+    def image_type(self) -> Any:
+        """DType of the pictures that the model takes; None for text."""
+        return None if self.image_shape is None else alone(input_of(self.functions[0])).dtype
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many examples the model takes at once, where it fixes that."""
+        sizes = [spec.shape[0] for spec in tf.nest.flatten(input_of(self.functions[0])) if spec.shape.rank]
+        return next((size for size in sizes if size is not None), None)
 
     @property
     def token_inputs(self) -> frozenset[str]:
         """Names of the token ids and what else an encoder takes; none for models of other inputs."""
-        given = _input(self.functions[0])
+        given = input_of(self.functions[0])
         return frozenset(given) if isinstance(given, Mapping) else frozenset()
 
     @property
     def row_length(self) -> int | None:
         """How many token ids a row must have, where the model fixes that."""
-        given = _input(self.functions[0])
+        given = input_of(self.functions[0])
         return given["input_word_ids"].shape[-1] if isinstance(given, Mapping) else None
 
     @property
@@ -109,9 +128,46 @@ class Caller:
         return sorted(names)
 
     @property
-    def takes_training(self) -> bool:
-        """Whether the call has a ``training`` argument."""
-        return self.signature is None and any(_training_argument(self.interface, f) is not None for f in self.functions)
+    def trains(self) -> bool:
+        """Whether there is a call for training, with ``training=True``, besides the one for inference.
+
+        A model that takes one example at a time has none: it would normalize each by itself.
+        """
+        return True in self._training_values and self.batch_size is None
+
+    @property
+    def _training_values(self) -> set[bool | None]:
+        """The ``training`` arguments that the call was traced for."""
+        if self.signature is not None:
+            return {None}
+        return {training_argument(self.interface, function) for function in self.functions}
+
+    def effects(self) -> Effects:
+        """Returns what the call for inference does besides computing the outputs that are used."""
+        writes: list[str] = []
+        draws: set[str] = set()
+        for function in self.functions:
+            if self.signature is None and training_argument(self.interface, function):
+                continue
+            used = {id(spec) for spec in self.used(function.outputs)}
+            every = tf.nest.flatten(function.outputs)
+            effects = function.effects([number for number, spec in enumerate(every) if id(spec) in used])
+            writes.extend(effects.writes)
+            draws.update(effects.draws)
+        return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(draws)))
+
+    def without_writes(self) -> str:
+        """Says how to call the model so that inference writes to no variable."""
+        for name in [None, *sorted(self.interface.signatures)]:
+            try:
+                other = Caller.of(self.interface, self.handle, name, self.features, bool(self.token_inputs))
+                is_harmless = other.signature == name and not other.effects().writes
+            except UserError:
+                continue
+            if is_harmless:
+                way = f"use signature={name!r}" if name else "leave signature out for its own call"
+                return f"{way}, which does not"
+        return "export it again for inference, without augmentation and with batch norm in inference mode"
 
     def call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
         """Returns the outputs that are used, for a batch.
@@ -119,19 +175,38 @@ class Caller:
         Args:
           model: as loaded; this caller is of its interface.
           inputs: a tensor, or a dict of tensors.
-          training: the argument, where the call has it.
+          training: the argument, where the call was traced for it.
         """
-        given = _input(self.functions[0])
+        given = input_of(self.functions[0])
         if isinstance(inputs, Mapping):
             inputs = {name: inputs[name] for name in given}
         elif isinstance(given, Mapping):
             inputs = dict.fromkeys(given, inputs)
+        inputs = tf.nest.map_structure(lambda tensor, spec: image_input.cast(tensor, spec.dtype), inputs, given)
+        if self.batch_size == 1:
+            return self._one_by_one(model, inputs)
+        return self._called(model, inputs, training)
+
+    def _called(self, model: Any, inputs: Any, training: bool) -> list[Any]:
         if self.signature is not None:
             if not isinstance(inputs, Mapping):
                 inputs = dict.fromkeys(self.functions[0].inputs[1], inputs)
             return self.used(model.signatures[self.signature](**inputs))
-        switch = {"training": training} if self.takes_training else {}
+        value = training and self.trains
+        switch = {"training": value} if value in self._training_values else {}
         return self.used(model(inputs, **switch, **self.arguments))
+
+    def _one_by_one(self, model: Any, inputs: Any) -> list[Any]:
+        """Returns what a model that takes one example at a time gives for each of a batch."""
+
+        def call(example: Any) -> list[Any]:
+            batch = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example)
+            return [output[0] for output in self._called(model, batch, training=False)]
+
+        specs = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in self.used(self.functions[0].outputs)]
+        has_text = any(tensor.dtype == tf.string for tensor in tf.nest.flatten(inputs))
+        with tf.device("/cpu:0" if has_text else None):  # loops over strings fail on a GPU
+            return list(tf.map_fn(call, inputs, fn_output_signature=specs))
 
     def used(self, outputs: Any) -> list[Any]:
         """Returns those that are used of all outputs, which are tensors or their specs.
@@ -199,7 +274,7 @@ def _with_endpoints(
     Hub's image models return their inner activations by name where they are called with ``return_endpoints``.
     https://www.tensorflow.org/hub/common_saved_model_apis/images
     """
-    asked = [function for function in functions if _arguments(interface, function).get(_ENDPOINTS)]
+    asked = [function for function in functions if arguments_of(interface, function).get(_ENDPOINTS)]
     plain = [function for function in functions if function not in asked]
     outputs = plain[0].outputs if plain else {}
     is_enough = isinstance(outputs, Mapping) and set(features) <= set(outputs)
@@ -210,39 +285,3 @@ def _with_endpoints(
 
 def _tensors(outputs: Mapping[str, Any]) -> list[str]:
     return sorted(key for key, value in outputs.items() if hasattr(value, "shape"))
-
-
-def _input(function: Function) -> Any:
-    """Returns the spec of the one tensor, or of the dict of tensors, that a function takes; None for others."""
-    args, kwargs = function.inputs
-    if args:
-        return args[0] if hasattr(args[0], "dtype") or isinstance(args[0], Mapping) else None
-    return next(iter(kwargs.values())) if len(kwargs) == 1 else kwargs
-
-
-def _alone(given: Any) -> Any:
-    """Returns the one tensor's spec of a dict that holds no other; anything else as it is."""
-    return next(iter(given.values())) if isinstance(given, Mapping) and len(given) == 1 else given
-
-
-def _takes(given: Any, tokens: bool) -> bool:
-    if tokens:
-        return isinstance(given, Mapping) and _TOKENS[0] in given and set(given) <= set(_TOKENS)
-    given = _alone(given)
-    if given is None or not hasattr(given, "shape"):
-        return False
-    if given.dtype == tf.string:
-        return bool(given.shape.rank in (None, 1))
-    return bool(given.shape.rank == 4)
-
-
-def _arguments(interface: Interface, function: Function) -> dict[str, Any]:
-    """Returns the arguments besides the input by name with which a function of the model's call was traced."""
-    args, kwargs = function.inputs
-    return {**dict(zip(interface.arguments, args)), **kwargs}
-
-
-def _training_argument(interface: Interface, function: Function) -> bool | None:
-    """Returns the ``training`` value that a function was traced for; None where it has no such argument."""
-    value = _arguments(interface, function).get("training")
-    return value if isinstance(value, bool) else None

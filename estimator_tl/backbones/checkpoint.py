@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, feature_names, images_spec
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_floating, feature_names
 from estimator_tl.backbones.checkpoint_files import CheckpointFiles
 from estimator_tl.backbones.checkpoint_names import Naming
 from estimator_tl.backbones.digest import joined_digest
+from estimator_tl.backbones.effects import Library, check_inference
 from estimator_tl.backbones.graph_walk import ancestors, met_by_data, used_variables, written_variables
+from estimator_tl.backbones.input_contract import check_input, images_spec, one_image
+from estimator_tl.backbones.input_graph import InputGraph, found_in
 from estimator_tl.backbones.keras_model import regularization_losses
 from estimator_tl.backbones.network import Called, load_network
 from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
+from estimator_tl.compat.flat_graphs import FlatGraph
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
@@ -33,8 +37,9 @@ class CheckpointBackbone(Backbone):
       network: ``pkg.module:function`` or ``path/file.py:function``. The function takes pictures and `training`,
         builds the graph on `tf.compat.v1` variables or Keras 2 layers, and returns a tensor, or tensors by name.
       image_size: pixels.
-      pooling: for outputs with height and width: avg, max, flatten or none.
-      input_range: values that the network takes; [0, 1] by default.
+      pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
+      input_range: values that the network takes; by default, those that follow from what it does to them, or else
+        [0, 1].
       channels: 3, or 1 for grey pictures.
       features: which of the tensors, by name, or several; ``default`` or the only one where it is left out. What
         they do not depend on is no part of the source.
@@ -70,12 +75,12 @@ class CheckpointBackbone(Backbone):
         self.pooling = check_known("pooling", pooling, POOLINGS)
         if channels not in (1, 3):
             raise UserError(f"channels={channels!r} of {self.handle} must be 3, or 1 for grey pictures.")
-        self.input_spec = images_spec(self.handle, (None, None, None, channels), image_size, input_range)
+        shape = one_image(self.handle, (None, None, None, channels), image_size)
         naming = Naming.of(scope, rename, exclude, skip_mismatched, ema)
         self._files = CheckpointFiles(path)
         self._network = load_network(network)
         self._features = feature_names(self.handle, features)
-        run_eagerly_apart(self._describe)
+        graph = run_eagerly_apart(functools.partial(self._describe, shape))
         self._keys = naming.keys(self.structure.variables, self._files, network)
         averages = sum(key.endswith("/ExponentialMovingAverage") for key in self._keys.values())
         self.kind = (
@@ -83,16 +88,30 @@ class CheckpointBackbone(Backbone):
             f"{len(self._keys)} of {len(self.structure.variables)} variables from it"
             + (f", {averages} of them moving averages" if averages else "")
         )
+        self.finding = found_in(lambda: graph, shape)
+        self.input_spec = images_spec(self.handle, shape, input_range, self.finding)
 
-    def _describe(self) -> None:
+    def _describe(self, shape: Sequence[int]) -> InputGraph:
+        """Reads the network's structure, and returns the graph from which it did."""
         with tf.Graph().as_default() as graph:
             tf.compat.v1.train.get_or_create_global_step()  # not the network's own, where it asks for one
-            inputs = tf.compat.v1.placeholder(tf.float32, [None, *self.image_spec.shape], "pictures")
+            inputs = tf.compat.v1.placeholder(tf.float32, [None, *shape[1:]], "pictures")
             called = self._network.call(inputs, training=False)
             self.outputs = [str(key) for key in called.outputs] if isinstance(called.outputs, Mapping) else []
             output = self._joined(called)
+            check_floating(self.handle, output.dtype)
             self.structure = _structure(self.handle, graph, inputs, output, called)
+            effects = Library(graph.as_graph_def()).of_tensors([output.name], [output.name])
+            self.draws = check_inference(self.handle, effects, "assign to variables only where training is True")
             self.output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
+            owners = _owners({_name(variable): variable for variable in called.made.variables})
+            values = {op: functools.partial(self._value, name) for op, name in owners.items()}
+            return InputGraph(FlatGraph(graph.as_graph_def()), inputs.name, [output.name], values)
+
+    def _value(self, name: str) -> Any:
+        """Returns the checkpoint's value of a variable."""
+        key = self._keys[name]
+        return self._files.read([key])[key]
 
     def digest(self) -> str:
         return joined_digest({**self._files.digests, "network": self._network.digest})
@@ -108,7 +127,7 @@ class CheckpointBackbone(Backbone):
         return {name: np.asarray(read[key], types[name]) for name, key in self._keys.items()}
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.image_spec)
+        inputs = check_input(self.handle, inputs, self.image_spec)
         with _averaging_statistics():
             called = self._network.call(inputs, training=mode.training)
         output = self._joined(called)
@@ -255,4 +274,4 @@ def _losses(called: Called, variables: Mapping[str, Any]) -> list[tuple[str | No
         used = used_variables([loss], owners)
         if used - applied and used & variables.keys():
             own.append((next(iter(used)) if len(used) == 1 else None, loss))
-    return [(name, loss) for name, loss in own if loss is not None]
+    return [(name, tf.cast(loss, tf.float32)) for name, loss in own if loss is not None]

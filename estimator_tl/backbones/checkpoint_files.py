@@ -11,10 +11,13 @@ from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, joined_digest
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoint_state import newest_checkpoint
 from estimator_tl.compat.object_graphs import GRAPH_KEY, variable_keys
 from estimator_tl.errors import UserError
+from estimator_tl.files import check_literal
 
 _V1_SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
+_ANY_SHARD = "-?????-of-"
 # What people copy from a file list: the name of one of a checkpoint's files.
 _FILE_SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 # A strategy's further copies of variables, equal to the first.
@@ -93,21 +96,25 @@ def _files(prefix: str) -> list[str]:
         return [f"{prefix}.index", *sorted(glob.glob(f"{escaped}.data-?????-of-?????"))]
     if os.path.isfile(prefix):
         return [prefix]
-    return sorted(glob.glob(prefix if "-?????-of-" in prefix else f"{escaped}-?????-of-?????"))
+    base, pattern, number = prefix.rpartition(_ANY_SHARD)  # what is found of the old format is named by a pattern
+    if pattern:
+        return sorted(glob.glob(f"{glob.escape(base)}{pattern}{number}"))
+    return sorted(glob.glob(f"{escaped}{_ANY_SHARD}?????"))
 
 
 def _find(path: str) -> str:
     """Returns the prefix by which TensorFlow finds what the user gave.
 
     Raises:
-      UserError: there is no checkpoint, or there are several.
+      UserError: there is no checkpoint, there are several, or TensorFlow cannot read below such a path.
     """
     place = _FILE_SUFFIX.sub("", os.path.abspath(os.path.expanduser(path)))
+    check_literal(place, "checkpoint")
     if os.path.isdir(place):
         return _newest(path, place)
     files = _files(place)
     if files and _V1_SHARD.search(files[0]):  # the reader takes a pattern with their number in it
-        return _V1_SHARD.sub(r"-?????-of-\1", files[0])
+        return _V1_SHARD.sub(rf"{_ANY_SHARD}\1", files[0])
     if not files:
         there = glob.glob(f"{glob.escape(place)}*")
         found = f"{place}.index is missing" if there else "no such file or folder"
@@ -119,10 +126,11 @@ def _find(path: str) -> str:
 
 
 def _newest(path: str, folder: str) -> str:
-    newest = tf.train.latest_checkpoint(folder)
+    newest = newest_checkpoint(folder)
     if newest:
-        return str(newest)
-    # A folder that was copied: the file `checkpoint` is missing, or names places of another machine.
+        newest.tell()
+        return newest.path
+    # A folder that was copied without its file `checkpoint`.
     prefixes = sorted(file.removesuffix(".index") for file in glob.glob(f"{glob.escape(folder)}/*.index"))
     if len(prefixes) == 1:
         return prefixes[0]

@@ -12,7 +12,9 @@ from typing import Any
 
 from estimator_tl.backbones import archives, downloads, kaggle, module_cache
 from estimator_tl.backbones.digest import file_digest
+from estimator_tl.backbones.model_file import check_model_file
 from estimator_tl.errors import UserError, nearest
+from estimator_tl.files import check_literal
 
 
 def resolve(handle: str) -> str:
@@ -36,6 +38,8 @@ def resolve(handle: str) -> str:
         folder = _copied(handle.rstrip("/"))
     if not archives.holds_module(folder):
         raise UserError(f"{handle} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
+    check_literal(folder, "backbone")
+    check_model_file(folder, handle)
     return folder
 
 

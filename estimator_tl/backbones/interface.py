@@ -8,10 +8,14 @@ https://www.tensorflow.org/guide/saved_model
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.backbones.effects import Effects, Library
+from estimator_tl.backbones.input_graph import InputGraph
+from estimator_tl.backbones.input_sources import of_function, of_saved_function
 from estimator_tl.compat import tf
 from estimator_tl.compat.saved_models import decode_structure
 
@@ -34,11 +38,16 @@ class Function:
       inputs: specs and plain values of its positional arguments and of those by name.
       outputs: specs of what it gives, nested as it gives them.
       variables: those that it reads or writes, in the order of first use.
+      graph: returns its graph, for a walk over it; eagerly only.
+      effects: says what a call does besides computing, for the numbers of the outputs that are used (in the order of
+        `tf.nest.flatten`); nothing where the interface is that of a loaded model, whose file has said it.
     """
 
     inputs: tuple[Sequence[Any], Mapping[str, Any]]
     outputs: Any
     variables: Sequence[Any]
+    graph: Callable[[], InputGraph]
+    effects: Callable[[Sequence[int]], Effects] = lambda outputs: Effects()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +77,8 @@ def of_model(model: Any) -> Interface:
     def function_of(concrete: Any) -> Function:
         used = {id(captured): None for captured in concrete.captured_inputs}
         variables = [known[key] for key in used if key in known]
-        return Function(concrete.structured_input_signature, concrete.structured_outputs, variables)
+        graph = functools.partial(of_function, concrete, variables)
+        return Function(concrete.structured_input_signature, concrete.structured_outputs, variables, graph)
 
     trainable = getattr(model, "trainable_variables", None)
     return Interface(
@@ -79,9 +89,15 @@ def of_model(model: Any) -> Interface:
     )
 
 
-def of_file(meta_graph: Any) -> Interface:
-    """Returns the interface of the model that a MetaGraphDef with an object graph describes."""
+def of_file(meta_graph: Any, value: Callable[[int], Any]) -> Interface:
+    """Returns the interface of the model that a MetaGraphDef with an object graph describes.
+
+    Args:
+      meta_graph: the MetaGraphDef.
+      value: returns the value of a variable by the number of its object.
+    """
     graph = meta_graph.object_graph_def
+    library = Library(meta_graph.graph_def)
     variables = {
         number: Variable(
             node.variable.name or "Variable",
@@ -100,7 +116,12 @@ def of_file(meta_graph: Any) -> Interface:
         concrete = graph.concrete_functions[name]
         used = [variables[number] for number in dict.fromkeys(concrete.bound_inputs) if number in variables]
         inputs = decode_structure(concrete.canonicalized_input_signature)
-        return Function(inputs, decode_structure(concrete.output_signature), used)
+        captured = [
+            variables[number].name if number in variables else f"resource {number}" for number in concrete.bound_inputs
+        ]
+        graph_of = functools.partial(of_saved_function, meta_graph, name, value)
+        effects = functools.partial(library.of_function, name, captured)
+        return Function(inputs, decode_structure(concrete.output_signature), used, graph_of, effects)
 
     root = children(0)
     call = graph.nodes[root["__call__"]].function if "__call__" in root else None
@@ -115,6 +136,27 @@ def of_file(meta_graph: Any) -> Interface:
         {name: function_of(function) for name, function in signatures.items()},
         None if trainable is None else [variables[number] for number in trainable if number in variables],
     )
+
+
+def with_effects(interface: Interface, meta_graph: Any) -> Interface:
+    """Returns the interface of a model that was loaded, with what the signatures in its file do.
+
+    Args:
+      interface: from `of_model`, of a model that TensorFlow 1 saved.
+      meta_graph: its MetaGraphDef.
+    """
+    library = Library(meta_graph.graph_def)
+
+    def effects(name: str, numbers: Sequence[int]) -> Effects:
+        outputs = meta_graph.signature_def[name].outputs
+        tensors = [outputs[key].name for key in sorted(outputs)]
+        return library.of_tensors(tensors, [tensors[number] for number in numbers])
+
+    signatures = {
+        name: dataclasses.replace(function, effects=functools.partial(effects, name))
+        for name, function in interface.signatures.items()
+    }
+    return dataclasses.replace(interface, signatures=signatures)
 
 
 def _positional(function: Any) -> list[str]:

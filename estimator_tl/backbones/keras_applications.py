@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from estimator_tl.backbones.application_input import application_contract, family
 from estimator_tl.backbones.digest import file_digest
 from estimator_tl.backbones.keras_cut import Features
-from estimator_tl.backbones.keras_files import load_weights
 from estimator_tl.backbones.keras_model import KerasBackbone
+from estimator_tl.backbones.keras_weights import load_weights
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import same_random_weights
 from estimator_tl.errors import UserError, nearest
@@ -47,11 +48,12 @@ def keras_application(
     Args:
       call: the parsed spec; its name begins with ``keras.``. Besides the
         arguments of the Keras function it takes `weights` (a path, 'imagenet' or
-        None, which always begins with the same random values), `pooling`, `image_size` and `features`.
+        None, which always begins with the same random values), `pooling`, `image_size`, `input_range` and `features`.
       handle: the spec as the user wrote it.
       image_size: pixels; the size that the paper used by default.
       pooling: avg, max, flatten or none.
-      input_range: refused: each family has its own preprocessing.
+      input_range: the values that the network takes; by default, its family's own preprocessing, and without
+        the layers that do it (``include_preprocessing=False``), what these layers would have done.
       features: a layer or a list of layers, as for `keras_files.keras_file`.
 
     Raises:
@@ -60,13 +62,12 @@ def keras_application(
     name = call.name.partition(".")[2]
     if name not in names():
         raise UserError(f"unknown Keras application {name!r}; {nearest(name, names(), limit=40)}")
-    if input_range is not None:
-        raise UserError(f"{handle} has its own preprocessing; leave --input_range out.")
     function = getattr(keras.applications, name)
     arguments = _arguments(function, call, handle)
     image_size = arguments.pop("image_size", image_size)
     pooling = arguments.pop("pooling", pooling)
     features = arguments.pop("features", features)
+    input_range = arguments.pop("input_range", input_range)
     weights = arguments.pop("weights", "imagenet")
     size = image_size or _DEFAULT_SIZE.get(name, 224)
     height, width = (size, size) if isinstance(size, int) else size
@@ -76,8 +77,9 @@ def keras_application(
         kind=f"Keras application {name}, weights: {weights or 'none (random)'}",
         load=functools.partial(_build, function, handle, weights, arguments),
         digest=None if weights == "imagenet" else functools.partial(_digest, handle, weights),
-        preprocess=_preprocess(function),
-        range_text=f"keras.applications.{_family(function)}.preprocess_input",
+        contract=lambda shape, finding: application_contract(
+            function, _preprocess(function), handle, arguments, input_range, shape
+        ),
         pooling=pooling or "avg",
         features=features,
     )
@@ -88,7 +90,7 @@ def keras_application(
 def _arguments(function: Callable[..., Any], call: Call, handle: str) -> dict[str, Any]:
     if call.args:
         raise UserError(f"name the arguments of {handle}, e.g. {call.name}(weights='PATH').")
-    known = {*inspect.signature(function).parameters, "image_size", "features"} - {
+    known = {*inspect.signature(function).parameters, "image_size", "input_range", "features"} - {
         "kwargs",
         "classes",
         "classifier_activation",
@@ -114,7 +116,7 @@ def _build(function: Callable[..., Any], handle: str, weights: str | None, argum
         if weights == "imagenet" and "URL" in str(error):
             cache = os.path.join(os.path.expanduser("~"), ".keras", "models")
             # With a file, Keras leaves a layer out of EfficientNet that it has with weights='imagenet'.
-            or_path = "" if _family(function) == "efficientnet" else ", or give weights='PATH'"
+            or_path = "" if family(function) == "efficientnet" else ", or give weights='PATH'"
             raise UserError(
                 f"{handle}: the ImageNet weights cannot be downloaded here; put the file into {cache}{or_path}."
             ) from error
@@ -124,12 +126,8 @@ def _build(function: Callable[..., Any], handle: str, weights: str | None, argum
     return model
 
 
-def _family(function: Callable[..., Any]) -> str:
-    return function.__module__.rpartition(".")[2]
-
-
 def _preprocess(function: Callable[..., Any]) -> Callable[[Any], Any]:
-    module = getattr(keras.applications, _family(function), None) or sys.modules[function.__module__]
+    module = getattr(keras.applications, family(function), None) or sys.modules[function.__module__]
     return lambda pixels: module.preprocess_input(pixels, data_format="channels_last")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Union
 
 from estimator_tl.backbones.base import feature_names
+from estimator_tl.backbones.keras_objects import ADDED
 from estimator_tl.compat import keras
 from estimator_tl.errors import UserError, nearest
 
@@ -39,6 +40,17 @@ def cut(model: Any, features: Features | None, drop_top: int, handle: str) -> An
         features = known[-1 - drop_top]
     names = list(feature_names(handle, features))
     return _cut(model, names, handle) if names else model
+
+
+def has_added(model: Any) -> bool:
+    """Returns whether a model holds layers that Keras made of losses and metrics that were added to it."""
+    return any(type(layer).__name__ in ADDED for layer in getattr(model, "layers", ()))
+
+
+def without_added(model: Any) -> Any:
+    """Returns a model of the layers that its outputs need; see `has_added`."""
+    outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
+    return keras.Model(model.inputs, outputs, name=model.name)
 
 
 def _cut(model: Any, names: list[str], handle: str) -> Any:

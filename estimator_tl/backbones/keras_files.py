@@ -8,19 +8,22 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
+from estimator_tl.backbones.input_contract import images_spec
+from estimator_tl.backbones.input_range import Finding
 from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
-from estimator_tl.backbones.keras_objects import imported_objects, missing_objects, readable
+from estimator_tl.backbones.keras_objects import imported_objects, missing_objects
+from estimator_tl.backbones.keras_versions import readable, remedy
+from estimator_tl.backbones.model_file import check_model_file
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
-from estimator_tl.compat.keras2 import sharing_objects
+from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
 from estimator_tl.errors import UserError
-from estimator_tl.specs import linear_range
+from estimator_tl.specs import ImageSpec
 
 FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
 _KERAS3_REMEDY = (
@@ -44,7 +47,8 @@ def keras_file(
     Args:
       path: an ``.h5``, ``.hdf5`` or ``.keras`` file, or a Keras SavedModel folder.
       image_size: pixels, where the model does not fix them.
-      input_range: the values that the model was trained on; [0, 1] by default.
+      input_range: the values that the model was trained on; by default, those that follow from what it does to them,
+        or else [0, 1].
       pooling: avg, max, flatten or none.
       features: the layer whose output is used (``nested/layer`` in a nested model), or a list of layers, whose
         outputs are pooled one by one and joined; the model's output by default. What tuning policies count are the
@@ -55,24 +59,33 @@ def keras_file(
       allow_unsafe_deserialization: load Lambda layers, which hold Python code, too.
 
     Raises:
-      UserError: the file is missing, damaged, of Keras 3, or holds weights only.
+      UserError: the file is missing, damaged, of Keras 3, or holds weights only; or no range follows from it.
     """
-    low, high = input_range or (0.0, 1.0)
+
+    def contract(shape: tuple[int, int, int, int], finding: Finding) -> ImageSpec:
+        return images_spec(path, shape, input_range, finding)
+
     is_folder = os.path.isdir(path)
-    if not is_folder:
+    if is_folder:
+        check_model_file(path, path)
+    else:
         check_file(path)
     check_keras(path, path, allow_unsafe_deserialization)
     code = None
     if isinstance(custom_objects, str):
         code = load_code("custom_objects", custom_objects, "NAMES")
         custom_objects = code.objects
+    for name, thing in (custom_objects or {}).items():
+        if is_of_another_keras(thing):
+            raise UserError(
+                f"custom_objects: {name} is not made of the classes of Keras 2, as {path} is; {use_of_keras2()}."
+            )
     return KerasBackbone(
         handle=path,
         kind="Keras model",
         load=functools.partial(_load, path, custom_objects or {}, allow_unsafe_deserialization),
         digest=functools.partial(_digest, path, code),
-        preprocess=linear_range(low, high),
-        range_text=f"[{low:g}, {high:g}]",
+        contract=contract,
         image_size=image_size,
         pooling=pooling,
         features=features,
@@ -145,9 +158,7 @@ def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserializa
         if missing:
             raise _needs_objects(path, missing) from error
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{path} cannot be loaded as a Keras 2 model: {first_line}; save it again with Keras 2."
-        ) from error
+        raise UserError(f"{path} cannot be loaded as a Keras 2 model: {first_line}; {remedy(path)}.") from error
     if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
         raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
     return model
@@ -176,26 +187,3 @@ def _needs_objects(path: str, missing: list[str]) -> UserError:
         f"{path} needs {', '.join(missing)}, which Keras does not have; say where the code is with "
         f"custom_objects='pkg.mod:{names}' or 'path/file.py:{names}'."
     )
-
-
-def load_weights(model: Any, path: str, handle: str) -> None:
-    """Loads a weights file into a model, whichever of Keras's two HDF5 layouts it has.
-
-    Keras chooses the layout by the file's name: ``*.weights.h5`` is read as the
-    new one even where it holds the old one, as files from before Keras 2.12 do.
-
-    Raises:
-      UserError: the file does not fit the model.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            old_layout = "layer_names" in file.attrs or "model_weights" in file
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / ("w.h5" if old_layout else "w.weights.h5")
-            link.symlink_to(Path(path).resolve())
-            model.load_weights(str(link))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"weights {path} do not fit {handle}: {first_line}; check the network's arguments.") from error

@@ -8,25 +8,37 @@ and are lost.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_input, resolve_size
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone
 from estimator_tl.backbones.digest import values_digest
-from estimator_tl.backbones.keras_cut import Features, cut
+from estimator_tl.backbones.image_input import check_layout
+from estimator_tl.backbones.input_contract import check_input, one_image
+from estimator_tl.backbones.input_range import Finding
+from estimator_tl.backbones.keras_configs import HALF, rebuildable
+from estimator_tl.backbones.keras_cut import Features, cut, has_added, without_added
+from estimator_tl.backbones.keras_input import keras_finding
+from estimator_tl.backbones.keras_layers import (
+    called_as_saved,
+    is_batch_norm,
+    is_of_keras,
+    is_random,
+    obey,
+    saved_models_inside,
+)
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
+from estimator_tl.compat.keras_calls import inner_layers, plain_variable
 from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
-_BATCH_NORM = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization")
-# Attributes by which Keras layers are random in training; 0 turns each off.
-_RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
-_KERAS = f"{keras.Model.__module__.partition('.')[0]}."
+_ADDED = "losses and metrics that were added to the model itself (add_loss, add_metric) are left out"
 
 
 class NoLayersError(UserError):
@@ -42,8 +54,7 @@ class KerasBackbone(Backbone):
         kind: str,
         load: Callable[[], Any],
         digest: Callable[[], str] | None,
-        preprocess: Callable[[Any], Any],
-        range_text: str,
+        contract: Callable[[tuple[int, int, int, int], Finding], ImageSpec],
         image_size: int | tuple[int, int] | None = None,
         pooling: str = "avg",
         features: Features | None = None,
@@ -58,10 +69,9 @@ class KerasBackbone(Backbone):
           kind: the sort of source in words.
           load: returns the Keras model with its pretrained weights; called once, eagerly.
           digest: returns ``sha256:...`` of the source; None where that is of its variables' values.
-          preprocess: from [0, 255] to the range of the model.
-          range_text: that range in words.
+          contract: returns what the model takes, for the shape of one image and what the model does to it.
           image_size: pixels, where the model does not fix them.
-          pooling: for outputs with height and width: avg, max, flatten or none.
+          pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
           features: where to cut the model, and
           drop_top: the same from its end; see `keras_cut.cut`.
           custom_objects: classes and functions that the model's configuration names.
@@ -75,24 +85,27 @@ class KerasBackbone(Backbone):
         self._allow_code = allow_code
         self._load = functools.partial(self._loaded, load, features, drop_top)
         self._values: dict[str, Any] | None = None
-        run_eagerly_apart(self._describe)
+        self._notes: tuple[str, ...] = ()
+        shape, finding = run_eagerly_apart(functools.partial(self._describe, image_size))
         give_back(sum(variable.size * 4 for variable in self.structure.variables))
-        shape = self._input_shape
-        height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
-        self.image_spec = ImageSpec(height, width, shape[3] or 3, preprocess, range_text)
+        self.finding = finding
+        self.image_spec = contract(shape, finding)
 
     def _loaded(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> Any:
         """Returns the eager model, cut."""
         with rebuilding(self._custom_objects, self._allow_code), freed_at_once():
             model = load()
             _check_one_graph(model, self.handle)
+            if has_added(model):
+                model, self._notes = without_added(model), (_ADDED,)
             if features is None and not drop_top:
                 _check_one_output(model, self.handle)
             return cut(model, features, drop_top, self.handle)
 
-    def _describe(self) -> None:
+    def _describe(self, image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int, int, int], Finding]:
+        """Reads the model's structure; returns the shape of one image, and what the model does to it."""
         model = self._load()
-        self._input_shape = _image_shape(model, self.handle)
+        image = one_image(self.handle, _image_shape(model, self.handle), image_size)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
         model.trainable = True
@@ -100,13 +113,17 @@ class KerasBackbone(Backbone):
         # `build` turns on those of the call.
         model.trainable = False
         self._model_class = "Sequential" if isinstance(model, keras.Sequential) else "Model"
-        self._config = _built_by_calls(model.get_config())
+        self._config = model.get_config()
         model.trainable = True
-        self.structure = _structure(self.handle, model, self._names(model))
+        keeps_inference, notes = called_as_saved(model, self._config)
+        structure = _structure(self.handle, model, self._names(model))
+        self.structure = dataclasses.replace(structure, keeps_inference=keeps_inference, notes=(*self._notes, *notes))
         self._values = self._values_of(model)
         shape = model.output_shape
         self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
-        self.is_random = any(getattr(layer, name, None) for layer in _layers(model) for name in _RANDOM_RATES)
+        self.is_random = is_random(model)
+        self.one_device = saved_models_inside(model)
+        return image, keras_finding(model, image)
 
     def _names(self, model: Any) -> list[str]:
         """Returns the names that a graph gives the variables.
@@ -114,7 +131,7 @@ class KerasBackbone(Backbone):
         They are the model's own but where nested models share names, or a layer of a user names its variables itself.
         """
         names = [weight.name.removesuffix(":0") for weight in _weights(model)]
-        of_keras = all(type(layer).__module__.startswith(_KERAS) for layer in _layers(model))
+        of_keras = all(is_of_keras(layer) for layer in inner_layers(model))
         if of_keras and len(set(names)) == len(names):
             return names
         with tf.Graph().as_default():
@@ -126,8 +143,9 @@ class KerasBackbone(Backbone):
 
     def _rebuilt(self) -> Any:
         with rebuilding(self._custom_objects, self._allow_code):
-            model = getattr(keras, self._model_class).from_config(self._config)
-        model.trainable = True
+            model = getattr(keras, self._model_class).from_config(rebuildable(self._config))
+        for layer in (model, *inner_layers(model)):  # in a graph a model does not tell layers that it has in lists
+            layer.trainable = True
         return model
 
     def digest(self) -> str:
@@ -149,7 +167,7 @@ class KerasBackbone(Backbone):
 
     def _values_of(self, model: Any) -> dict[str, Any]:
         names = [variable.name for variable in self.structure.variables]
-        return dict(zip(names, [weight.numpy() for weight in _weights(model)]))
+        return dict(zip(names, [_full(weight.numpy()) for weight in _weights(model)]))
 
     def _hand_over(self) -> Mapping[str, Any]:
         """Returns the values without keeping them: a run needs them once, and they are as large as its variables."""
@@ -157,23 +175,18 @@ class KerasBackbone(Backbone):
         return values
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.image_spec)
+        inputs = check_input(self.handle, inputs, self.image_spec)
         with outside_of_steps():  # Keras makes placeholders
             model = self._rebuilt()
         variables = self._match(_weights(model))
-        names = {id(variable): name for name, variable in variables.items()}
-        batch_norms = [layer for layer in _layers(model) if _is_batch_norm(layer)]
-        for layer in batch_norms:
-            layer.trainable = names[id(layer.weights[0])] in mode.train_batch_norm
-        if not mode.dropout:
-            for layer in _layers(model):
-                _turn_off_randomness(layer)
-        features = model(inputs, training=bool(mode.train_batch_norm) or mode.dropout)
+        names = {id(weight): v.name for weight, v in zip(_weights(model), self.structure.variables)}
+        batch_norms = obey(model, mode, names)
+        features = model(inputs, training=mode.dropout)
         return BuiltBackbone(
             features=self.pool(features),
             variables=variables,
             updates=[update for layer in batch_norms for update in layer.updates],
-            regularization_losses=regularization_losses(_layers(model), names),
+            regularization_losses=regularization_losses(inner_layers(model), names),
             initial_values=self._hand_over,
         )
 
@@ -183,20 +196,7 @@ class KerasBackbone(Backbone):
         shapes = [tuple(weight.shape.as_list()) for weight in weights]
         if shapes != [variable.shape for variable in described]:
             raise RuntimeError(f"{self.handle} was rebuilt with other variables than it was read with: {shapes}.")
-        return {variable.name: weight for variable, weight in zip(described, weights)}
-
-
-def _built_by_calls(config: Any) -> Any:
-    """Returns a configuration without the shapes that layers of users are built for.
-
-    Keras would build these outside of the layer's name scope, and their variables would be called kernel, kernel_1.
-    """
-    if isinstance(config, dict):
-        return {key: _built_by_calls(value) for key, value in config.items() if key != "build_config"}
-    if isinstance(config, (list, tuple)):
-        values = [_built_by_calls(value) for value in config]
-        return tuple(values) if isinstance(config, tuple) else values
-    return config
+        return {variable.name: plain_variable(weight) for variable, weight in zip(described, weights)}
 
 
 def _check_one_graph(model: Any, handle: str) -> None:
@@ -219,12 +219,8 @@ def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
     shape = model.input_shape
     if isinstance(shape, (list, dict)) or len(shape) != 4:
         raise UserError(f"{handle} takes input of shape {shape}, not a batch of images; use an image model here.")
+    check_layout(handle, shape, "save it again behind keras.layers.Permute((3, 1, 2))")
     return tuple(shape)
-
-
-def _layers(model: Any) -> list[Any]:
-    """Returns the layers at any depth, those inside nested models and wrappers included."""
-    return [module for module in model.submodules if isinstance(module, keras.layers.Layer)]
 
 
 def _weights(model: Any) -> list[Any]:
@@ -233,19 +229,19 @@ def _weights(model: Any) -> list[Any]:
     return list(found.values())
 
 
-def _is_batch_norm(layer: Any) -> bool:
-    return type(layer).__name__ in _BATCH_NORM
+def _dtype(weight: Any) -> str:
+    """Returns the type that a graph gives a weight: see `rebuildable`."""
+    name = str(tf.as_dtype(weight.dtype).name)
+    return "float32" if name in HALF else name
 
 
-def _turn_off_randomness(layer: Any) -> None:
-    for attribute in _RANDOM_RATES:
-        if isinstance(getattr(layer, attribute, None), (int, float)):
-            setattr(layer, attribute, 0.0)
+def _full(value: Any) -> Any:
+    return value.astype("float32") if str(value.dtype) in HALF else value
 
 
 def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure:
     batch_norm = {
-        id(w): id(layer.weights[0]) for layer in _layers(model) if _is_batch_norm(layer) for w in layer.weights
+        id(w): id(layer.weights[0]) for layer in inner_layers(model) if is_batch_norm(layer) for w in layer.weights
     }
     owner: dict[int, str] = {}
     for layer in model.layers:
@@ -257,10 +253,11 @@ def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure
         SourceVariable(
             name=names[id(weight)],
             shape=tuple(weight.shape.as_list()),
-            dtype=tf.as_dtype(weight.dtype).name,
+            dtype=_dtype(weight),
             trainable=id(weight) in trainable,
             layer=owner[id(weight)],
             batch_norm=names.get(batch_norm.get(id(weight), 0)),
+            statistic=id(weight) in batch_norm and id(weight) not in trainable,
         )
         for weight in _weights(model)
     ]
@@ -277,7 +274,7 @@ def regularization_losses(layers: Iterable[Any], names: Mapping[int, str]) -> li
       names: of the weights that count, by `id`.
     """
     return [
-        (names[id(weight)], regularizer(weight))
+        (names[id(weight)], tf.cast(regularizer(weight), tf.float32))
         for layer in layers
         for attribute, regularizer in vars(layer).items()
         for weight in [getattr(layer, attribute.removesuffix("_regularizer"), None)]

@@ -1,17 +1,17 @@
-"""Classes and functions of users that a Keras file names, and how Keras finds them."""
+"""Classes and functions of users that a Keras file names."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from estimator_tl.backbones.safety import parts, saved_config
+from estimator_tl.backbones.safety import network_config, parts, saved_config
 from estimator_tl.compat import keras
 
 #: Where Keras keeps what configurations name.
 _PLACES = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "mixed_precision")
+#: Layers that Keras makes of `model.add_loss` and `model.add_metric`.
+ADDED = ("AddLoss", "AddMetric")
 _OF_KERAS = ("keras", "builtins", "tf_keras")
 #: What is not read for inference, and may name anything.
 _NOT_LOADED = frozenset({"training_config", "compile_config", "build_config"})
@@ -19,7 +19,7 @@ _NOT_LOADED = frozenset({"training_config", "compile_config", "build_config"})
 
 def missing_objects(path: str, given: Collection[str]) -> list[str]:
     """Returns the names of what a model's configuration needs beside Keras and what is given, in its order."""
-    names = dict.fromkeys(_names(saved_config(path)))
+    names = dict.fromkeys(_names(network_config(path)))
     return [name for name in names if name not in given and not _is_known(name)]
 
 
@@ -58,35 +58,6 @@ def _is_known(name: str) -> bool:
     if keras.utils.get_registered_object(name) is not None:
         return True
     # Functional is what Keras calls a Model; TensorFlow's functions are layers that it makes itself.
-    if name in ("Functional", "Model", "Sequential", "TFOpLambda", "SlicingOpLambda", "ClassMethod"):
+    if name in ("Functional", "Model", "Sequential", "TFOpLambda", "SlicingOpLambda", "ClassMethod", *ADDED):
         return True
     return any(hasattr(getattr(keras, place), name) for place in _PLACES)
-
-
-@contextlib.contextmanager
-def readable(path: str) -> Iterator[Any]:
-    """Gives what `load_model` can read of a model: its path, or an HDF5 file in memory.
-
-    Keras from 2.13 on writes a user's function as an object of today's format into HDF5 files, which it then reads in
-    the format of old, where a function is its name.
-    """
-    config = saved_config(path)
-    old = _functions_by_name(config)
-    if old == config or not path.lower().endswith((".h5", ".hdf5")):
-        yield path
-        return
-    import h5py
-
-    with h5py.File(path, "r+", driver="core", backing_store=False) as file:  # nothing is written to the disk
-        file.attrs["model_config"] = json.dumps(old)
-        yield file
-
-
-def _functions_by_name(config: Any) -> Any:
-    if isinstance(config, list):
-        return [_functions_by_name(value) for value in config]
-    if not isinstance(config, dict):
-        return config
-    if config.get("class_name") == "function" and isinstance(config.get("config"), str):
-        return config["config"]
-    return {key: _functions_by_name(value) for key, value in config.items()}

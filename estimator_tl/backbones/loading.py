@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import numpy as np
 from estimator_tl.backbones import interface
 from estimator_tl.compat import text_ops, tf
 from estimator_tl.compat.eager import run_eagerly_apart
+from estimator_tl.compat.object_graphs import keys_by_number
 from estimator_tl.compat.replicas import listed_as_wholes
 from estimator_tl.compat.saved_models import missing_operations, read_saved_model
 from estimator_tl.errors import UserError
@@ -29,18 +33,31 @@ def describe(path: str, handle: str) -> interface.Interface:
     """
     saved = read_saved_model(path)
     graphs = list(saved.meta_graphs) if saved is not None else []
+    if len(graphs) > 1:
+        tags = "; ".join(", ".join(graph.meta_info_def.tags) or "no tags" for graph in graphs)
+        raise UserError(
+            f"{handle} holds {len(graphs)} graphs ({tags}), and one is expected; export it again with one of them."
+        )
     if len(graphs) != 1 or not graphs[0].object_graph_def.nodes:  # TensorFlow 1 saved no objects
-        return run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
+        loaded = run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
+        return interface.with_effects(loaded, graphs[0]) if graphs else loaded
     with loading_errors(handle):
         missing = missing_operations(graphs[0])
         if missing and text_ops.load_text_operations():
             missing = missing_operations(graphs[0])
         if missing:
             raise _missing(handle, missing[0])
-        found = interface.of_file(graphs[0])
+        prefix = os.path.join(path, "variables", "variables")
+        found = interface.of_file(graphs[0], functools.partial(_value, prefix, graphs[0].object_graph_def))
         if any(node.HasField("variable") for node in graphs[0].object_graph_def.nodes):
-            _check_values(os.path.join(path, "variables", "variables"))
+            _check_values(prefix)
     return found
+
+
+def _value(prefix: str, objects: Any, number: int) -> Any:
+    """Returns the value of a variable of a SavedModel by the number of its object."""
+    reader = tf.train.load_checkpoint(prefix)
+    return reader.get_tensor(keys_by_number(objects, reader)[number])
 
 
 def _check_values(prefix: str) -> None:
@@ -53,7 +70,7 @@ def _check_values(prefix: str) -> None:
     sizes = reader.get_variable_to_shape_map()
     types = reader.get_variable_to_dtype_map()
     expected = sum(types[name].size * int(np.prod(shape)) for name, shape in sizes.items() if types[name].is_numeric)
-    found = sum(os.path.getsize(shard) for shard in tf.io.gfile.glob(f"{prefix}.data-*"))
+    found = sum(os.path.getsize(shard) for shard in glob.glob(f"{glob.escape(prefix)}.data-*"))
     if found < expected:
         raise OSError(f"{prefix}.data-* hold {found} bytes, of {expected} that {prefix}.index lists")
 
@@ -108,7 +125,38 @@ def _load(path: str) -> Any:
     return tf.saved_model.load(path)
 
 
-def load_in_graph(path: str, handle: str) -> Any:
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A SavedModel in the current graph.
+
+    Attributes:
+      model: what TensorFlow gives.
+      variables: the global variables that came with it, those of all replicas.
+    """
+
+    model: Any
+    variables: list[Any]
+
+    def keep_only(self, read: Iterable[Any]) -> None:
+        """Takes what nothing reads out of the graph, as far as sessions and checkpoints see it.
+
+        A model that was compiled brings variables of its metrics and its optimizer. Their names (``count``,
+        ``total_1``) depend on what else is in a graph, so that another graph would look for others in the same
+        checkpoint. Local variables they cannot be: their initializers read the model's folder, which an export has to
+        do without.
+
+        Args:
+          read: the variables that are read.
+        """
+        stay = {id(copy) for v in read for copy in (v, *(getattr(v, "values", None) or ()))}
+        gone = {id(variable) for variable in self.variables} - stay
+        keys = tf.compat.v1.GraphKeys
+        for key in (keys.GLOBAL_VARIABLES, keys.TRAINABLE_VARIABLES, keys.MODEL_VARIABLES):
+            collection = tf.compat.v1.get_collection_ref(key)
+            collection[:] = [variable for variable in collection if id(variable) not in gone]
+
+
+def load_in_graph(path: str, handle: str) -> Loaded:
     """Loads a SavedModel into the current graph; once for all replicas, which would get variables of their own.
 
     Args:
@@ -118,13 +166,19 @@ def load_in_graph(path: str, handle: str) -> Any:
     Raises:
       UserError: it cannot be loaded.
     """
-    if not tf.distribute.has_strategy():
+
+    def load() -> Loaded:
+        before = {id(variable) for variable in tf.compat.v1.global_variables()}
         with loading_errors(handle):
-            return tf.saved_model.load(path)
+            model = tf.saved_model.load(path)
+        return Loaded(model, [v for v in tf.compat.v1.global_variables() if id(v) not in before])
 
-    def load(strategy: Any) -> Any:
+    def load_for_all(strategy: Any) -> Loaded:
         del strategy
-        with listed_as_wholes(), loading_errors(handle):
-            return tf.saved_model.load(path)
+        with listed_as_wholes():
+            return load()
 
-    return tf.distribute.get_replica_context().merge_call(load)
+    if not tf.distribute.has_strategy():
+        return load()
+    loaded: Loaded = tf.distribute.get_replica_context().merge_call(load_for_all)
+    return loaded

@@ -50,6 +50,18 @@ def find(key: str) -> str | None:
     return folder if os.path.isdir(folder) and os.listdir(folder) else None
 
 
+def holds(folder: str) -> bool:
+    """True where a folder is in the cache."""
+    cache = hub_settings.cache_folder()
+    return "://" not in cache and os.path.abspath(folder).startswith(os.path.join(place(""), ""))
+
+
+def entry(folder: str) -> str:
+    """Returns the folder right in the cache that is, or holds, a folder in it."""
+    cache = place("")
+    return os.path.join(cache, os.path.relpath(os.path.abspath(folder), cache).split(os.sep)[0])
+
+
 def newest(prefix: str) -> str | None:
     """Returns the folder of the last used among the modules whose key begins so; None where there is none."""
     found = [path for path in glob.glob(glob.escape(place(prefix)) + "*") if find(os.path.basename(path))]

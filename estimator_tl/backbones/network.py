@@ -11,6 +11,7 @@ from typing import Any
 
 from estimator_tl.backbones.user_code import load_code
 from estimator_tl.compat import tf
+from estimator_tl.compat.keras2 import lack_of_keras2, use_of_keras2
 from estimator_tl.compat.recording import Recorded, recorded
 from estimator_tl.errors import UserError, check_known
 
@@ -65,12 +66,12 @@ class Network:
         except UserError:
             raise
         except _MISTAKES as error:
-            raise UserError(f"network {self.spec} fails in {self._place(error)}; correct it there.") from error
+            remedy = lack_of_keras2(error) or "correct it there"
+            raise UserError(f"network {self.spec} fails in {self._place(error)}; {remedy}.") from error
         if made.other_keras:
             raise UserError(
                 f"network {self.spec} makes its layers with the package {made.other_keras}, whose batch norm and "
-                "regularization a graph would lose; use the layers of estimator_tl.keras (Keras 2), or set "
-                "TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
+                f"regularization a graph would lose; {use_of_keras2()}."
             )
         return Called(outputs, made, *(_added(key, known) for key, known in before.items()))
 

@@ -73,5 +73,5 @@ class Preprocessing:
 
     def __call__(self, texts: Any) -> dict[str, Any]:
         """Returns the inputs of an encoder for strings [batch], in the current graph."""
-        tokens = self._tokens(load_in_graph(self._path, self._handle), texts)
+        tokens = self._tokens(load_in_graph(self._path, self._handle).model, texts)
         return {name: tf.ensure_shape(value, [None, self.length]) for name, value in tokens.items()}

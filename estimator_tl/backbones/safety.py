@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+from estimator_tl.compat.keras2 import keras_metadata
 from estimator_tl.compat.saved_models import operations
 from estimator_tl.errors import UserError
 
@@ -24,6 +25,7 @@ _DANGEROUS = frozenset(
 _DANGEROUS_FUNCTIONS = frozenset(
     {"io.read_file", "io.write_file", "io.matching_files", "py_function", "numpy_function", "print"}
 )
+_METRIC = "_tf_keras_metric"  # how a Keras SavedModel calls a metric among its objects
 _REMEDY = "load it only if you trust where it comes from, with --allow_unsafe_deserialization"
 
 
@@ -74,11 +76,18 @@ def check_keras(path: str, handle: str, allowed: bool) -> None:
         raise UserError(f"{handle} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
 
 
+def network_config(path: str) -> Any:
+    """Returns the `saved_config` without what a model was compiled with, which is no part of its network."""
+    if not os.path.isdir(path):
+        return saved_config(path)
+    return [config for kind, config in keras_metadata(path) if kind != _METRIC]
+
+
 def saved_config(path: str) -> Any:
     """Returns the configuration that a Keras file or folder holds; None where it holds none."""
     try:
         if os.path.isdir(path):
-            return _metadata_configs(path)
+            return [config for _, config in keras_metadata(path)]
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return json.loads(archive.read("config.json"))
@@ -88,23 +97,6 @@ def saved_config(path: str) -> Any:
             return json.loads(file.attrs["model_config"])
     except (OSError, KeyError, ValueError):
         return None  # whoever loads it says what is wrong with it
-
-
-def _metadata_configs(folder: str) -> list[Any]:
-    """Returns the configurations in a Keras SavedModel's keras_metadata.pb, which are JSON inside of a proto."""
-    with open(os.path.join(folder, "keras_metadata.pb"), "rb") as stream:
-        text = stream.read().decode("utf-8", errors="replace")
-    found = []
-    decoder = json.JSONDecoder()
-    start = text.find("{")
-    while start >= 0:
-        try:
-            value, end = decoder.raw_decode(text, start)
-            found.append(value)
-        except ValueError:
-            end = start + 1
-        start = text.find("{", end)
-    return found
 
 
 def parts(config: Any, without: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:

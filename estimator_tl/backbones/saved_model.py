@@ -12,20 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from estimator_tl.backbones.base import (
-    POOLINGS,
-    Backbone,
-    BuiltBackbone,
-    check_input,
-    feature_names,
-    images_spec,
-    text_spec,
-)
+from estimator_tl.backbones import image_input
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_flattens, check_floating, feature_names
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.effects import check_inference
+from estimator_tl.backbones.input_contract import check_input, images_spec, one_image, text_spec
+from estimator_tl.backbones.input_graph import found_in
 from estimator_tl.backbones.interface import Interface, of_model
 from estimator_tl.backbones.loading import describe, load_eagerly, load_in_graph
 from estimator_tl.backbones.safety import check_saved_model
+from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
@@ -54,8 +51,9 @@ class SavedModelBackbone(Backbone):
           path: the folder that holds saved_model.pb.
           handle: what the user called it; the path by default.
           image_size: pixels, where the model does not fix them.
-          input_range: values that the model takes; [0, 1] by Hub's convention.
-          pooling: for outputs with height and width: avg, max, flatten or none.
+          input_range: values that the model takes; by default, those that follow from what it does to them, or else
+            [0, 1] by Hub's convention.
+          pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
           signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
             cannot be called. Batch norm in it is as it was exported.
           output_key: which of several outputs to use; ``default`` by default.
@@ -71,19 +69,37 @@ class SavedModelBackbone(Backbone):
         self._signature = signature
         self._features = feature_names(self.handle, features, output_key)
         self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
-        self._describe()
-        if self._input_shape is None:
+        caller = self._describe()
+        if caller.image_shape is None:
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:
-            self.input_spec = images_spec(self.handle, self._input_shape, image_size, input_range)
+            shape = one_image(self.handle, caller.image_shape, image_size)
+            self.finding = found_in(caller.functions[0].graph, shape)
+            input_range = image_input.range_of(self.handle, caller.image_type, input_range)
+            self.input_spec = images_spec(self.handle, shape, input_range, self.finding)
 
-    def _describe(self) -> None:
+    def _describe(self) -> Caller:
         caller = self._caller(describe(self.path, self.handle))
+        _check_input(caller)
+        effects = caller.effects()
+        self.draws = check_inference(self.handle, effects, caller.without_writes() if effects.writes else "")
         self.structure = _structure(self.handle, caller)
-        self._input_shape = caller.image_shape
-        self.is_random = caller.takes_training
+        self.is_random = caller.trains
         self.outputs = caller.outputs
-        self.output_shape = self.joined_shape([o.shape for o in caller.used(caller.functions[0].outputs)])
+        self.output_shape = self.joined_shape(self._output_shapes(caller))
+        return caller
+
+    def _output_shapes(self, caller: Caller) -> list[Any]:
+        """Returns the static shapes of the outputs that are used, which those in a graph have too."""
+        shapes = [self._completed(shape) for shape in _shapes_for_any_batch(caller)]
+        for shape in shapes:
+            if self.pooling == "flatten" and shape.rank is not None and shape.rank > 2:
+                check_flattens(self.handle, shape, "use pooling avg or max")
+        return shapes
+
+    def _completed(self, shape: Any) -> Any:
+        """Returns the static shape of an output, with what is known of it outside of the model."""
+        return shape
 
     def _caller(self, interface: Interface) -> Caller:
         return Caller.of(interface, self.handle, self._signature, self._features)
@@ -102,21 +118,60 @@ class SavedModelBackbone(Backbone):
         return found
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.input_spec)
+        inputs = check_input(self.handle, inputs, self.input_spec)
         return self._built(inputs, mode)
 
     def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        model = load_in_graph(self.path, self.handle)
+        loaded = load_in_graph(self.path, self.handle)
+        model = loaded.model
         caller = self._caller(of_model(model))
+        read = caller.variables()
+        loaded.keep_only(read)
         names = [variable.name for variable in self.structure.variables]
-        losses = [(None, loss()) for loss in getattr(model, "regularization_losses", None) or ()]
+        losses = [(None, tf.cast(loss(), tf.float32)) for loss in getattr(model, "regularization_losses", None) or ()]
         return BuiltBackbone(
             features=self.pool(caller.call(model, inputs, mode.training)),
-            variables=dict(zip(names, caller.variables())),
+            variables=dict(zip(names, read)),
             updates=(),
             regularization_losses=losses,
             initial_values=None,
         )
+
+
+def _check_input(caller: Caller) -> None:
+    """Checks that batches of images, or of texts, can be fed."""
+    image_input.check_batch(caller.handle, caller.batch_size, can_map=True)
+    if caller.image_shape is not None:
+        remedy = "save it again behind tf.transpose(images, [0, 3, 1, 2])"
+        image_input.check_layout(caller.handle, caller.image_shape, remedy)
+        image_input.check_type(caller.handle, caller.image_type)
+
+
+def _shapes_for_any_batch(caller: Caller) -> list[Any]:
+    """Returns the static shapes of the outputs that are used, for batches of any size.
+
+    Raises:
+      UserError: one of them holds no features.
+    """
+    shapes = []
+    for spec in caller.used(caller.functions[0].outputs):
+        for kind, what in ((tf.RaggedTensorSpec, "ragged"), (tf.SparseTensorSpec, "sparse")):
+            if isinstance(spec, kind):
+                raise UserError(f"{caller.handle} gives a {what} tensor; name another output with features=.")
+        check_floating(caller.handle, spec.dtype)
+        shape = spec.shape
+        if caller.batch_size == 1:
+            if not shape.rank or shape[0] != 1:
+                raise UserError(f"{caller.handle} takes one example, but gives {shape}; save it again with a batch.")
+            shape = tf.TensorShape([None, *shape[1:]])
+        shapes.append(shape)
+    return shapes
+
+
+def _why_without_training(caller: Caller) -> str:
+    if caller.batch_size == 1:
+        return "takes one example at a time"
+    return "" if caller.trains else "was saved for inference, without a training switch"
 
 
 def _structure(handle: str, caller: Caller) -> SourceStructure:
@@ -137,4 +192,5 @@ def _structure(handle: str, caller: Caller) -> SourceStructure:
         )
     if not variables:
         raise UserError(f"{handle} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
-    return SourceStructure(handle, tuple(variables), layers=None, one_training_switch=True)
+    reason = _why_without_training(caller)
+    return SourceStructure(handle, tuple(variables), one_training_switch=True, inference_only=reason)

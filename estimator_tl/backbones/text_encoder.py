@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from estimator_tl.backbones.base import BuiltBackbone, check_input
+from estimator_tl.backbones.base import BuiltBackbone
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import file_digest, joined_digest
+from estimator_tl.backbones.input_contract import check_input
 from estimator_tl.backbones.interface import Interface
 from estimator_tl.backbones.preprocessing import Preprocessing
 from estimator_tl.backbones.saved_model import SavedModelBackbone
 from estimator_tl.backbones.wordpiece import WordPiece
 from estimator_tl.compat import tf
+from estimator_tl.compat.placement import on_cpu
 from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode
 
@@ -64,8 +66,6 @@ class TextEncoderBackbone(SavedModelBackbone):
             self._tokenize = WordPiece(str(vocab), lower_case, seq_length or _DEFAULT_LENGTH)
             self._tokenizer = {"vocabulary": functools.partial(file_digest, str(vocab))}
         super().__init__(path, handle, allow_unsafe_deserialization=allow_unsafe_deserialization, **settings)
-        if self.output_shape is not None and len(self.output_shape) == 3 and self.pooling in ("avg", "max"):
-            self.output_shape = (self.output_shape[0], self.output_shape[2])
 
     def _caller(self, interface: Interface) -> Caller:
         caller = Caller.of(interface, self.handle, self._signature, self._features, tokens=True)
@@ -81,21 +81,35 @@ class TextEncoderBackbone(SavedModelBackbone):
             )
         return caller
 
+    def _completed(self, shape: Any) -> Any:
+        """Returns the shape of an output; how many tokens there are is known here, if not to the encoder."""
+        return tf.TensorShape([shape[0], self._tokenize.length, shape[2]]) if _lacks_length(shape) else shape
+
     def digest(self) -> str:
         return joined_digest({"encoder": super().digest(), **{name: read() for name, read in self._tokenizer.items()}})
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.input_spec)
-        tokens = self._tokenize(inputs)
+        inputs = check_input(self.handle, inputs, self.input_spec)
+        with on_cpu():
+            tokens = self._tokenize(inputs)
         self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
         return self._built(tokens, mode)
 
     def _pool_one(self, features: Any) -> Any:
+        if _lacks_length(features.shape):
+            features = tf.ensure_shape(features, self._completed(features.shape))
+        return super()._pool_one(features)
+
+    def _reduced(self, features: Any) -> Any:
         """Pools a vector a token, [batch, tokens, depth], over the tokens that are there."""
-        if features.shape.rank != 3 or self.pooling in ("flatten", "none"):
-            return super()._pool_one(features)
+        if features.shape.rank != 3:
+            return super()._reduced(features)
         # Without a mask, before the first text, only the shape is asked for.
         mask = tf.ones_like(features[:, :, :1]) if self._mask is None else self._mask
         if self.pooling == "max":
             return tf.reduce_max(tf.where(mask > 0, features, features.dtype.min), axis=1)
         return tf.reduce_sum(features * mask, axis=1) / tf.reduce_sum(mask, axis=1)
+
+
+def _lacks_length(shape: Any) -> bool:
+    return bool(shape.rank == 3 and shape[1] is None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from estimator_tl.backbones import image_input
+from estimator_tl.backbones.effects import Effects, Library
 from estimator_tl.backbones.tf1_import import RANDOM, VARIABLES, WRITES, node_of
-from estimator_tl.compat import meta_graphs
+from estimator_tl.compat import meta_graphs, tf
 from estimator_tl.errors import UserError, check_known
 
 
@@ -17,7 +19,9 @@ class ModuleGraph:
       meta: the MetaGraphDef.
       nodes: by name.
       input: name of the tensor that takes the pictures or strings.
+      input_type: its DType.
       input_shape: static shape of the pictures; None where it takes strings.
+      batch_size: how many examples it takes at once, where the signature fixes that.
       known_outputs: names of the signature's outputs.
       outputs: names of the tensors with the features.
       output_shapes: their static shapes; None where the rank is unknown.
@@ -43,7 +47,11 @@ class ModuleGraph:
         self.known_outputs = sorted(found.outputs)
         what = f"output of the signature {chosen} of {handle}"
         used = [found.outputs[check_known(what, name, self.known_outputs)] for name in features or ["default"]]
-        self.input, self.input_shape = _input(handle, chosen, found.inputs)
+        info = _input(handle, chosen, found.inputs)
+        shape = meta_graphs.static_shape(info)
+        self.input, self.input_type = info.name, tf.as_dtype(info.dtype)
+        self.input_shape = None if self.input_type == tf.string else shape
+        self.batch_size = shape[0] if shape else None
         self.outputs = [info.name for info in used]
         self.output_shapes = [meta_graphs.static_shape(info) for info in used]
 
@@ -117,6 +125,10 @@ class ModuleGraph:
         ops = meta_graphs.listed_nodes(self.meta, "table_initializer")
         return [op for op in ops if tables & set(self.ancestors([op]))]
 
+    def effects(self) -> Effects:
+        """Returns what computing the outputs does besides."""
+        return Library(self.meta.graph_def).of_tensors(self.outputs, self.outputs)
+
     @property
     def is_random(self) -> bool:
         """Whether random numbers reach the outputs."""
@@ -127,18 +139,20 @@ class ModuleGraph:
         return meta_graphs.dtype_name(self.nodes[variable].attr["dtype"].type)
 
 
-def _input(handle: str, signature: str, inputs: Any) -> tuple[str, tuple[int | None, ...] | None]:
-    """Returns name and shape of the tensor that takes the pictures, the only input; no shape for one of strings."""
+def _input(handle: str, signature: str, inputs: Any) -> Any:
+    """Returns the TensorInfo of the only input, which takes images or strings."""
     for info in inputs.values() if len(inputs) == 1 else ():
         shape = meta_graphs.static_shape(info)
-        dtype = meta_graphs.dtype_name(info.dtype) if info.WhichOneof("encoding") == "name" else None
-        if dtype == "float32" and shape is not None and len(shape) == 4:
-            return info.name, shape
-        if dtype == "string" and (shape is None or len(shape) == 1):
-            return info.name, None
+        if info.WhichOneof("encoding") != "name":
+            continue
+        if info.dtype == tf.string and (shape is None or len(shape) == 1):
+            return info
+        if info.dtype != tf.string and shape is not None and len(shape) == 4:
+            image_input.check_type(handle, tf.as_dtype(info.dtype))
+            return info
     raise UserError(
-        f"the signature {signature} of {handle} takes {_described(inputs)}, neither one float32 batch of images "
-        "[batch, height, width, channels] nor one batch of strings; use another of its signatures, or another module."
+        f"the signature {signature} of {handle} takes {_described(inputs)}, neither one batch of images [batch, "
+        "height, width, channels] nor one batch of strings; use another of its signatures, or another module."
     )
 
 

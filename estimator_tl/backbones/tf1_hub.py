@@ -8,30 +8,29 @@ https://www.tensorflow.org/hub/tf1_hub_module
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from estimator_tl.backbones.base import (
-    POOLINGS,
-    Backbone,
-    BuiltBackbone,
-    check_input,
-    feature_names,
-    images_spec,
-    text_spec,
-)
+from estimator_tl.backbones import image_input
+from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_floating, feature_names
 from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.effects import check_inference
+from estimator_tl.backbones.input_contract import check_input, images_spec, one_image, text_spec
+from estimator_tl.backbones.input_graph import InputGraph, found_in
 from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.tf1_graph import ModuleGraph
 from estimator_tl.backbones.tf1_import import NotImportableError, import_nodes, node_of
 from estimator_tl.compat import meta_graphs, tf
+from estimator_tl.compat.flat_graphs import FlatGraph
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 #: The file that tells the format.
 MARK = "tfhub_module.pb"
+_HARMLESS = "use another of its signatures or outputs, or export it again for inference"
 _INFERENCE: frozenset[str] = frozenset()
 _TRAIN = frozenset({"train"})
 
@@ -59,8 +58,9 @@ class TF1HubBackbone(Backbone):
           path: the folder that holds tfhub_module.pb.
           handle: what the user called it; the path by default.
           image_size: pixels, where the module does not fix them; what it was trained with by default.
-          input_range: values that the module takes; [0, 1] by Hub's convention.
-          pooling: for outputs with height and width: avg, max, flatten or none.
+          input_range: values that the module takes; by default, those that follow from what it does to them, or else
+            [0, 1] by Hub's convention.
+          pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
           signature: ``image_feature_vector`` by default where there is one, else ``default``.
           output_key: which output of the signature; ``default`` by default.
           features: the same, or several of them.
@@ -80,17 +80,28 @@ class TF1HubBackbone(Backbone):
         names = feature_names(self.handle, features, output_key)
         self._inference = ModuleGraph(graphs[_INFERENCE], self.handle, signature, names)
         self.outputs = self._inference.known_outputs
+        self.draws = check_inference(self.handle, self._inference.effects(), _HARMLESS)
         has_train = _TRAIN in graphs
         self._train = ModuleGraph(graphs[_TRAIN], self.handle, signature, names) if has_train else None
         self.is_random = self._train is not None and self._train.is_random
         self.structure = self._read_structure()
+        image_input.check_batch(self.handle, self._inference.batch_size, can_map=False)
         shape = self._inference.input_shape
         if shape is None:
             self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
         else:
+            image_input.check_layout(self.handle, shape, "export it again with its channels last")
+            input_range = image_input.range_of(self.handle, self._inference.input_type, input_range)
             trained_with = meta_graphs.attached_image_size(graphs[_INFERENCE]) if None in shape[1:3] else None
-            self.input_spec = images_spec(self.handle, shape, image_size or trained_with, input_range)
+            images = one_image(self.handle, shape, image_size or trained_with)
+            self.finding = found_in(self._input_graph, images)
+            self.input_spec = images_spec(self.handle, images, input_range, self.finding)
         self.output_shape = self._built_shape()
+
+    def _input_graph(self) -> InputGraph:
+        graph = self._inference
+        values = {name: functools.partial(self._value, name) for name in self._listed}
+        return InputGraph(FlatGraph(graph.meta.graph_def), graph.input, graph.outputs, values, dtype=graph.input_type)
 
     @property
     def _weighed(self) -> ModuleGraph:
@@ -119,7 +130,8 @@ class TF1HubBackbone(Backbone):
             dtype = graph.dtype(name)
             moves = name in trainable and tf.as_dtype(dtype).is_floating
             variables.append(SourceVariable(name, shape, dtype, moves))
-        return SourceStructure(self.handle, tuple(variables), one_training_switch=True)
+        reason = "" if self._train else "was saved for inference, without a training switch"
+        return SourceStructure(self.handle, tuple(variables), one_training_switch=True, inference_only=reason)
 
     def _trainable(self, names: Iterable[str]) -> set[str]:
         """Returns which variables gradients can move, and says in `kind` where the module allows for more."""
@@ -154,10 +166,7 @@ class TF1HubBackbone(Backbone):
             outputs = self._import(self._inference, inputs, self._variables(), self._inference.outputs)
             _tell_shapes(outputs, self._inference)
             for output in outputs:
-                if not output.dtype.is_floating:
-                    raise UserError(
-                        f"{self.handle} gives {output.dtype.name}, not features; choose another output_key."
-                    )
+                check_floating(self.handle, output.dtype)
             return self.joined_shape([output.shape for output in outputs])
 
     def digest(self) -> str:
@@ -166,12 +175,16 @@ class TF1HubBackbone(Backbone):
     def values(self) -> Mapping[str, Any]:
         reader = self._reader()
         try:
-            return {name: _part(reader.get_tensor(v.key), v.part) for name, v in self._listed.items()}
+            return {name: self._value(name, reader) for name in self._listed}
         except (ValueError, IndexError, OSError, tf.errors.OpError) as error:
             raise self._unreadable(error) from error
 
+    def _value(self, name: str, reader: Any = None) -> Any:
+        where = self._listed[name]
+        return _part((reader or self._reader()).get_tensor(where.key), where.part)
+
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        check_input(self.handle, inputs, self.input_spec)
+        inputs = check_input(self.handle, inputs, self.input_spec)
         graph = self._graph(mode)
         updates = graph.updates(self._listed) if mode.training else []
         variables = self._variables(set().union(*graph.written([*graph.outputs, *updates]).values()))
@@ -185,15 +198,15 @@ class TF1HubBackbone(Backbone):
             features=self.pool(features),
             variables=variables,
             updates=others[: len(updates)],
-            regularization_losses=[(self._owner(loss), tensor) for loss, tensor in zip(losses, built)],
+            regularization_losses=[
+                (self._owner(loss), tf.cast(tensor, tf.float32)) for loss, tensor in zip(losses, built)
+            ],
             initial_values=self.values,
         )
 
     def _graph(self, mode: CallMode) -> ModuleGraph:
         if not mode.training:
             return self._inference
-        if self._train is None and self.structure.has_statistics:
-            raise UserError(f"{self.handle} has no graph for training (tag train); use batch norm inference.")
         return self._weighed
 
     def _has_place_for(self, loss: str, graph: ModuleGraph) -> bool:
@@ -242,6 +255,7 @@ class TF1HubBackbone(Backbone):
         self, graph: ModuleGraph, inputs: Any, variables: Mapping[str, Any], fetches: Sequence[str]
     ) -> list[Any]:
         """Imports what tensors and ops of the module need, its tables and their files included."""
+        inputs = image_input.cast(inputs, graph.input_type)
         needed = graph.ancestors(fetches)
         tables = graph.table_initializers(needed)
         needed = graph.ancestors([*fetches, *tables])

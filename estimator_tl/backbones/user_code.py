@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from estimator_tl.backbones.digest import file_digest
+from estimator_tl.compat.keras2 import lack_of_keras2
 from estimator_tl.errors import UserError, nearest
 
 
@@ -70,7 +71,8 @@ def _from_package(name: str, asked: str, example: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # a module raises at its import whatever it likes
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
-        raise UserError(f"{asked} cannot be imported ({kind}{error}); check PYTHONPATH, or {example}.") from error
+        remedy = lack_of_keras2(error) or f"check PYTHONPATH, or {example}"
+        raise UserError(f"{asked} cannot be imported ({kind}{error}); {remedy}.") from error
 
 
 def _from_file(path: str, asked: str) -> ModuleType:
@@ -89,7 +91,8 @@ def _from_file(path: str, asked: str) -> ModuleType:
         found.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"{asked}: {file} cannot be run ({type(error).__name__}: {error}); correct it.") from error
+        remedy = lack_of_keras2(error) or "correct it"
+        raise UserError(f"{asked}: {file} cannot be run ({type(error).__name__}: {error}); {remedy}.") from error
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(str(file.parent))

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.bundles import damage
+from estimator_tl.compat.checkpoint_state import latest_checkpoint, newest_checkpoint
 from estimator_tl.errors import UserError
+from estimator_tl.files import check_literal
 from estimator_tl.structure import SourceStructure
 
 #: A variable of warm-started runs, by which a run that goes on is told from one that would ignore its warm start.
@@ -86,7 +89,7 @@ class WarmStart:
         Raises:
           UserError: it has checkpoints of its own, so the warm start would be ignored.
         """
-        own = tf.train.latest_checkpoint(model_dir) if os.path.isdir(model_dir) else None
+        own = latest_checkpoint(model_dir)
         if own is None:
             return
         reader = tf.train.load_checkpoint(own)
@@ -105,12 +108,22 @@ def warm_start(path: str, head: bool) -> WarmStart:
       head: whether the head starts from it as well.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: there is no such checkpoint, or it is damaged.
     """
-    found = tf.train.latest_checkpoint(path) if os.path.isdir(path) else path
-    if found is None or not os.path.exists(f"{found}.index"):
+    checkpoint: str | None = path
+    if os.path.isdir(path):
+        newest = newest_checkpoint(path)
+        checkpoint = newest.path if newest else None
+        if newest:
+            newest.tell()
+    if checkpoint is None or not os.path.exists(f"{checkpoint}.index"):
         raise UserError(f"{path} holds no checkpoint to start from; give the model_dir of a trained run.")
-    return WarmStart(path, os.path.abspath(found), head)
+    checkpoint = os.path.abspath(checkpoint)
+    check_literal(checkpoint, "warm_start_from")
+    fault = damage(checkpoint)
+    if fault:
+        raise UserError(f"{path} is damaged ({fault}); warm-start from another checkpoint.")
+    return WarmStart(path, checkpoint, head)
 
 
 def mark_graph(start: WarmStart) -> None:

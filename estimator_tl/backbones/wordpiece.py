@@ -48,7 +48,7 @@ class WordPiece:
         if not os.path.isfile(path):
             raise UserError(f"vocabulary {path!r} does not exist; give the vocab.txt of the encoder.")
         try:
-            with open(path, encoding="utf-8") as stream:
+            with open(path, encoding="utf-8-sig") as stream:
                 self.vocabulary = [line.rstrip("\n") for line in stream]
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not a vocabulary: {error}; give a UTF-8 file with a piece a line.") from error

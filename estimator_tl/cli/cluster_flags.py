@@ -19,14 +19,14 @@ def define_cluster(command: CommandFlags) -> None:
     command.many(_CLUSTER, "worker_hosts", [], "host:port of each worker.")
     command.many(_CLUSTER, "ps_hosts", [], "host:port of each parameter server.")
     command.choice(_CLUSTER, "job_name", None, list(JOBS), "which job this process is of.")
-    command.integer(_CLUSTER, "task_index", None, "its number in the job, from 0.")
+    command.integer(_CLUSTER, "task_index", None, "its number in the job, from 0.", at_least=0)
     command.string(
         _CLUSTER,
         "slurm_jobs",
         None,
         "tasks of each job in the order of a Slurm step's, e.g. chief:1,worker:2,ps:1,evaluator:1.",
     )
-    command.integer(_CLUSTER, "slurm_port_base", 8888, "port of the first task of each Slurm node.")
+    command.integer(_CLUSTER, "slurm_port_base", 8888, "port of the first task of each Slurm node.", at_most=65535)
 
 
 def cluster_of(values: Any, environ: Mapping[str, str]) -> Cluster | None:

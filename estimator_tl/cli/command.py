@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
+
+from estimator_tl.cli import flagfiles, numeric_flags
+from estimator_tl.errors import UserError
 
 
 class CommandFlags:
@@ -26,15 +29,31 @@ class CommandFlags:
         flags.DEFINE_string(name, default, text, flag_values=self.values)
         self._file(group, name)
 
-    def integer(self, group: str, name: str, default: int | None, text: str) -> None:
-        """Adds an integer flag."""
-        flags.DEFINE_integer(name, default, text, flag_values=self.values)
-        self._file(group, name)
+    def integer(
+        self,
+        group: str,
+        name: str,
+        default: int | None,
+        text: str,
+        at_least: int = 1,
+        at_most: int = numeric_flags.MOST,
+    ) -> None:
+        """Adds an integer flag with its bounds."""
+        self._define(group, name, default, text, numeric_flags.IntegerParser(at_least, at_most))
 
-    def number(self, group: str, name: str, default: float | None, text: str) -> None:
-        """Adds a float flag."""
-        flags.DEFINE_float(name, default, text, flag_values=self.values)
-        self._file(group, name)
+    def number(
+        self,
+        group: str,
+        name: str,
+        default: float | None,
+        text: str,
+        at_least: float | None = None,
+        above: float | None = None,
+        at_most: float | None = None,
+        below: float | None = None,
+    ) -> None:
+        """Adds a float flag with its bounds; no flag takes NaN or infinity."""
+        self._define(group, name, default, text, numeric_flags.NumberParser(at_least, above, at_most, below))
 
     def boolean(self, group: str, name: str, default: bool | None, text: str) -> None:
         """Adds a flag that ``--name`` turns on and ``--noname`` off."""
@@ -50,6 +69,27 @@ class CommandFlags:
         """Adds a flag with a list separated by commas."""
         flags.DEFINE_list(name, default, text, flag_values=self.values)
         self._file(group, name)
+
+    def parse(self, name: str, arguments: Sequence[str]) -> list[str]:
+        """Reads the flags of a command line; they win over those of its flagfiles, wherever these stand.
+
+        Args:
+          name: of the command.
+          arguments: the command line behind it.
+
+        Returns:
+          The arguments that are no flags.
+
+        Raises:
+          UserError: a flagfile cannot be read, or a flag is unknown or has a wrong value.
+        """
+        files, own = flagfiles.parted(arguments, self._takes_next)
+        lines = [line for file in files for line in flagfiles.lines_of(file)]
+        tolerant = [text for text in (*(line.text for line in lines), *own) if re.match("--?undefok=", text)]
+        for line in lines:
+            if self._read([name, *tolerant, line.text], f"{line.place}: "):
+                raise UserError(f"{line.place}: {line.text!r} is no flag; write --name=value.")
+        return self._read([name, *tolerant, *own])
 
     def given(self) -> dict[str, Any]:
         """Returns the flags that the user set, by name."""
@@ -78,6 +118,27 @@ class CommandFlags:
 
     def _names(self) -> list[str]:
         return [name for names in self.groups.values() for name in names]
+
+    def _read(self, arguments: Sequence[str], where: str = "") -> list[str]:
+        """Returns what is no flag in one command line."""
+        try:
+            parsed: list[str] = self.values(arguments)
+        except flags.Error as error:
+            # Of the two forms that absl has, one names the flag as a subject already.
+            said = re.sub(r"^flag (--\w+=.*?): must be ", r"\1 must be ", str(error), flags=re.DOTALL)
+            raise UserError(f"{where}{said}") from error
+        return parsed[1:]
+
+    def _takes_next(self, argument: str) -> bool:
+        """Returns whether the argument after this one is its value."""
+        name = argument.lstrip("-")
+        return argument.startswith("-") and name in self.values and not self.values[name].boolean
+
+    def _define(self, group: str, name: str, default: Any, text: str, parser: Any) -> None:
+        flags.DEFINE(  # type: ignore[no-untyped-call]
+            parser, name, default, text, flag_values=self.values, serializer=flags.ArgumentSerializer()
+        )
+        self._file(group, name)
 
     def _file(self, group: str, name: str) -> None:
         self.groups.setdefault(group, []).append(name)

@@ -21,8 +21,10 @@ _CHECKS = "Checks"
 def define(command: CommandFlags) -> None:
     """Adds the flags of train, so that the same flagfile can be looked at, and those of the checks."""
     train.define(command)
-    command.number(_CHECKS, "peer_timeout_secs", 5.0, "how long to wait for the other tasks, all at once.")
-    command.number(_CHECKS, "check_timeout_secs", 300.0, "how long any other check may take.")
+    command.number(
+        _CHECKS, "peer_timeout_secs", 5.0, "how long to wait for the other tasks, all at once.", above=0, at_most=1e6
+    )
+    command.number(_CHECKS, "check_timeout_secs", 300.0, "how long any other check may take.", above=0, at_most=1e6)
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
@@ -33,9 +35,6 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     """
     values = command.values
     train.refuse_arguments("doctor", arguments)
-    for name in ("peer_timeout_secs", "check_timeout_secs"):
-        if getattr(values, name) <= 0:
-            raise UserError(f"--{name}={getattr(values, name):g} must be above 0.")
     from estimator_tl.launch import doctor
 
     failed, hung = [], False

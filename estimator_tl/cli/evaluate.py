@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import sys
+from typing import Any
 
 from estimator_tl.cli.command import Command, CommandFlags
 from estimator_tl.cli.train import refuse_arguments
@@ -21,7 +25,13 @@ def define(command: CommandFlags) -> None:
         "part of the run's own data (default: its evaluation data); all with --eval_data.",
     )
     command.integer("Data", "batch_size", None, "examples at a time (default: the run's).")
-    command.choice("Data", "on_bad_example", "error", ["error", "skip"], "what to do with files that are no pictures.")
+    command.choice(
+        "Data",
+        "on_bad_example",
+        None,
+        ["error", "skip"],
+        "what to do with files that are no pictures (default: the run's).",
+    )
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
@@ -35,26 +45,72 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     from estimator_tl.launch import session
 
     opened = session.open_run(values.model_dir)
-    spec, labels = opened.saved.spec, opened.saved.labels
-    other = values.eval_data or (spec.data.eval_data if values.split is None else None)
-    if other:
-        folder, split = session.other_data(other, labels, values.on_bad_example, spec.data.rules), "all"
+    data, split = _data(values, opened.saved)
+    batch_size = values.batch_size or opened.saved.spec.training.batch_size
+    metrics = opened.evaluate(data.input_fn(opened.backbone.input_spec, batch_size, split))
+    result = {name: float(value) for name, value in metrics.items()}
+    result["global_step"] = int(metrics["global_step"])
+    result["examples"] = len(data.examples(split))
+    if data.skipped:
+        result["skipped"] = len(data.skipped)
+    print(json.dumps(result))
+    return 0
+
+
+def _data(values: Any, saved: Any) -> tuple[Any, str]:
+    """Returns the data to evaluate on, with the class numbers of the run, and their part.
+
+    Raises:
+      UserError: there are none, or they are not in order.
+    """
+    from estimator_tl.launch import session
+
+    spec, labels = saved.spec.data, saved.labels
+    spec = dataclasses.replace(spec, on_bad_example=values.on_bad_example or spec.on_bad_example)
+    if values.eval_data:
+        return session.other_data(values.eval_data, labels, spec.on_bad_example, spec.rules), "all"
+    if spec.eval_data and values.split is None:
+        path, split = spec.eval_data, "all"
     else:
-        split = values.split or "validation"
-        if split != "all" and split != "train" and not getattr(spec.data, f"{split}_fraction"):
+        path, split = spec.train_data, values.split or "validation"
+        if split in ("validation", "test") and not getattr(spec, f"{split}_fraction"):
             raise UserError(
                 f"the run kept no {split} part (--{split}_fraction=0); use --eval_data=FOLDER, or --split=all."
             )
-        folder = session.training_data(spec.data, labels)
-    input_fn = folder.input_fn(opened.backbone.input_spec, values.batch_size or spec.training.batch_size, split)
-    metrics = opened.estimator.evaluate(input_fn)
-    result = {name: float(value) for name, value in metrics.items()}
-    result["global_step"] = int(metrics["global_step"])
-    result["examples"] = len(folder.examples(split))
-    if folder.skipped:
-        result["skipped"] = len(folder.skipped)
-    print(json.dumps(result))
-    return 0
+    try:
+        data = session.training_data(dataclasses.replace(spec, train_data=path), labels)
+    except UserError:
+        _check_there(path)
+        raise
+    _tell_missing_classes(data)
+    return data, split
+
+
+def _check_there(text: str) -> None:
+    """Refuses data of a run that have been moved or deleted since.
+
+    Raises:
+      UserError: they have.
+    """
+    from estimator_tl.registry import parse_call
+
+    path = text
+    if "(" in text and not os.path.exists(text):
+        call = parse_call(text)
+        path = next((value for value in (*call.args, *call.kwargs.values()) if isinstance(value, str)), "")
+    if path and not os.path.exists(path):
+        raise UserError(
+            f"the data of the run, {path}, do not exist any more; name data with the same classes by --eval_data."
+        )
+
+
+def _tell_missing_classes(data: Any) -> None:
+    from estimator_tl.launch.preparation import missing_classes
+
+    gone = missing_classes(data)
+    if gone:
+        listed = ", ".join(map(repr, gone[:5])) + f" and {len(gone) - 5} more" * (len(gone) > 5)
+        print(f"{data.root} has no example of {listed} any more; the metrics are of the other classes", file=sys.stderr)
 
 
 COMMAND = Command(

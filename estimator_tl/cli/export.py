@@ -32,7 +32,8 @@ def export(model_dir: str, export_dir: str) -> str:
 
     run_dir.check_writable(export_dir)
     opened = session.open_run(model_dir)
-    return export_saved_model(opened.estimator, export_dir, opened.backbone.input_spec, opened.saved.labels)
+    spec, labels = opened.backbone.input_spec, opened.saved.labels
+    return export_saved_model(opened.estimator, export_dir, spec, labels, opened.checkpoint)
 
 
 COMMAND = Command(

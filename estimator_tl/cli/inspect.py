@@ -69,10 +69,10 @@ def _audit(saved: Any, model_dir: str, source: Any) -> None:
 
 
 def _run_text(saved: Any, model_dir: str) -> str:
-    from estimator_tl.compat import tf
+    from estimator_tl.inputs import latest_step
+    from estimator_tl.launch.auditing import damaged
 
-    checkpoint = tf.train.latest_checkpoint(model_dir)
-    step = int(tf.train.load_variable(checkpoint, "global_step")) if checkpoint else 0
+    step = latest_step(model_dir)
     spec, record = saved.spec, saved.record
     lines = [
         f"run            {model_dir}, at step {step} of {record['total_steps']}",
@@ -83,6 +83,7 @@ def _run_text(saved: Any, model_dir: str) -> str:
         f"batch {spec.training.batch_size}",
         f"made with      estimator_tl {record['estimator_tl']}, "
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        *(f"damaged        {name}: {fault}" for name, fault in damaged(model_dir)),
     ]
     if record.get("result", {}).get("metrics"):
         from estimator_tl.launch.hooks.progress import metrics_text
@@ -101,8 +102,10 @@ def _source_text(source: Any) -> str:
             f"backbone       {source.handle}",
             f"kind           {source.kind}",
             f"input          {_input_text(spec)}",
+            *([f"rescales       {_rescaling_text(source)}"] if source.finding else []),
             f"output         {source.output_shape}, pooling {source.pooling}",
             *([f"outputs        {_listed(source.outputs)}"] if source.outputs else []),
+            *([f"random         {_listed(source.draws)}: answers differ from call to call"] if source.draws else []),
             *([f"unsafe         {_listed(source.unsafe)}"] if source.unsafe else []),
             f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
             f"layers         {layers}; groups {len(structure.groups())}",
@@ -118,7 +121,27 @@ def _listed(names: Sequence[str], limit: int = 40) -> str:
 def _input_text(spec: Any) -> str:
     if spec.key == "text":
         return "text, UTF-8 strings"
-    return f"{spec.height}x{spec.width}x{spec.channels}, values {spec.range_text}"
+    values = spec.range_text
+    if spec.range is not None and values != _range_words(spec.range):
+        values = f"{_range_words(spec.range)}, as {values} gives"
+    return f"{spec.height}x{spec.width}x{spec.channels}, values {values}"
+
+
+def _rescaling_text(source: Any) -> str:
+    """Returns what a source does to images before its first weights, and what follows from that."""
+    finding, spec = source.finding, source.image_spec
+    if not finding.text:
+        default = "; [0, 1] is the default, see --input_range" if spec.range == (0, 1) else ""
+        return f"nothing before its first weights{default}"
+    if finding.range is None:
+        return str(finding.text)
+    if spec.range == finding.range:
+        return f"{finding.text}, so it takes {_range_words(finding.range)}"
+    return f"{finding.text}, as for values in {_range_words(finding.range)}, but it is given {spec.range_text}"
+
+
+def _range_words(values: tuple[float, float]) -> str:
+    return f"[{values[0]:g}, {values[1]:g}]"
 
 
 def _variables_text(structure: Any, plan: Any) -> str:

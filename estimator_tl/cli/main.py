@@ -8,8 +8,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from absl import flags
-
 from estimator_tl.cli.command import Command, CommandFlags, define_common
 from estimator_tl.errors import STALLED_EXIT_CODE, LostPeersError, UserError, nearest
 
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in rest
     try:
         return _dispatch(name, rest)
-    except (UserError, flags.Error, ImportError) as error:
+    except (UserError, ImportError) as error:
         if debug or (isinstance(error, ImportError) and not str(error)):
             traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -67,7 +65,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
         return command.run(known, rest)
     command.define(known)
     define_common(known)
-    remaining = known.values([name, *rest])[1:]
+    remaining = known.parse(name, rest)
     if known.values.help:
         print(f"{command.summary}\n\n  {command.usage}\n{known.help()}")
         return 0
@@ -76,8 +74,9 @@ def _dispatch(name: str, rest: list[str]) -> int:
 
 
 def _prepare(known: CommandFlags) -> None:
-    from estimator_tl.compat import quiet
+    from estimator_tl.compat import keras2, quiet
 
+    keras2.let_tf_keras_be_keras2()
     if getattr(known.values, "precision", None) == "bfloat16":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # has the passes for it; its import looks
     level = known.values.verbosity
@@ -87,8 +86,12 @@ def _prepare(known: CommandFlags) -> None:
     for module in known.values.import_modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--import_modules: {module} cannot be imported ({error}); check PYTHONPATH.") from error
+        except (ImportError, AttributeError) as error:
+            lack = keras2.lack_of_keras2(error)
+            if not lack and not isinstance(error, ImportError):
+                raise
+            remedy = lack or "check PYTHONPATH"
+            raise UserError(f"--import_modules: {module} cannot be imported ({error}); {remedy}.") from error
 
 
 def _overview() -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from estimator_tl.cli import numeric_flags
 from estimator_tl.cli.cluster_flags import cluster_of, define_cluster
 from estimator_tl.cli.command import Command, CommandFlags
 from estimator_tl.cli.launch_flags import define_evaluation, define_launch, settings_of
@@ -29,12 +31,31 @@ def define(command: CommandFlags) -> None:
     )
     command.string(_DATA, "eval_data", None, "other such data for evaluation (default: a part of --train_data).")
     command.number(
-        _DATA, "validation_fraction", None, "share of --train_data for evaluation (default: 0.2; 0 with --eval_data)."
+        _DATA,
+        "validation_fraction",
+        None,
+        "share of --train_data for evaluation (default: 0.2; 0 with --eval_data).",
+        at_least=0,
+        below=1,
     )
-    command.number(_DATA, "test_fraction", 0.0, "share of --train_data that train never sees; evaluate --split=test.")
+    command.number(
+        _DATA,
+        "test_fraction",
+        0.0,
+        "share of --train_data that train never sees; evaluate --split=test.",
+        at_least=0,
+        below=1,
+    )
     command.choice(_DATA, "on_bad_example", "error", ["error", "skip"], "what to do with files that are no pictures.")
-    command.integer(_TRAINING, "train_steps", None, "global step at which training ends.")
-    command.number(_TRAINING, "epochs", None, "the same in passes over the data (default: 5).")
+    command.integer(_TRAINING, "train_steps", None, "global step at which training ends.", at_most=10**15)
+    command.number(
+        _TRAINING,
+        "epochs",
+        None,
+        "the same in passes over the data (default: 5).",
+        above=0,
+        at_most=numeric_flags.MOST_TIME,
+    )
     command.integer(_TRAINING, "batch_size", 32, "examples a step, over all devices.")
     command.string(_TRAINING, "optimizer", "adam", 'sgd, adam or rmsprop, e.g. "sgd(momentum=0.9)".')
     command.string(
@@ -43,7 +64,13 @@ def define(command: CommandFlags) -> None:
         None,
         'a number or a schedule, e.g. "cosine(1e-3, warmup_steps=100)" (default: the optimizer\'s own, 1e-3).',
     )
-    command.integer(_TRAINING, "seed", 0, "of the order of examples, the head's first weights and dropout.")
+    command.integer(
+        _TRAINING,
+        "seed",
+        0,
+        "of the order of examples, the head's first weights and dropout.",
+        at_least=-numeric_flags.MOST,
+    )
     command.boolean(_TRAINING, "deterministic", False, "use deterministic ops only; slower, the same bits each time.")
     command.string(
         _TRAINING,
@@ -59,9 +86,13 @@ def define(command: CommandFlags) -> None:
     )
     command.string(_OUTPUT, "model_dir", None, "where the run is kept; an existing run of the same model goes on.")
     command.integer(
-        _OUTPUT, "save_checkpoints_steps", None, "steps between checkpoints; each is evaluated (default: an epoch)."
+        _OUTPUT,
+        "save_checkpoints_steps",
+        None,
+        "steps between checkpoints; each is evaluated (default: an epoch).",
+        at_most=10**15,
     )
-    command.integer(_OUTPUT, "keep_checkpoint_max", 5, "how many checkpoints to keep; 0 keeps all.")
+    command.integer(_OUTPUT, "keep_checkpoint_max", 5, "how many checkpoints to keep; 0 keeps all.", at_least=0)
     command.integer(_OUTPUT, "save_summary_steps", 100, "steps between TensorBoard summaries.")
     command.string(_OUTPUT, "export_dir", None, "export the trained model there, for TF Serving.")
     define_evaluation(command)
@@ -92,10 +123,16 @@ def define_model(command: CommandFlags) -> None:
     command.boolean(
         _MODEL, "backbone_dropout", None, "dropout inside the backbone (default: off when frozen, else on if it can)."
     )
-    command.integer(_MODEL, "image_size", None, "pixels, where the backbone does not fix them.")
-    command.many(_MODEL, "input_range", None, "values that a personal model takes, e.g. -1,1 (default: 0,1).")
+    command.integer(_MODEL, "image_size", None, "pixels, where the backbone does not fix them.", at_most=65535)
+    command.many(
+        _MODEL, "input_range", None, "values that the backbone takes, e.g. -1,1 (default: what it tells, or else 0,1)."
+    )
     command.choice(
-        _MODEL, "pooling", None, ["avg", "max", "flatten", "none"], "of outputs with height and width (default: avg)."
+        _MODEL,
+        "pooling",
+        None,
+        ["avg", "max", "flatten", "none"],
+        "of outputs with height and width, or with tokens (default: avg).",
     )
     command.string(
         _MODEL,
@@ -141,6 +178,8 @@ def _pair(items: list[str] | None) -> tuple[float, float] | None:
         low, high = map(float, items)
     except ValueError as error:
         raise UserError(f"--input_range={','.join(items)} must be two numbers, e.g. -1,1.") from error
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError(f"--input_range={','.join(items)} must be two finite numbers, e.g. -1,1.")
     return low, high
 
 

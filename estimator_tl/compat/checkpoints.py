@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.compat.checkpoint_state import CHANGED, latest_checkpoint, listed_checkpoints, write_state
 from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
-from estimator_tl.files import write_whole
+from estimator_tl.files import no_room
 
 _ASSIGN_BYTES = 32 << 20
 
@@ -35,13 +37,6 @@ def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]
         session.run(list(pending), feed_dict=dict(pending.values()))
 
 
-def checkpoints(model_dir: str) -> list[str]:
-    """Returns the paths of all checkpoints that are whole in a folder, oldest first, also those no list names."""
-    names = (re.fullmatch(r"(.*\.ckpt-(\d+))\.index", name) for name in os.listdir(model_dir))
-    found = sorted((int(match[2]), match[1]) for match in names if match)
-    return [os.path.join(model_dir, name) for _, name in found]
-
-
 def extend_checkpoint(model_dir: str, values: Mapping[str, Any]) -> None:
     """Writes the newest checkpoint of a model_dir anew with further variables; the old one stays beside it.
 
@@ -50,7 +45,7 @@ def extend_checkpoint(model_dir: str, values: Mapping[str, Any]) -> None:
       values: arrays by variable name, of names that the checkpoint does not have.
     """
     tf = load_tensorflow()
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(model_dir))
+    reader = tf.train.load_checkpoint(latest_checkpoint(model_dir))
     types = reader.get_variable_to_dtype_map()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         variables = {
@@ -64,21 +59,48 @@ def extend_checkpoint(model_dir: str, values: Mapping[str, Any]) -> None:
         assign(session, added, values)
         saver = tf.compat.v1.train.Saver({**variables, **added})
         step = int(reader.get_tensor("global_step"))
-        made = saver.save(session, os.path.join(model_dir, "changed.ckpt"), global_step=step, write_state=False)
-    _make_newest(tf, model_dir, os.path.basename(made))
+        made = saver.save(session, os.path.join(model_dir, CHANGED), global_step=step, write_state=False)
+    listed = [path for path in listed_checkpoints(model_dir) or () if path != made]
+    write_state(model_dir, [*listed, made])
 
 
-def _make_newest(tf: Any, model_dir: str, checkpoint: str) -> None:
-    known = tf.train.get_checkpoint_state(model_dir).all_model_checkpoint_paths
-    paths = [os.path.relpath(path, model_dir) for path in known]
-    state = tf.compat.v1.train.generate_checkpoint_state_proto(
-        model_dir, checkpoint, [*(path for path in paths if path != checkpoint), checkpoint]
-    )
-    write_whole(os.path.join(model_dir, "checkpoint"), str(state))
+def saver_hook(model_dir: str, listeners: Sequence[Any] = (), **when: Any) -> Any:
+    """Returns a CheckpointSaverHook that ends training where the disk is full.
+
+    Args:
+      model_dir: where to.
+      listeners: of what is saved.
+      **when: `save_secs` or `save_steps`.
+    """
+    tf = load_tensorflow()
+
+    class SaverHook(tf.compat.v1.train.CheckpointSaverHook):  # type: ignore[misc,name-defined]
+        """Raises OSError where there is no room: some of TensorFlow's errors for it would count as the end of data."""
+
+        def after_create_session(self, session: Any, coord: Any) -> None:
+            with _ending_without_room(tf, model_dir):
+                super().after_create_session(session, coord)
+
+        def _save(self, session: Any, step: int) -> bool:
+            with _ending_without_room(tf, model_dir):
+                return bool(super()._save(session, step))
+
+    return SaverHook(model_dir, listeners=list(listeners), **when)
+
+
+@contextlib.contextmanager
+def _ending_without_room(tf: Any, model_dir: str) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = no_room(error)
+        if not reason:
+            raise
+        raise OSError(errno.ENOSPC, reason, model_dir) from error
 
 
 def aligned_saver_hook(model_dir: str, every: int, listeners: Sequence[Any] = (), lot: int = 1) -> Any:
-    """Returns a CheckpointSaverHook that saves at the multiples of `every`, beside the first step and the last.
+    """Returns a `saver_hook` that saves at the multiples of `every`, beside the first step and the last.
 
     Where one session call makes a lot of steps, it saves after the call in which a multiple was reached.
 
@@ -86,7 +108,7 @@ def aligned_saver_hook(model_dir: str, every: int, listeners: Sequence[Any] = ()
     and goes on, or is trained phase by phase, would be saved at other steps.
     """
     tf = load_tensorflow()
-    hook = tf.compat.v1.train.CheckpointSaverHook(model_dir, save_steps=every, listeners=list(listeners))
+    hook = saver_hook(model_dir, listeners, save_steps=every)
 
     class AlignedTimer(tf.compat.v1.train.SecondOrStepTimer):  # type: ignore[misc,name-defined]
         """Triggers once a multiple of `every` was reached since it last did."""

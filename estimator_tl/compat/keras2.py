@@ -11,13 +11,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
+import os
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
+from estimator_tl.compat.versions import has_native_estimator, load_tensorflow, native_estimator_is_installed
+
+_SWITCH = "TF_USE_LEGACY_KERAS"
+
+_METADATA = "keras_metadata.pb"
 
 
 @functools.cache
@@ -44,9 +50,47 @@ def _import_tf_keras(name: str) -> ModuleType:
         raise ImportError(f"Keras 2 is not importable on this TensorFlow ({error}); {keras2_remedy()}.") from error
 
 
+def let_tf_keras_be_keras2() -> None:
+    """Makes `tf.keras` and `tf.compat.v1.layers` those of Keras 2 in this process, as with TensorFlow 2.15.
+
+    For the process of a command, where the code of users runs beside this project's: TensorFlow decides when it is
+    imported, so this does nothing afterwards, nor where the environment says which Keras it is to be. The package
+    `keras` stays Keras 3.
+    """
+    if "tensorflow" not in sys.modules and not native_estimator_is_installed():
+        os.environ.setdefault(_SWITCH, "1")
+
+
+def use_of_keras2() -> str:
+    """Says how the code of a user gets Keras 2 in this process."""
+    keras = load_keras2()
+    layer = getattr(getattr(load_tensorflow().keras, "layers", None), "Layer", None)
+    if layer is keras.layers.Layer:
+        return "use the layers of estimator_tl.keras, or of tf.keras, which is Keras 2 here"
+    return f"set {_SWITCH}=1 before TensorFlow is imported, or use the layers of estimator_tl.keras (Keras 2)"
+
+
+def lack_of_keras2(error: BaseException) -> str:
+    """Says how code that fails gets Keras 2, where that is what it lacks; empty for other errors."""
+    text = str(error)
+    is_lacking = "not available with Keras 3" in text or "keras._tf_keras" in text
+    return use_of_keras2() if is_lacking else ""
+
+
+def is_of_another_keras(thing: Any) -> bool:
+    """Whether a class is made of the classes of a Keras that is not this process's Keras 2."""
+    others = {"keras", "tf_keras"} - {_package()}
+    return any(base.__module__.partition(".")[0] in others for base in getattr(thing, "__mro__", ()))
+
+
 def keras2_remedy() -> str:
     """Says how to get the Keras 2 that belongs to this TensorFlow."""
     return f"pip install 'tf_keras~={load_tensorflow().__version__.partition('-')[0]}' (TensorFlow's own minor version)"
+
+
+def keras2_version() -> str:
+    """Returns the version of the Keras 2 that is in use."""
+    return str(importlib.import_module(_package()).__version__)
 
 
 @contextlib.contextmanager
@@ -76,6 +120,37 @@ def sharing_objects() -> contextlib.AbstractContextManager[Any]:
     """Makes layers that a saved model uses in several places one layer again where it is deserialized in the body."""
     scope: contextlib.AbstractContextManager[Any] = _serialization().ObjectSharingScope()
     return scope
+
+
+def keras_metadata(folder: str) -> list[tuple[str, Any]]:
+    """Returns kind and configuration of each Keras object of a Keras SavedModel.
+
+    What is damaged is left out: Keras fails where it comes to it.
+    """
+    configs = []
+    for node in _metadata(folder).nodes:
+        with contextlib.suppress(ValueError):
+            configs.append((node.identifier, json.loads(node.metadata)))
+    return configs
+
+
+def rewrite_keras_metadata(folder: str, target: str, change: Callable[[Any], Any]) -> None:
+    """Writes the Keras objects of a Keras SavedModel into another folder, each configuration changed."""
+    metadata = _metadata(folder)
+    for node in metadata.nodes:
+        with contextlib.suppress(ValueError):
+            node.metadata = json.dumps(change(json.loads(node.metadata)))
+    with open(os.path.join(target, _METADATA), "wb") as stream:
+        stream.write(metadata.SerializeToString())
+
+
+def _metadata(folder: str) -> Any:
+    from google.protobuf.message import DecodeError
+
+    metadata = importlib.import_module(f"{_package()}.protobuf.saved_metadata_pb2").SavedMetadata()
+    with contextlib.suppress(OSError, DecodeError), open(os.path.join(folder, _METADATA), "rb") as stream:
+        metadata.ParseFromString(stream.read())
+    return metadata
 
 
 def _serialization() -> ModuleType:

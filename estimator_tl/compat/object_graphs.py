@@ -28,3 +28,30 @@ def variable_keys(reader: Any) -> dict[str, str]:
     for key in variables:
         names.setdefault(key.removesuffix(_SUFFIX), key)
     return names
+
+
+def keys_by_number(saved: Any, reader: Any) -> dict[int, str]:
+    """Returns the checkpoint's key of each variable of a SavedModel by its number among the saved objects.
+
+    Both files hold a graph of the same objects, whose attributes have the same names.
+
+    Args:
+      saved: the SavedObjectGraph of the model.
+      reader: from `tf.train.load_checkpoint`, of the model's variables.
+    """
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(GRAPH_KEY))
+    keys: dict[int, str] = {}
+    pending, seen = [(0, 0)], {0}
+    while pending:
+        number, place = pending.pop()
+        for attribute in graph.nodes[place].attributes:
+            if attribute.checkpoint_key.endswith(_SUFFIX):
+                keys[number] = attribute.checkpoint_key
+        places = {child.local_name: child.node_id for child in graph.nodes[place].children}
+        for child in saved.nodes[number].children:
+            if child.local_name in places and child.node_id not in seen:
+                seen.add(child.node_id)
+                pending.append((child.node_id, places[child.local_name]))
+    return keys

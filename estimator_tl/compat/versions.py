@@ -12,6 +12,7 @@ from typing import Any
 OLDEST = (2, 15)
 NEWEST_TESTED = (2, 21)
 _REMEDY = "pip install 'tensorflow>=2.15,<2.22'"
+_HUB_WITHOUT_ESTIMATOR = (0, 16)
 _PACKAGES = ("tensorflow", "tensorflow-cpu")
 
 
@@ -71,10 +72,29 @@ def load_tensorflow() -> Any:
     return tensorflow
 
 
+def hub_problem() -> str | None:
+    """Returns why the installed tensorflow-hub cannot be imported on this TensorFlow; None where it can."""
+    hub = installed_versions().get("tensorflow-hub")
+    if hub is None or has_native_estimator() or tuple(map(int, hub.split(".")[:2])) >= _HUB_WITHOUT_ESTIMATOR:
+        return None
+    major, minor = tensorflow_version()
+    return (
+        f"tensorflow-hub {hub} needs the Estimator that TensorFlow {major}.{minor} lacks; pip install "
+        "'tensorflow-hub>=0.16.1', or name modules by their folders, which need no tensorflow-hub"
+    )
+
+
 @functools.cache
 def load_hub() -> Any:
-    """Imports tensorflow_hub, without the warning of its use of pkg_resources."""
+    """Imports tensorflow_hub, without the warning of its use of pkg_resources.
+
+    Raises:
+      ImportError: it is too old for this TensorFlow.
+    """
     load_tensorflow()
+    problem = hub_problem()
+    if problem:
+        raise ImportError(f"{problem}.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pkg_resources.*")
         import tensorflow_hub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from estimator_tl.errors import UserError, check_known
 
@@ -21,7 +22,7 @@ class EvaluationSpec:
       early_stopping_steps: training ends when the metric has not got better for so many steps; None: never.
       stop_at: training ends when the metric is at least as good; None: never.
       exporters: some of `EXPORTERS`.
-      exports_to_keep: of `latest`.
+      exports_to_keep: versions of `best` and `latest`.
       eval_every_steps: between evaluations of what training holds in memory; None: checkpoints are evaluated.
       eval_every_secs: the same, in seconds.
       eval_throttle_secs: at least between the beginnings of two evaluations; the last checkpoint always has one.
@@ -46,9 +47,11 @@ class EvaluationSpec:
         check_known("metric_goal", self.metric_goal, GOALS)
         for field in ("early_stopping_steps", "exports_to_keep", "eval_every_steps", "eval_every_secs", "eval_steps"):
             value = getattr(self, field)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # NaN is refused as well
                 raise UserError(f"{field} {value:g} must be above 0.")
-        if self.eval_throttle_secs < 0:
+        if self.stop_at is not None and not math.isfinite(self.stop_at):
+            raise UserError(f"stop_at {self.stop_at} must be a finite number.")
+        if not self.eval_throttle_secs >= 0:
             raise UserError(f"eval_throttle_secs {self.eval_throttle_secs:g} must be at least 0.")
         for name in self.exporters:
             if self.in_memory and name != "final":

@@ -18,6 +18,7 @@ _POSITIVE = (
     "max_run_hours",
     "iterations_per_loop",
     "num_tpu_cores",
+    "log_step_count_steps",
 )
 
 
@@ -93,9 +94,9 @@ class LaunchSpec:
                 raise UserError(f"{field} {value} must be at least 0.")
         for field in _POSITIVE:
             value = getattr(self, field)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # NaN is refused as well
                 raise UserError(f"{field} {value:g} must be above 0.")
-        if self.stall_minutes < 0:
+        if not self.stall_minutes >= 0:
             raise UserError(f"stall_minutes {self.stall_minutes:g} must be at least 0 (0 never leaves).")
         if self.gpu_memory_fraction is not None and not 0 < self.gpu_memory_fraction <= 1:
             raise UserError(f"gpu_memory_fraction {self.gpu_memory_fraction:g} must be above 0 and at most 1.")

@@ -103,7 +103,7 @@ class TrainingSpec:
             object.__setattr__(self, "epochs", 5.0)
         for field in ("train_steps", "epochs", "batch_size", "save_checkpoints_steps", "save_summary_steps"):
             value = getattr(self, field)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # NaN is refused as well
                 raise UserError(f"{field} {value:g} must be above 0.")
         if self.keep_checkpoint_max < 0:
             raise UserError(f"keep_checkpoint_max {self.keep_checkpoint_max} must be at least 0 (0 keeps all).")

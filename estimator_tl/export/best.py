@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError, nearest
@@ -29,6 +32,8 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
         metric: str = "accuracy",
         higher_is_better: bool | None = None,
         name: str = "best",
+        exports_to_keep: int | None = 5,
+        assets_extra: Mapping[str, str] | None = None,
     ):
         """Prepares the exporter.
 
@@ -37,7 +42,15 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
           metric: the name of the metric to compare.
           higher_is_better: by default True, but for losses and errors.
           name: the folder under ``model_dir/export``.
+          exports_to_keep: versions, the best among them, which is the newest; older ones are removed. None for all.
+          assets_extra: files to copy into each version, by their names below ``assets.extra``.
+
+        Raises:
+          UserError: exports_to_keep is below 1.
         """
+        if exports_to_keep is not None and exports_to_keep < 1:
+            raise UserError(f"exports_to_keep is {exports_to_keep}; give 1 or more, or None to keep all versions.")
+        self._to_keep, self._assets_extra = exports_to_keep, dict(assets_extra or {})
         self._receiver_fn = receiver_fn
         self._metric = metric
         lower = any(word in metric for word in _LOWER_IS_BETTER)
@@ -57,19 +70,38 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
         eval_result: Mapping[str, Any],
         is_the_final_export: bool,
     ) -> str | None:
-        """Exports the checkpoint if it is the best; returns the folder of the new version, or None."""
+        """Exports the checkpoint if it is the best; returns the folder of the new version, or None.
+
+        An evaluation whose metrics are all 0 has seen no example, and is none to compare with.
+
+        Raises:
+          UserError: the evaluation has no such metric.
+        """
         if self._metric not in eval_result:
             raise UserError(
                 f"the evaluation has no metric {self._metric!r}; {nearest(self._metric, sorted(eval_result))}"
             )
+        if not any(float(measured) for name, measured in eval_result.items() if name != "global_step"):
+            logging.warning("%s: the evaluation measured nothing but zeros, as one without examples does", self._name)
+            return None
         value = float(eval_result[self._metric])
         best = self._best(export_path)
         if math.isnan(value) or (best is not None and self._sign * value <= self._sign * best):
             return None
-        made = estimator.export_saved_model(export_path, self._receiver_fn, checkpoint_path=checkpoint_path)
+        version = estimator.export_saved_model(
+            export_path, self._receiver_fn, self._assets_extra or None, checkpoint_path=checkpoint_path
+        )
         record = {self._metric: value, "global_step": int(eval_result["global_step"])}
         write_whole(Path(export_path, _BEST), json.dumps(record) + "\n")
-        return str(tf.compat.as_str_any(made))
+        self._remove_old(export_path)
+        return str(tf.compat.as_str_any(version))
+
+    def _remove_old(self, export_path: str) -> None:
+        if self._to_keep is None:
+            return
+        versions = sorted((int(path.name), path) for path in Path(export_path).iterdir() if path.name.isdigit())
+        for _, path in versions[: -self._to_keep]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _best(self, export_path: str) -> float | None:
         path = Path(export_path, _BEST)

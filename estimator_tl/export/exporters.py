@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from estimator_tl.compat import estimator
@@ -11,7 +12,12 @@ from estimator_tl.specs import InputSpec
 
 
 def make_exporters(
-    names: tuple[str, ...], spec: InputSpec, metric: str, higher_is_better: bool, keep: int = 5
+    names: tuple[str, ...],
+    spec: InputSpec,
+    metric: str,
+    higher_is_better: bool,
+    keep: int = 5,
+    assets_extra: Mapping[str, str] | None = None,
 ) -> list[Any]:
     """Returns exporters for evaluations: best, latest (after each evaluation) and final (at the end of training).
 
@@ -20,12 +26,14 @@ def make_exporters(
       spec: `backbone.input_spec`.
       metric: what the best is chosen by.
       higher_is_better: the direction of it.
-      keep: versions of `latest`.
+      keep: versions of `best` and `latest`; older ones are removed.
+      assets_extra: files to copy into each version, by their names below ``assets.extra``.
     """
+    extra = dict(assets_extra or {})
     receiver = receiver_fn_of(spec)
     makers: dict[str, Any] = {
-        "best": lambda: BestExporter(receiver, metric, higher_is_better),
-        "final": lambda: estimator.FinalExporter("final", receiver),
-        "latest": lambda: estimator.LatestExporter("latest", receiver, exports_to_keep=keep),
+        "best": lambda: BestExporter(receiver, metric, higher_is_better, exports_to_keep=keep, assets_extra=extra),
+        "final": lambda: estimator.FinalExporter("final", receiver, extra),
+        "latest": lambda: estimator.LatestExporter("latest", receiver, extra, exports_to_keep=keep),
     }
     return [makers[name]() for name in names]

@@ -7,13 +7,18 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.checkpoint_state import latest_checkpoint
+from estimator_tl.compat.placement import on_cpu
 from estimator_tl.errors import UserError
+from estimator_tl.files import check_literal, no_room
 from estimator_tl.inputs.images import decode_image
 from estimator_tl.specs import ImageSpec, InputSpec, TextSpec
 
@@ -30,10 +35,11 @@ def image_receiver_fn(spec: ImageSpec) -> Callable[[], Any]:
 
     def receiver() -> Any:
         # An unknown batch dimension lets the server batch requests.
-        encoded = tf.compat.v1.placeholder(tf.string, [None], name=BYTES_KEY)
-        images = tf.map_fn(
-            lambda one: decode_image(one, spec), encoded, fn_output_signature=tf.TensorSpec(spec.shape, tf.float32)
-        )
+        with on_cpu():
+            encoded = tf.compat.v1.placeholder(tf.string, [None], name=BYTES_KEY)
+            images = tf.map_fn(
+                lambda one: decode_image(one, spec), encoded, fn_output_signature=tf.TensorSpec(spec.shape, tf.float32)
+            )
         return estimator.export.ServingInputReceiver({spec.key: images}, {BYTES_KEY: encoded})
 
     return receiver
@@ -43,7 +49,8 @@ def text_receiver_fn() -> Callable[[], Any]:
     """Returns a serving_input_receiver_fn for a batch of raw strings, ``text``."""
 
     def receiver() -> Any:
-        texts = tf.compat.v1.placeholder(tf.string, [None], name=TextSpec.key)
+        with on_cpu():
+            texts = tf.compat.v1.placeholder(tf.string, [None], name=TextSpec.key)
         return estimator.export.ServingInputReceiver({TextSpec.key: texts}, {TextSpec.key: texts})
 
     return receiver
@@ -54,7 +61,28 @@ def receiver_fn_of(spec: InputSpec) -> Callable[[], Any]:
     return text_receiver_fn() if isinstance(spec, TextSpec) else image_receiver_fn(spec)
 
 
-def export_saved_model(trained: Any, export_dir: str, spec: InputSpec, labels: Sequence[str] = ()) -> str:
+@contextlib.contextmanager
+def whole_versions(export_dir: str) -> Iterator[None]:
+    """A block that writes a version; where it fails, what is half-written is removed.
+
+    Estimator writes into a folder ``temp-...`` that it renames at the end.
+    """
+    new = [path for path in (Path(export_dir), *Path(export_dir).parents) if not path.exists()]
+    before = set(Path(export_dir).glob("temp-*"))
+    try:
+        yield
+    except BaseException:
+        for part in set(Path(export_dir).glob("temp-*")) - before:
+            shutil.rmtree(part, ignore_errors=True)
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def export_saved_model(
+    trained: Any, export_dir: str, spec: InputSpec, labels: Sequence[str] = (), checkpoint_path: str | None = None
+) -> str:
     """Exports an Estimator as ``export_dir/VERSION``, a SavedModel for TF Serving.
 
     Args:
@@ -62,23 +90,29 @@ def export_saved_model(trained: Any, export_dir: str, spec: InputSpec, labels: S
       export_dir: where versions are kept; the server watches it.
       spec: `backbone.input_spec`.
       labels: class names, kept as assets.extra/labels.txt.
+      checkpoint_path: what to export; the newest whole checkpoint by default.
 
     Returns:
       The folder of the new version.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the folder cannot be written, or there is no checkpoint. No part of a version is left there.
     """
+    checkpoint = checkpoint_path or latest_checkpoint(trained.model_dir)
+    if checkpoint is None:
+        raise UserError(f"{trained.model_dir} holds no checkpoint to export; train to its first one.")
+    check_literal(export_dir, "export_dir")
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with whole_versions(export_dir), tempfile.TemporaryDirectory() as folder:
             label_file = Path(folder, "labels.txt")
             label_file.write_text("".join(f"{label}\n" for label in labels))
             extra = {"labels.txt": str(label_file)} if labels else None
-            path = trained.export_saved_model(export_dir, receiver_fn_of(spec), assets_extra=extra)
+            path = trained.export_saved_model(export_dir, receiver_fn_of(spec), extra, checkpoint_path=checkpoint)
     except (OSError, tf.errors.OpError) as error:
+        why: Any = no_room(error)
         if isinstance(error, (OSError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
-            raise UserError(
-                f"cannot write the export to {export_dir} ({error}); choose another --export_dir."
-            ) from error
-        raise
+            why = why or error
+        if not why:
+            raise
+        raise UserError(f"cannot write the export to {export_dir} ({why}); choose another --export_dir.") from error
     return str(tf.compat.as_str_any(path))

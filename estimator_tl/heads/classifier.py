@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator, tf, tpu
+from estimator_tl.compat.placement import on_cpu
 from estimator_tl.errors import UserError, check_known
+from estimator_tl.heads.labels import class_numbers
 from estimator_tl.heads.layers import ACTIVATIONS, dense, hidden_stack
 from estimator_tl.heads.registry import registry
 
@@ -67,9 +69,9 @@ class Classifier:
         """
         self.class_count  # noqa: B018 - raises
         if feature_rank not in (None, 2):
+            remedy = "use --pooling=avg, max or flatten" if feature_rank > 2 else "name an output of depth by features="
             raise UserError(
-                f"the classifier takes features [batch, depth], but the backbone gives rank {feature_rank}; "
-                "use --pooling=avg, max or flatten."
+                f"the classifier takes features [batch, depth], but the backbone gives rank {feature_rank}; {remedy}."
             )
 
     def logits(self, features: Any, training: bool) -> Any:
@@ -102,14 +104,17 @@ class Classifier:
           features: the input features; ``weight`` weighs examples where present.
           mode: a ModeKeys value.
           logits: see `logits`.
-          labels: int [batch] or [batch, 1], or None when predicting.
+          labels: [batch] or [batch, 1], see `labels.class_numbers`; None when predicting.
           train_op_fn: from the scalar loss to the train op.
           regularization_losses: scalars added to the loss.
           embedding: the features below the head, float32 [batch, depth]; predicted under ``features``.
           on_tpu: return a TPUEstimatorSpec, whose predictions have no strings, in place of an EstimatorSpec.
+
+        Raises:
+          UserError: there are no labels, or they have another form.
         """
-        if labels is not None and labels.shape.rank == 1:
-            labels = tf.expand_dims(labels, -1)
+        if mode != estimator.ModeKeys.PREDICT:
+            labels = class_numbers(labels, self.class_count, self.labels, tf.shape(logits)[0], on_tpu)
         head = self._head(WEIGHT_KEY if WEIGHT_KEY in features else None)
         losses = list(regularization_losses) or None
         if on_tpu:
@@ -146,12 +151,13 @@ class Classifier:
 
     def _name_classes(self, spec: Any, embedding: Any) -> Any:
         """Puts label strings where the API's heads give class numbers, and the features beside them."""
-        names = tf.constant(self.labels or [str(index) for index in range(self.class_count)])
         predictions = dict(spec.predictions)
-        predictions["classes"] = tf.gather(names, predictions["class_ids"])
         batch = tf.shape(predictions["probabilities"])[0]
         predictions["all_class_ids"] = tf.tile(tf.range(self.class_count)[tf.newaxis], [batch, 1])
-        predictions["all_classes"] = tf.tile(names[tf.newaxis], [batch, 1])
+        with on_cpu():
+            names = tf.constant(self.labels or [str(index) for index in range(self.class_count)])
+            predictions["classes"] = tf.gather(names, predictions["class_ids"])
+            predictions["all_classes"] = tf.tile(names[tf.newaxis], [batch, 1])
         predictions["features"] = embedding
         export = estimator.export
         served = export.PredictOutput({key: predictions[key] for key in _SERVED})

@@ -1,19 +1,24 @@
-"""Text with labels in comma- or tab-separated files."""
+"""Text with labels in tables: comma-, semicolon- or tab-separated files."""
 
 from __future__ import annotations
 
-import csv as csv_module
 import dataclasses
 import hashlib
-import itertools
 import os
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from estimator_tl.errors import UserError, check_known, nearest
+from estimator_tl.errors import UserError, check_known
+from estimator_tl.inputs import first_tables
 from estimator_tl.inputs.source import BAD_EXAMPLE_POLICIES, DataSource, registry
 from estimator_tl.inputs.splits import check_fractions
+from estimator_tl.inputs.table_classes import check_alike, class_numbers, known_classes
+from estimator_tl.inputs.table_columns import check_no_header, check_no_names, check_unique, find_columns, has_header
+from estimator_tl.inputs.table_file import is_named_like_table, read_text, split_lines
+from estimator_tl.inputs.table_rows import Column, Row, column_names, names_columns, read_rows, same_name
 from estimator_tl.specs import DATA_RULES
+
+_FIRST_RULES = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +60,18 @@ def csv(
     labels: Sequence[str] | None = None,
     on_bad_example: str = "error",
     rules: int = DATA_RULES,
+    quotes: bool | None = None,
 ) -> TextTable:
-    """Reads a table of labelled texts, UTF-8.
+    r"""Reads a table of labelled texts.
+
+    The file is UTF-8, or UTF-16 with a byte order mark, packed by gzip or not. Rows end at ``\n``, ``\r\n`` or ``\r``
+    outside of quotation marks; blank lines are no rows. A line ``sep=;`` before the first row names the delimiter.
 
     Args:
       path: the file.
       text: name of the text's column, or its number from 0.
-      label: the same for the label.
-      delimiter: between columns; a tab for ``.tsv`` and where the first line has one, a comma otherwise. Between tabs,
-        quotation marks are characters like any other.
+      label: the same for the label. Labels are compared without outer spaces, and in composed form (NFC).
+      delimiter: between columns; by default what splits the first rows alike, with the columns that are asked for.
       header: whether the first row names the columns; by default, where both columns are named and it has their names.
       validation: share of the rows, chosen by hash of their text, in the validation part.
       test: the same for the test part.
@@ -71,112 +79,146 @@ def csv(
       on_bad_example: what to do with rows that have other columns than the first, or an empty text or label:
         ``error`` names the first, ``skip`` leaves them out.
       rules: the generation of rules by which tables are read, see `specs.DATA_RULES`.
+      quotes: whether quotation marks enclose fields and are doubled inside; by default they do, and between tabs where
+        the file shows that it was written so.
 
     Raises:
-      UserError: no such file or columns, fewer than two classes, a bad row.
+      UserError: there is no such file or column; the file can be read in two ways; it has fewer than two classes, a
+        class that is not among `labels`, or a bad row.
     """
     check_fractions(validation, test)
     check_known("on_bad_example", on_bad_example, BAD_EXAMPLE_POLICIES)
     path = os.path.abspath(os.path.expanduser(path))
-    rows = _rows(path, delimiter)
-    columns, body = _columns(path, rows, text, label, header)
-    good, bad = _good_rows(body, len(rows[0][1]), *columns)
+    first_rules = rules == _FIRST_RULES
+    table = _open_table(path, (text, label), delimiter, header, quotes, first_rules)
+    good, bad = _good_rows(table)
     if bad and on_bad_example == "error":
         raise UserError(
             f"{path} line {bad[0][0]} {bad[0][1]} ({len(bad)} such rows); correct it, or use --on_bad_example=skip."
         )
-    found = sorted({name for _, name in good})
-    if labels is None and len(found) < 2:
-        raise UserError(f"{path} holds {len(found)} classes ({', '.join(found)}); a classifier needs at least two.")
-    known = tuple(labels if labels is not None else found)
-    for name in found:
-        if name not in known:
-            raise UserError(f"{path} holds the class {name!r}, which the run does not know; {nearest(name, known)}")
-    numbers = {name: number for number, name in enumerate(known)}
-    texts = tuple((value, numbers[name]) for value, name in good)
-    return TextTable(path, known, texts, validation, test, tuple(f"line {number}" for number, _ in bad))
+    text_column, label_column = table.columns
+    names = [row[label_column].strip() for _, row in good]
+    known = None if labels is None else tuple(labels)
+    if not first_rules:
+        names = [same_name(name) for name in names]
+        known = None if labels is None else known_classes(labels)
+        if table.may_have_header and good and good[0] is table.rows[0]:
+            check_no_header(path, good, text_column, label_column, known)
+        check_alike(path, names)
+    classes, numbers = class_numbers(path, names, known)
+    texts = tuple((row[text_column], number) for (_, row), number in zip(good, numbers))
+    return TextTable(path, classes, texts, validation, test, tuple(f"line {number}" for number, _ in bad))
 
 
 def read_texts(
-    path: str, text: str | int = "text", delimiter: str | None = None, header: bool | None = None
+    path: str,
+    text: str | int = "text",
+    delimiter: str | None = None,
+    header: bool | None = None,
+    rules: int = DATA_RULES,
 ) -> list[str]:
-    """Returns the texts of a table that may have no labels, or the lines of any other file.
+    """Returns the texts of a table that may have no labels, or the lines of any other file; one a row and in order.
+
+    A table is a file with the suffix of one, or whose first line names a column as `text` does, beside others. Of any
+    other file each line is a row, also an empty one; the last line needs no end.
+
+    Args:
+      path: the file; see `csv` for this and the other arguments.
+      text: name of the text's column, or its number from 0.
+      delimiter: between columns.
+      header: whether the first row names the columns.
+      rules: the generation of rules by which tables are read.
 
     Raises:
-      UserError: there is no such file or column.
+      UserError: there is no such file or column, or the file can be read in two ways.
     """
     path = os.path.abspath(os.path.expanduser(path))
-    if not path.lower().endswith((".csv", ".tsv")):
-        return [line for line in _lines(path) if line]
-    rows = _rows(path, delimiter)
-    (column, _), body = _columns(path, rows, text, text, header)
-    return [row[column] for _, row in body if len(row) > column and row[column]]
+    if is_named_like_table(path) or names_columns(read_text(path), str(text)):
+        return read_column(path, text, delimiter, header, rules=rules)
+    return split_lines(read_text(path))
 
 
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            return stream.read().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); check the path.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error}); convert it, e.g. with iconv.") from error
+def read_column(
+    path: str,
+    text: str | int = "text",
+    delimiter: str | None = None,
+    header: bool | None = None,
+    quotes: bool | None = None,
+    rules: int = DATA_RULES,
+) -> list[str]:
+    """Returns the texts of a table that may have no labels, one for each row and in order.
+
+    Blank lines are no rows, as to pandas and `csv.DictReader`. A row without a text, or with other columns than the
+    first, gives an empty string.
+
+    Args:
+      path: the file; see `csv` for this and the other arguments.
+      text: name of the text's column, or its number from 0.
+      delimiter: between columns.
+      header: whether the first row names the columns.
+      quotes: whether quotation marks enclose fields.
+      rules: the generation of rules by which tables are read.
+
+    Raises:
+      UserError: there is no such file or column, or the file can be read in two ways.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    table = _open_table(path, (text,), delimiter, header, quotes, rules == _FIRST_RULES)
+    (column,) = table.columns
+    whole = [row for row in table.rows if len(row[1]) == table.width]
+    if table.may_have_header and rules != _FIRST_RULES and whole[:1] == table.rows[:1]:
+        check_no_names(path, whole, column)
+    return [row[column] if len(row) == table.width else "" for _, row in table.rows]
 
 
-def _rows(path: str, delimiter: str | None) -> list[tuple[int, list[str]]]:
-    """Returns the rows that are not empty, with the numbers of their last lines."""
-    lines = _lines(path)
-    if not any(lines):
-        raise UserError(f"{path} is empty; it needs a text and a label in each row.")
-    first = next(line for line in lines if line)
-    if delimiter is None:
-        delimiter = "\t" if path.lower().endswith(".tsv") or "\t" in first else ","
-    if len(delimiter) != 1:
-        raise UserError(f"csv: delimiter={delimiter!r} must be one character, e.g. ',' or '\\t'.")
-    if delimiter == "\t":
-        return [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line]
-    reader = csv_module.reader((f"{line}\n" for line in lines), delimiter=delimiter)
-    try:
-        return [(reader.line_num, row) for row in reader if row]
-    except csv_module.Error as error:
-        raise UserError(
-            f"{path} line {reader.line_num} cannot be read ({error}); correct its quotation marks."
-        ) from error
+class _Table(NamedTuple):
+    """Rows below the header.
+
+    Attributes:
+      rows: with their line numbers.
+      columns: the numbers of those that are needed.
+      width: the number of columns.
+      may_have_header: whether the first row might name the columns, for all that is known.
+    """
+
+    rows: list[Row]
+    columns: list[int]
+    width: int
+    may_have_header: bool
 
 
-def _columns(
-    path: str, rows: Sequence[tuple[int, list[str]]], text: str | int, label: str | int, header: bool | None
-) -> tuple[tuple[int, int], Sequence[tuple[int, list[str]]]]:
-    """Returns the numbers of the two columns, and the rows below the header."""
-    names = rows[0][1]
-    wanted = (text, label)
-    named = [column for column in wanted if isinstance(column, str)]
-    if header is None:
-        header = bool(named)
-    if named and not header:
-        raise UserError(f"csv: without a header columns are numbers from 0, not {named[0]!r}; e.g. text=1, label=0.")
-    for column in wanted:
-        if isinstance(column, str) and column not in names:
-            raise UserError(
-                f"{path} has no column {column!r} in its first row; {nearest(column, names)} Where it has no header, "
-                "give numbers from 0, e.g. text=1, label=0."
-            )
-        if not isinstance(column, str) and not 0 <= column < len(names):
-            raise UserError(f"{path} has {len(names)} columns, so {column} is none of them; count from 0.")
-    first, second = (names.index(column) if isinstance(column, str) else column for column in wanted)
-    return (first, second), list(itertools.islice(rows, int(header), None))
+def _open_table(
+    path: str,
+    wanted: Sequence[Column],
+    delimiter: str | None,
+    header: bool | None,
+    quotes: bool | None,
+    first_rules: bool,
+) -> _Table:
+    named = has_header(wanted, header)
+    if first_rules:
+        rows = first_tables.read_rows(path, delimiter)
+        names = rows[0][1]
+    else:
+        wanted = [same_name(column) if isinstance(column, str) else column for column in wanted]
+        rows = read_rows(path, wanted, delimiter, quotes)
+        names = column_names(rows[0][1])
+        check_unique(path, names, wanted)
+    columns = find_columns(path, names, wanted)
+    return _Table(rows[1:] if named else rows, columns, len(names), header is None and not named)
 
 
-def _good_rows(
-    rows: Sequence[tuple[int, list[str]]], width: int, text: int, label: int
-) -> tuple[list[tuple[str, str]], list[tuple[int, str]]]:
-    """Returns (text, label) of the rows in order, and (line, what is wrong) of the others."""
-    good, bad = [], []
-    for number, row in rows:
-        if len(row) != width:
-            bad.append((number, f"has {len(row)} columns, not {width}"))
+def _good_rows(table: _Table) -> tuple[list[Row], list[tuple[int, str]]]:
+    """Returns the rows in order that have a text and a label, and (line, what is wrong) of the others."""
+    good: list[Row] = []
+    bad = []
+    text, label = table.columns
+    for item in table.rows:
+        number, row = item
+        if len(row) != table.width:
+            bad.append((number, f"has {len(row)} columns, not {table.width}"))
         elif not row[text].strip() or not row[label].strip():
             bad.append((number, f"has no {'text' if not row[text].strip() else 'label'}"))
         else:
-            good.append((row[text], row[label].strip()))
+            good.append(item)
     return good, bad

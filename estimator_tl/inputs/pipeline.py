@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoint_state import newest_checkpoint
+from estimator_tl.inputs.decoding import KINDS
 from estimator_tl.inputs.images import decode_image
 from estimator_tl.specs import INPUT_PLACE, InputSpec, TextSpec
 
@@ -18,19 +21,25 @@ class Examples:
     Attributes:
       items: one file or one text for each example.
       labels: the class number of each; empty where they are not known.
+      kinds: of images that there may be among the files; of few, a graph begins sooner.
     """
 
     items: tuple[str, ...]
     labels: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = tuple(KINDS)
 
     def __len__(self) -> int:
         return len(self.items)
 
 
 def latest_step(model_dir: str | None) -> int:
-    """Returns the global step of a run's newest checkpoint; 0 where there is none."""
-    checkpoint = tf.train.latest_checkpoint(model_dir) if model_dir and os.path.isdir(model_dir) else None
-    return int(tf.train.load_variable(checkpoint, "global_step")) if checkpoint else 0
+    """Returns the global step of a run's newest whole checkpoint; 0 where there is none.
+
+    Raises:
+      UserError: checkpoints are listed, and none is whole.
+    """
+    newest = newest_checkpoint(model_dir)
+    return newest.step if newest else 0
 
 
 def training_dataset(
@@ -83,13 +92,30 @@ def _as_it_is(function: Any) -> Any:
     return tf.autograph.experimental.do_not_convert(function)
 
 
+def _strings(items: Sequence[str]) -> Callable[[Any], Any]:
+    """Returns a function from an int64 index to a scalar string.
+
+    The strings are one constant, as TensorFlow takes minutes to begin with a graph of a hundred thousand of them.
+    """
+    # Names of files need not be UTF-8; `os` gives them with surrogates.
+    encoded = [item.encode("utf-8", "surrogateescape") for item in items]
+    joined = tf.constant(b"".join(encoded))
+    bounds = tf.constant(list(itertools.accumulate(map(len, encoded), initial=0)), tf.int64)
+
+    def item_at(index: Any) -> Any:
+        return tf.strings.substr(joined, bounds[index], bounds[index + 1] - bounds[index])
+
+    return item_at
+
+
 def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int, even: bool = False) -> Any:
-    items = tf.constant(examples.items)
+    item_at = _strings(examples.items)
     labels = tf.constant(examples.labels, tf.int64) if examples.labels else None
 
     def load(index: Any) -> Any:
-        item = items[index]
-        value = item if isinstance(spec, TextSpec) else decode_image(tf.io.read_file(item), spec)
+        item = value = item_at(index)
+        if not isinstance(spec, TextSpec):
+            value = decode_image(tf.io.read_file(item), spec, examples.kinds)
         features = {spec.key: value}
         return features if labels is None else (features, labels[index])
 

@@ -65,9 +65,12 @@ class DataSource(abc.ABC):
             if split == "all" or part_of(name, self.validation, self.test) == split
         ]
         if not chosen:
+            if split == "all":
+                raise UserError(f"{self.root} holds no {self.what}; add some.")
+            remedy = "lower --validation_fraction" if split == "train" else f"raise --{split}_fraction"
             raise UserError(
                 f"the {split} part of {self.root} is empty ({len(self)} {self.what} in all); "
-                f"raise --{split}_fraction, or add {self.what}."
+                f"{remedy}, or add {self.what}."
             )
         return pipeline.Examples(tuple(item for item, _ in chosen), tuple(label for _, label in chosen))
 
@@ -124,7 +127,7 @@ def open_source(text: str, **settings: Any) -> DataSource:
     """Opens what ``--train_data`` names.
 
     Args:
-      text: an image folder; a file ``*.csv`` or ``*.tsv``; or a spec such as ``csv('PATH', text='body')``.
+      text: an image folder; a file with a table of texts; or a spec such as ``csv('PATH', text='body')``.
       **settings: `validation`, `test`, `labels`, `on_bad_example`, `rules`.
 
     Raises:
@@ -132,6 +135,7 @@ def open_source(text: str, **settings: Any) -> DataSource:
     """
     from estimator_tl.inputs.csv_table import csv
     from estimator_tl.inputs.image_folder import image_folder
+    from estimator_tl.inputs.table_file import is_named_like_table
 
     path = os.path.expanduser(text)
     if "(" in text and not os.path.exists(path):
@@ -140,6 +144,7 @@ def open_source(text: str, **settings: Any) -> DataSource:
             settings.pop("rules", None)
         made: DataSource = registry.make(type(call)(call.name, call.args, {**settings, **call.kwargs}))
         return made
-    if text.lower().endswith((".csv", ".tsv")):
+    is_file = os.path.exists(path) and not os.path.isdir(path)
+    if is_file or (is_named_like_table(path) and not os.path.isdir(path)):
         return csv(text, **settings)
     return image_folder(text, **settings)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import tf
+from estimator_tl.compat.bundles import damage
+from estimator_tl.compat.checkpoint_state import STATE, checkpoints, listed_checkpoints
 from estimator_tl.errors import UserError
 from estimator_tl.launch.plan_change import Earlier, plans_of
 from estimator_tl.launch.run_dir import SavedRun
@@ -53,6 +54,16 @@ def _beginning(source: Backbone, first: State) -> dict[str, Any]:
     return {**values, **{name: first.value(name) for name in unknown}}
 
 
+def damaged(model_dir: str) -> list[tuple[str, str]]:
+    """Returns the checkpoints of a run that are not whole, the newest first: their names, and what is wrong."""
+    listed = listed_checkpoints(model_dir)
+    paths = reversed(dict.fromkeys([*checkpoints(model_dir), *(listed or ())]))
+    faults = [(os.path.basename(path), damage(path)) for path in paths]
+    if listed == []:
+        faults.insert(0, (STATE, "it is not readable"))
+    return [(name, fault) for name, fault in faults if fault]
+
+
 def has_checkpoint(model_dir: str) -> bool:
     """True where there is something to audit."""
     return bool(_paths(model_dir))
@@ -60,7 +71,7 @@ def has_checkpoint(model_dir: str) -> bool:
 
 def _paths(model_dir: str) -> list[str]:
     # By file: TensorFlow's own list is short of those that a run with keep_checkpoint_max=0 has kept.
-    return [str(path.with_suffix("")) for path in sorted(Path(model_dir).glob("*.ckpt-*.index"))]
+    return [path for path in checkpoints(model_dir) if not damage(path)]
 
 
 def _state(path: str) -> State:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import estimator_tl
 from estimator_tl.compat import estimator, tf
-from estimator_tl.compat.versions import installed_versions
+from estimator_tl.compat.versions import hub_problem, installed_versions
 from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.errors import UserError
 from estimator_tl.files import write_whole
@@ -81,6 +81,9 @@ def versions() -> Iterator[Finding]:
     """Yields which Python and packages run here."""
     yield Finding("ok", f"Python {platform.python_version()}, estimator_tl {estimator_tl.__version__}")
     yield Finding("ok", ", ".join(f"{name} {version}" for name, version in installed_versions().items()))
+    problem = hub_problem()
+    if problem:
+        yield Finding("warn", problem)
 
 
 def devices() -> Iterator[Finding]:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from estimator_tl.backbones.input_hooks import AnyBatchHook
 from estimator_tl.compat import estimator
+from estimator_tl.compat.checkpoint_state import latest_checkpoint, step_of
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError, nearest
+from estimator_tl.export import whole_versions
 from estimator_tl.files import write_whole
 from estimator_tl.launch.hooks.progress import show_evaluation
 from estimator_tl.launch.stopping import StopRequests
@@ -53,6 +56,7 @@ class Evaluator:
       estimator: what is evaluated.
       input_fn: of the data.
       rules: for the end of training, and when to evaluate.
+      name: of the evaluation, whose events are in ``eval_NAME``; None for ``eval``.
       metrics: of the last evaluation; None before the first.
     """
 
@@ -63,6 +67,7 @@ class Evaluator:
         exporters: Sequence[Any] = (),
         rules: EvaluationSpec | None = None,
         hooks: Sequence[Any] = (),
+        name: str | None = None,
     ):
         """Prepares evaluation.
 
@@ -72,24 +77,36 @@ class Evaluator:
           exporters: `tf.estimator.Exporter`s.
           rules: for the end of training, and how many batches to use.
           hooks: of the evaluation's session.
+          name: of the evaluation, where a run has several.
         """
         self.estimator, self.input_fn, self.rules = model, input_fn, rules or EvaluationSpec()
+        self.name = name
         self._exporters, self._hooks = exporters, list(hooks)
         self._file = Path(model.model_dir, HISTORY)
         self._again = False
         self.metrics: Metrics | None = None
 
-    def evaluate(self, checkpoint: str | None = None) -> str | None:
+    def evaluate(self, checkpoint: str | None = None, at_least: int = 0) -> str | None:
         """Evaluates a checkpoint, the newest by default, and exports it where an exporter finds it worth that.
+
+        Args:
+          checkpoint: its prefix.
+          at_least: the step that was just saved; another task may have made further ones by now.
 
         Returns:
           Why training is to end; None where it is to go on.
+
+        Raises:
+          UserError: what was evaluated is not what was trained, or the input_fn gives no batch.
         """
+        path = checkpoint or self._newest()
+        hooks = [*self._hooks, AnyBatchHook()]
         metrics = self.estimator.evaluate(
-            self.input_fn, self.rules.eval_steps, checkpoint_path=checkpoint, hooks=self._hooks
+            self.input_fn, self.rules.eval_steps, checkpoint_path=path, hooks=hooks, name=self.name
         )
+        check_step(metrics, path, at_least)
         reason = self.take(metrics)
-        self._export(metrics, checkpoint, final=False)
+        self._export(metrics, path, final=False)
         return reason
 
     def take(self, metrics: Mapping[str, Any]) -> str | None:
@@ -110,7 +127,9 @@ class Evaluator:
     def finish(self) -> None:
         """Does the final exports, of the newest checkpoint, by the exporters that wait for them."""
         if self.metrics is not None:
-            self._export(self.metrics, None, final=True)
+            path = self._newest()
+            check_step(self.metrics, path)
+            self._export(self.metrics, path, final=True)
 
     def look_back(self, step: int, requests: StopRequests) -> None:
         """Ends a run before it begins, at a step where its rules have ended it before."""
@@ -120,15 +139,21 @@ class Evaluator:
             if reason:
                 requests.ask(reason, resumes=False)
 
-    def _export(self, metrics: Mapping[str, Any], checkpoint: str | None, final: bool) -> None:
+    def _newest(self) -> str:
+        path = latest_checkpoint(self.estimator.model_dir)
+        if path is None:
+            raise UserError(f"{self.estimator.model_dir} holds no checkpoint to evaluate; train to its first one.")
+        return path
+
+    def _export(self, metrics: Mapping[str, Any], path: str, final: bool) -> None:
         for exporter in self._exporters:
             if final and isinstance(exporter, estimator.LatestExporter):
                 continue  # it has exported this checkpoint when that was evaluated
             folder = os.path.join(self.estimator.model_dir, "export", exporter.name)
-            path = checkpoint or self.estimator.latest_checkpoint()
             if self._again and _holds_export_since(folder, path):
                 continue  # a run that had ended is looked at again
-            exporter.export(self.estimator, folder, path, metrics, is_the_final_export=final)
+            with whole_versions(folder):
+                exporter.export(self.estimator, folder, path, metrics, is_the_final_export=final)
 
     def _remember(self, metrics: Metrics) -> list[dict[str, Any]]:
         """Returns the evaluations of the run up to this one, without those of steps that it was set back behind."""
@@ -137,6 +162,25 @@ class Evaluator:
         history = [*known, metrics]
         write_whole(self._file, "".join(json.dumps(item) + "\n" for item in history))
         return history
+
+
+def check_step(metrics: Mapping[str, Any], checkpoint: str, at_least: int = 0) -> None:
+    """Checks that metrics are those of a checkpoint: Estimator evaluates fresh variables where it restores nothing.
+
+    Args:
+      metrics: with ``global_step``.
+      checkpoint: its prefix.
+      at_least: the step that it must have reached.
+
+    Raises:
+      UserError: they are of another step.
+    """
+    step, evaluated = step_of(checkpoint), int(metrics["global_step"])
+    if evaluated != step or step < at_least:
+        raise UserError(
+            f"the evaluation is of step {evaluated}, but {checkpoint} was saved at step {max(step, at_least)}; see "
+            "that nothing else writes to the folder or replaces the Saver, and evaluate again."
+        )
 
 
 def _holds_export_since(folder: str, checkpoint: str) -> bool:
@@ -149,7 +193,7 @@ def read_history(model_dir: str) -> list[dict[str, Any]]:
     """Returns the evaluations of a run, oldest first; without lines that a machine which went down left unreadable."""
     path = Path(model_dir, HISTORY)
     found = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             found.append(json.loads(line))
         except ValueError:

@@ -6,13 +6,13 @@ is done once. The numbers are the same.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from estimator_tl.backbones.input_hooks import AnyBatchHook, ImageRangeHook, check_any_batch
 from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.checkpoints import assign
 from estimator_tl.compat.estimators import call_input_fn
@@ -27,7 +27,14 @@ _READ_BYTES = 64 << 20
 class InMemoryEvaluation:
     """The graph for evaluation beside that for training, and its session."""
 
-    def __init__(self, model: Any, input_fn: Callable[..., Any], steps: int | None, requests: StopRequests):
+    def __init__(
+        self,
+        model: Any,
+        input_fn: Callable[..., Any],
+        steps: int | None,
+        requests: StopRequests,
+        name: str | None = None,
+    ):
         """Prepares evaluation; the graph is built when it is first used.
 
         Args:
@@ -35,8 +42,10 @@ class InMemoryEvaluation:
           input_fn: gives a `tf.data.Dataset`.
           steps: batches of an evaluation; None for all.
           requests: a signal among them ends an evaluation.
+          name: of the evaluation, whose events are in ``eval_NAME``; None for ``eval``.
         """
         self._model, self._input_fn, self._steps, self._requests = model, input_fn, steps, requests
+        self._name = name
         self._session: Any = None
 
     def measure(self, training: Any, held: Mapping[str, Any], step: int) -> dict[str, Any] | None:
@@ -46,6 +55,9 @@ class InMemoryEvaluation:
           training: the session.
           held: its variables by name, from `variables_of`.
           step: its global step, which is returned among them.
+
+        Raises:
+          UserError: the input_fn gives no batch.
         """
         if self._session is None:
             self._build(held)
@@ -60,6 +72,7 @@ class InMemoryEvaluation:
             batches += 1
             if self._requests.stop and self._requests.stop.resumes:
                 return None
+        check_any_batch(batches > 0)
         metrics = {**self._session.run(self._values), "global_step": np.int64(step)}
         self._write(metrics)
         return metrics
@@ -106,7 +119,7 @@ class InMemoryEvaluation:
             assign(self._session, self._variables, training.run(part))
 
     def _write(self, metrics: Mapping[str, Any]) -> None:
-        folder = os.path.join(self._model.model_dir, "eval")
+        folder = self._model.eval_dir(self._name)
         values = [
             tf.compat.v1.Summary.Value(tag=name, simple_value=float(value))
             for name, value in metrics.items()
@@ -138,7 +151,7 @@ def _check_spec(spec: Any, missing: Sequence[str]) -> None:
     use = "leave eval_every_steps and eval_every_secs out, and checkpoints are evaluated."
     if spec.scaffold is not None and (spec.scaffold.saver or spec.scaffold.local_init_op) is not None:
         raise UserError(f"the model_fn evaluates with a Saver or local_init_op of its own; {use}")
-    if spec.evaluation_hooks:
+    if any(not isinstance(hook, (AnyBatchHook, ImageRangeHook)) for hook in spec.evaluation_hooks or ()):
         raise UserError(f"the model_fn has evaluation_hooks, for which there is no session in memory; {use}")
     if missing:
         raise UserError(f"the graph for evaluation has variables that training has not, e.g. {missing[0]}; {use}")
@@ -180,7 +193,9 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             rules.eval_every_secs,
             rules.eval_throttle_secs,
         )
-        self._evaluation = InMemoryEvaluation(evaluator.estimator, evaluator.input_fn, rules.eval_steps, requests)
+        self._evaluation = InMemoryEvaluation(
+            evaluator.estimator, evaluator.input_fn, rules.eval_steps, requests, evaluator.name
+        )
         self._began, self._evaluated = time.monotonic(), False
 
     def begin(self) -> None:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoints import aligned_saver_hook
+from estimator_tl.compat import checkpoints, tf
+from estimator_tl.errors import UserError
+from estimator_tl.inputs import latest_step
 from estimator_tl.launch.evaluation import Evaluator, Metrics
 from estimator_tl.launch.stopping import EvaluationStopped, StopHook, StopRequests
 from estimator_tl.tuning import VariablePlan
@@ -36,8 +37,8 @@ def saver_hook(model_dir: str, steps: int, secs: int | None, listeners: Sequence
       lot: steps that one session call makes.
     """
     if secs:
-        return tf.compat.v1.train.CheckpointSaverHook(model_dir, save_secs=secs, listeners=list(listeners))
-    return aligned_saver_hook(model_dir, steps, listeners, lot)
+        return checkpoints.saver_hook(model_dir, listeners, save_secs=secs)
+    return checkpoints.aligned_saver_hook(model_dir, steps, listeners, lot)
 
 
 class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
@@ -77,11 +78,41 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
         due = self._every is None or step % self._every == 0
         if step == self._total or (due and time.monotonic() - self._began >= self._throttle):
             self._seen, self._began = step, time.monotonic()
-            reason = self._evaluator.evaluate()
+            reason = self._evaluator.evaluate(at_least=step)
             if reason:
                 self._requests.ask(reason, resumes=False)
                 return True
         return False
+
+
+class ReachedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
+    """Remembers the global step at which a session ended.
+
+    Attributes:
+      step: that step; 0 before.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def begin(self) -> None:
+        self._global_step = tf.compat.v1.train.get_global_step()
+
+    def end(self, session: Any) -> None:
+        self.step = int(session.run(self._global_step))
+
+    def check_saved(self, model_dir: str) -> None:
+        """Checks that the newest checkpoint is of that step, or of a later one of another task.
+
+        Raises:
+          UserError: it is of an earlier one, so that the numbers of the run would not be those of its end.
+        """
+        saved = latest_step(model_dir)
+        if saved < self.step:
+            raise UserError(
+                f"training reached step {self.step}, but the newest whole checkpoint in {model_dir} is of step "
+                f"{saved}; see that nothing else writes to that folder, and run the same command to go on from there."
+            )
 
 
 def train_and_evaluate(
@@ -103,16 +134,34 @@ def train_and_evaluate(
       make_saver: returns the hook that saves, given its listeners.
       hooks: further hooks, used in each part, before the saver's.
       requests: what may end training early.
+
+    Raises:
+      UserError: the last step is not in a checkpoint.
     """
+    total = parts[-1][1] if parts else 0
     for phase, end in parts:
         if requests.stop:
             return
+        model, reached = make_estimator(phase), ReachedHook()
+        stopping = StopHook(requests, total)
         try:
-            make_estimator(phase).train(
-                train_input, max_steps=end, hooks=[*hooks, make_saver(listeners), StopHook(requests)]
-            )
+            model.train(train_input, max_steps=end, hooks=[*hooks, reached, make_saver(listeners), stopping])
         except EvaluationStopped:
             return
+        reached.check_saved(model.model_dir)
+        ask_where_a_hook_stopped(requests, latest_step(model.model_dir), end)
+
+
+def ask_where_a_hook_stopped(requests: StopRequests, step: int, end: int) -> None:
+    """Asks for the end of training where it has ended early without a request: by a hook of the program.
+
+    Args:
+      requests: told.
+      step: the global step reached.
+      end: the one that was to be reached.
+    """
+    if step < end:
+        requests.ask(f"a hook of the program ended training before step {end}", resumes=False)
 
 
 def finish(evaluator: Evaluator, step: int) -> Metrics:
@@ -122,7 +171,7 @@ def finish(evaluator: Evaluator, step: int) -> Metrics:
     """
     if evaluator.is_behind(step):
         try:
-            evaluator.evaluate()
+            evaluator.evaluate(at_least=step)
         except EvaluationStopped:
             return {}
     evaluator.finish()

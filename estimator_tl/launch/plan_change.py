@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoint_state import latest_checkpoint
 from estimator_tl.compat.checkpoints import extend_checkpoint
 from estimator_tl.config import ModelSpec
 from estimator_tl.errors import UserError
@@ -98,7 +99,7 @@ def adopt_checkpoint(model_fn: Callable[..., Any], input_fn: Callable[[], Any], 
     Returns:
       The names of the new slot variables; empty where none were missing and nothing was written.
     """
-    known = tf.train.load_checkpoint(tf.train.latest_checkpoint(model_dir)).get_variable_to_shape_map()
+    known = tf.train.load_checkpoint(latest_checkpoint(model_dir)).get_variable_to_shape_map()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.train.get_or_create_global_step()
         features, labels = tf.compat.v1.data.make_initializable_iterator(input_fn()).get_next()

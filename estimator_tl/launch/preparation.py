@@ -20,6 +20,7 @@ from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.launch import plan_change, run_dir, session
 from estimator_tl.launch.strategy import Distribution
+from estimator_tl.model_fn import check_replicas
 from estimator_tl.specs import TextSpec
 from estimator_tl.tuning import VariablePlan
 
@@ -69,7 +70,9 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     """
     begun = run_dir.read(model_dir) if run_dir.is_run(model_dir) else None
     spec = session.as_begun(spec, begun)
-    data = session.training_data(spec.data)
+    data = session.training_data(spec.data, begun.labels if begun else None)
+    if begun:
+        _check_no_class_is_gone(data, model_dir)
     examples = data.examples("train")
     _check_classes(data, examples.labels)
     evaluation = _evaluation_data(spec, data)
@@ -84,6 +87,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     before = latest_step(model_dir)
     earlier = plan_change.history(saved, spec.model, before)
     plan = plan_change.plan_of(source.structure, spec.model, earlier)
+    check_replicas(source, plan, distribution.replicas)
     start = _warm_start(spec, data.labels, digest)
     train_input = data.input_fn(
         source.input_spec,
@@ -107,6 +111,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     if tells:
         if saved:
             session.tell_first_rules(saved, model_dir)
+        _tell_range(source)
         _tell(data, model_dir, before, total, start if not before else None)
         _tell_length(len(examples), spec.training.batch_size, before, total)
     known = saved.record if saved else {}
@@ -158,6 +163,13 @@ def _warm_start(spec: RunSpec, labels: tuple[str, ...], digest: str) -> WarmStar
             f"{path} is a run of another backbone ({saved.spec.model.backbone}, {saved.record['backbone_digest']}), "
             f"not of {spec.model.backbone} ({digest}); warm-start from a run of the same backbone."
         )
+    theirs, ours = session.range_of(saved), spec.model.input_range
+    if theirs and ours and theirs != ours:
+        low, high = theirs
+        raise UserError(
+            f"{path} was trained on images in [{low:g}, {high:g}], but this run feeds [{ours[0]:g}, {ours[1]:g}]; give "
+            f"--input_range={low:g},{high:g}."
+        )
     return warm_start(path, head=saved.labels == labels and saved.spec.model.head == spec.model.head)
 
 
@@ -172,6 +184,13 @@ def _tell(data: DataSource, model_dir: str, before: int, total: int, start: Warm
             f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
             file=sys.stderr,
         )
+
+
+def _tell_range(source: Backbone) -> None:
+    """Says which values images have, where the source itself rescales them."""
+    if source.finding is not None and source.finding.text:
+        values = source.image_spec.range_text
+        print(f"images have values {values}; the backbone itself does {source.finding.text}", file=sys.stderr)
 
 
 def _shows_plan_once() -> Callable[[str], None]:
@@ -240,6 +259,23 @@ def _check_classes(data: DataSource, labels: Sequence[int]) -> None:
                 f"class {name!r} in {data.root} has no {data.what} left for training after the split; "
                 f"add {data.what}, or lower --validation_fraction and --test_fraction."
             )
+
+
+def _check_no_class_is_gone(data: DataSource, model_dir: str) -> None:
+    """Refuses data that lack a class which a run has begun with; its examples would count as none of the others."""
+    gone = missing_classes(data)
+    if gone:
+        more = f" (nor {len(gone) - 1} more)" if len(gone) > 1 else ""
+        raise UserError(
+            f"{data.root} has no class {gone[0]!r}{more}, which the run in {model_dir} began with; put it back, or use "
+            "another --model_dir."
+        )
+
+
+def missing_classes(data: DataSource) -> list[str]:
+    """Returns the classes of a run that its data have no example of."""
+    present = {label for _, _, label in data.rows()}
+    return [name for number, name in enumerate(data.labels) if number not in present]
 
 
 def _checkpoint_steps(spec: RunSpec, total: int, examples: int, lot: int) -> int:

@@ -91,7 +91,7 @@ class Chief:
     def _write(self) -> None:
         with self._lock:
             self._values["pulse"] += 1
-            write_whole(self._path, json.dumps(self._values) + "\n")
+            write_whole(self._path, json.dumps(self._values) + "\n", lasting=False)
 
 
 class Follower:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from estimator_tl.compat.devices import check_devices
 from estimator_tl.config import LaunchSpec
 from estimator_tl.config.launch_spec import PRECISIONS
 from estimator_tl.errors import UserError, check_known, nearest
+from estimator_tl.files import check_literal
 from estimator_tl.launch.cluster import Cluster, from_tf_config
 from estimator_tl.launch.strategy import Distribution, distribution_of, make_strategy
 
@@ -48,8 +49,11 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
         lacks.
 
     Raises:
-      UserError: a setting is unknown, or does not fit the machine or the cluster.
+      UserError: a setting is unknown, or does not fit the machine or the cluster; or TensorFlow takes the name of the
+        model_dir as a pattern.
     """
+    if model_dir:
+        check_literal(model_dir, "model_dir", writes=True)
     known = sorted({*_LAUNCH_FIELDS, *inspect.signature(estimator.RunConfig).parameters})
     unknown = [name for name in settings if name not in known]
     if unknown:
@@ -95,8 +99,6 @@ def make_run_config(
         "keep_checkpoint_every_n_hours": launch.keep_checkpoint_every_n_hours or 10000,
         "session_creation_timeout_secs": launch.session_creation_timeout_secs,
     }
-    if launch.device_filters:
-        values["device_filters"] = list(launch.device_filters)
     if launch.save_checkpoints_secs:
         values["save_checkpoints_secs"] = launch.save_checkpoints_secs
         fields.pop("save_checkpoints_steps", None)
@@ -167,6 +169,7 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
         assert cluster is not None
         _see_servers(config, cluster)
     if launch.device_filters:
+        _check_filters(launch.device_filters)
         del config.device_filters[:]
         config.device_filters.extend(launch.device_filters)
     _merge(config, launch.session_config)
@@ -200,6 +203,14 @@ def _see_servers(config: Any, cluster: Cluster) -> None:
     config.device_filters.extend(["/job:ps", *own])
     # SavedModels place their variables' restoring ops by themselves; without this they see no other task.
     config.experimental.share_cluster_devices_in_session = True
+
+
+def _check_filters(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            tf.DeviceSpec.from_string(name)
+        except ValueError as error:
+            raise UserError(f"device_filters: {name!r} names no device; e.g. /job:ps,/job:worker/task:1.") from error
 
 
 def _merge(config: Any, text: str) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from estimator_tl.compat.checkpoint_state import STATE, Newest, checkpoints, newest_checkpoint
 from estimator_tl.config import ModelSpec, RunSpec
 from estimator_tl.errors import UserError
-from estimator_tl.files import write_whole
+from estimator_tl.files import check_literal, write_whole
 
 _NO_PART_OF_THE_MODEL = ("backbone_sha256", "allow_unsafe_deserialization")
-_RUN, _FLAGS, _LABELS = "run.json", "flags.txt", "labels.txt"
+LABELS = "labels.txt"
+_RUN, _FLAGS = "run.json", "flags.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +55,33 @@ def read(model_dir: str) -> SavedRun:
         raise UserError(f"{path} is not readable as a run ({error}); train again into another folder.") from error
 
 
-def latest_checkpoint(model_dir: str) -> str:
-    """Returns the newest checkpoint of a run.
+def latest_checkpoint(model_dir: str) -> Newest:
+    """Returns the newest whole checkpoint of a run, and says on standard error what is newer and damaged.
 
     Raises:
       UserError: there is none.
     """
-    from estimator_tl.compat import tf
-
-    found = tf.train.latest_checkpoint(model_dir)
-    if found is None:
+    newest = newest_checkpoint(model_dir)
+    if newest is None:
+        _check_listed(model_dir)
         raise UserError(f"{model_dir} holds no checkpoint yet; run `train` to its first one.")
-    return str(found)
+    newest.tell()
+    return newest
+
+
+def _check_listed(model_dir: str) -> None:
+    """Checks that a run without a state file has no checkpoints.
+
+    Raises:
+      UserError: it has some, which nobody would go on from.
+    """
+    others = checkpoints(model_dir)
+    if others and not Path(model_dir, STATE).exists():
+        name = Path(others[-1]).name
+        raise UserError(
+            f"{model_dir} holds checkpoints up to {name}, but its file {STATE}, which lists them, is missing; copy it "
+            f'again, or write the line model_checkpoint_path: "{name}" into it.'
+        )
 
 
 def check_continuable(
@@ -97,6 +114,7 @@ def check_continuable(
             raise UserError(f"{model_dir} holds checkpoints of another program (no {_RUN}); use another --model_dir.")
         return None
     saved = read(model_dir)
+    _check_listed(model_dir)
     old, new = dataclasses.asdict(saved.spec.model), dataclasses.asdict(model)
     old["classes"], new["classes"] = list(saved.labels), list(labels)
     old["backbone content"], new["backbone content"] = saved.record.get("backbone_digest"), backbone_digest
@@ -112,32 +130,42 @@ def check_continuable(
     return saved
 
 
-def check_writable(model_dir: str) -> None:
-    """Checks that a run can be written, leaving nothing behind.
+def check_name(model_dir: str) -> None:
+    """Checks that a run can be kept under a name, whatever is there.
 
     Raises:
-      UserError: it cannot.
+      UserError: the name is an address, or a pattern.
     """
     if "://" in model_dir:
         raise UserError(
             f"{model_dir} is an address; runs are kept in folders, mount it (e.g. by gcsfuse) and name that."
         )
-    folder = Path(model_dir).absolute()
-    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+    check_literal(model_dir, "--model_dir", writes=True)
+
+
+def check_writable(folder: str) -> None:
+    """Checks that a run or an export can be written to a folder, leaving nothing behind.
+
+    Raises:
+      UserError: it cannot.
+    """
+    if "://" in folder:
+        check_name(folder)
+    check_literal(folder, "folder")
+    place = Path(folder).absolute()
+    existing = next((p for p in (place, *place.parents) if p.exists()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(
-            f"cannot write to {model_dir} ({error.strerror}); choose a folder that you may write."
-        ) from error
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose a folder that you may write.") from error
 
 
 def write(model_dir: str, record: Mapping[str, Any], labels: Sequence[str], flags_text: str) -> None:
     """Writes run.json, labels.txt and flags.txt, each whole or not at all."""
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / _LABELS, "".join(f"{label}\n" for label in labels))
+    write_whole(folder / LABELS, "".join(f"{label}\n" for label in labels))
     write_whole(folder / _FLAGS, flags_text)
     write_record(model_dir, record)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from estimator_tl import backbones, heads, inputs
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
 from estimator_tl.config import FIRST_RULES, DataSpec, ModelSpec, RunSpec, TrainingSpec
+from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs import DataSource
 from estimator_tl.launch import plan_change, run_dir
+from estimator_tl.launch.disk import disk_errors
+from estimator_tl.launch.evaluation import check_step
 from estimator_tl.launch.run_config import described
 from estimator_tl.model_fn import make_model_fn
 from estimator_tl.optimization import optimizers
@@ -29,11 +32,37 @@ class OpenRun:
       saved: what its directory says.
       backbone: its source.
       estimator: restores from the run's checkpoints.
+      checkpoint: the newest whole one, which every call of the Estimator is to be given.
     """
 
     saved: run_dir.SavedRun
     backbone: Backbone
     estimator: Any
+    checkpoint: str
+
+    def evaluate(self, input_fn: Callable[[], Any]) -> dict[str, Any]:
+        """Returns the metrics of the checkpoint, ``global_step`` among them.
+
+        Raises:
+          UserError: the values are damaged, or those of another step.
+        """
+        with disk_errors(self.estimator.model_dir):
+            metrics: dict[str, Any] = self.estimator.evaluate(input_fn, checkpoint_path=self.checkpoint)
+        check_step(metrics, self.checkpoint)
+        return metrics
+
+    def predict(self, input_fn: Callable[[], Any], keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yields the predictions of the checkpoint, one for each example, in order.
+
+        Args:
+          input_fn: of the examples.
+          keys: of the predictions; all by default.
+
+        Raises:
+          UserError: the values are damaged.
+        """
+        with disk_errors(self.estimator.model_dir):
+            yield from self.estimator.predict(input_fn, keys, checkpoint_path=self.checkpoint)
 
 
 def open_backbone(model: ModelSpec, rules: int = DATA_RULES) -> Backbone:
@@ -70,12 +99,18 @@ def _opened(model: ModelSpec, input_range: tuple[float, float] | None) -> Backbo
 def _first_range(model: ModelSpec) -> tuple[float, float] | None:
     """Returns the range of images in runs that began when the source itself was not asked for it."""
     name = model.backbone.strip().partition("(")[0]
-    if model.input_range is not None or name == "text_encoder":
+    if model.input_range is not None or not backbones.takes_range(model.backbone):
         return model.input_range
     if not name.startswith("keras."):
         return (0.0, 1.0)
     call = parse_call(model.backbone)
     return None if call.kwargs.get("include_preprocessing", True) else (0.0, 255.0)
+
+
+def range_of(saved: run_dir.SavedRun) -> tuple[float, float] | None:
+    """Returns the range of images that a run was trained on; None where it is not linear, or the run takes text."""
+    model = saved.spec.model
+    return _first_range(model) if saved.spec.data.rules == FIRST_RULES else model.input_range
 
 
 def open_run(model_dir: str) -> OpenRun:
@@ -85,12 +120,12 @@ def open_run(model_dir: str) -> OpenRun:
       UserError: there is none, or its source is gone.
     """
     saved = run_dir.read(model_dir)
-    run_dir.latest_checkpoint(model_dir)
+    checkpoint = run_dir.latest_checkpoint(model_dir).path
     source = open_backbone(saved.spec.model, saved.spec.data.rules)
     tell_first_rules(saved, model_dir)
     function = build_model_fn(saved.spec, source, saved.labels, None)
     config = local_config(model_dir, saved.spec.training)
-    return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}))
+    return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}), checkpoint)
 
 
 def as_begun(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec:
@@ -111,7 +146,9 @@ def as_begun(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec:
 
 def with_range(spec: RunSpec, source: Backbone) -> RunSpec:
     """Returns the settings with the range that the source takes, so that the run keeps it."""
-    if not isinstance(source.input_spec, ImageSpec) or source.input_spec.range is None:
+    if not isinstance(source.input_spec, ImageSpec) or not backbones.takes_range(spec.model.backbone):
+        return spec
+    if source.input_spec.range is None:
         return spec
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=source.input_spec.range))
 
@@ -179,17 +216,47 @@ def training_data(data: DataSpec, labels: tuple[str, ...] | None = None) -> Data
     Args:
       data: the settings.
       labels: the classes of the run, in order; None where it is new.
+
+    Raises:
+      UserError: the data are not in order, or hold a class that the run does not know.
     """
-    return inputs.open_source(
-        data.train_data,
-        validation=data.validation_fraction,
-        test=data.test_fraction,
-        labels=labels,
-        on_bad_example=data.on_bad_example,
-        rules=data.rules,
-    )
+    settings = {
+        "validation": data.validation_fraction,
+        "test": data.test_fraction,
+        "on_bad_example": data.on_bad_example,
+        "rules": data.rules,
+    }
+    if labels is None:
+        return inputs.open_source(data.train_data, **settings)
+    return _with_labels(data.train_data, labels, settings)
 
 
 def other_data(path: str, labels: tuple[str, ...], on_bad_example: str, rules: int = DATA_RULES) -> DataSource:
-    """Lists data of which the classes are already known."""
-    return inputs.open_source(path, labels=labels, on_bad_example=on_bad_example, rules=rules)
+    """Lists data of which the classes are already known.
+
+    Raises:
+      UserError: the data are not in order, or hold a class that is none of these.
+    """
+    return _with_labels(path, labels, {"on_bad_example": on_bad_example, "rules": rules})
+
+
+def _with_labels(path: str, labels: tuple[str, ...], settings: dict[str, Any]) -> DataSource:
+    try:
+        return inputs.open_source(path, labels=labels, **settings)
+    except UserError:
+        strangers = sorted(set(_classes(path, settings)) - set(labels))
+        if not strangers:
+            raise
+        more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+        raise UserError(
+            f"{path} holds the class {strangers[0]!r}{more}, which the run does not know; rename it or take it out "
+            f"of the data, or train a new run with it; {nearest(strangers[0], labels)}"
+        ) from None
+
+
+def _classes(path: str, settings: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the classes that data hold by themselves; none where they are not in order for another reason."""
+    try:
+        return inputs.open_source(path, **settings).labels
+    except UserError:
+        return ()

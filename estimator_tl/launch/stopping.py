@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.errors import STOPPED_EXIT_CODE
+from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
 
 _SIGNALS = ("SIGTERM", "SIGUSR1")
 _GRACE_SECS = 120.0
@@ -74,14 +74,24 @@ class StopHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     Under a strategy over several tasks all of them have to end with the same step, or the others would wait for ever
     for the one that is gone. So each raises its hand in a sum over all tasks that is part of the step.
+
+    It also says when the data of training end before the last step, which Estimator takes for a good end: a session
+    whose input is exhausted leaves the hooks' call for a step without its end, and then ends them all.
     """
 
-    def __init__(self, requests: StopRequests, agree: bool = False):
-        """Args: requests: what may ask. agree: whether to sum over the replicas of the strategy."""
-        self._requests = requests
-        self._agree = agree
+    def __init__(self, requests: StopRequests, total: int, agree: bool = False):
+        """Prepares the hook.
+
+        Args:
+          requests: what may ask; told when the data end.
+          total: the global step where training ends.
+          agree: whether to sum over the replicas of the strategy.
+        """
+        self._requests, self._total, self._agree = requests, total, agree
 
     def begin(self) -> None:
+        self._step = tf.compat.v1.train.get_global_step()
+        self._in_step = self._has_stepped = False
         self._hands = self._hand = None
         if self._agree:
             self._hand = tf.compat.v1.placeholder_with_default(0.0, [], name="stop_hand")
@@ -95,19 +105,33 @@ class StopHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def end(self, session: Any) -> None:
         self._requests.stepping = False
+        if self._in_step:
+            self._tell_end_of_data(int(session.run(self._step)))
 
     def before_run(self, run_context: Any) -> Any:
+        self._in_step = True
         if not self._agree:
             return None
         return tf.compat.v1.train.SessionRunArgs(self._hands, {self._hand: 1.0 if self._requests.pending() else 0.0})
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
+        self._in_step, self._has_stepped = False, True
         if self._agree:
             if run_values.results > 0:
                 self._requests.ask("another task was asked to stop", resumes=True)
                 run_context.request_stop()
         elif self._requests.pending():
             run_context.request_stop()
+
+    def _tell_end_of_data(self, step: int) -> None:
+        """Asks for the end of training.
+
+        Raises:
+          UserError: a new run has no data at all.
+        """
+        if step == 0 and not self._has_stepped:
+            raise UserError("the input_fn of training gives no batch, so that nothing is trained; check its data.")
+        self._requests.ask(f"the training data ended before step {self._total}", resumes=False)
 
 
 class StopEvaluationHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
+from estimator_tl.compat.checkpoint_state import listed_checkpoints
 from estimator_tl.errors import STALLED_EXIT_CODE, STOPPED_EXIT_CODE, LostPeersError, UserError
 from estimator_tl.inputs import latest_step
 from estimator_tl.launch import loop, rendezvous
@@ -51,6 +52,7 @@ class Job:
       synchronous: whether all workers make each step together.
       settings: plain values that all tasks must have in common.
       throttle_secs: at least between two evaluations.
+      evaluator_delay_secs: before an evaluator's first evaluation, unless the run has ended.
     """
 
     cluster: Cluster
@@ -66,6 +68,7 @@ class Job:
     synchronous: bool
     settings: Mapping[str, Any]
     throttle_secs: float = 0.0
+    evaluator_delay_secs: float = 0.0
 
 
 class _ReadyHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
@@ -89,8 +92,11 @@ def run_chief(job: Job, model_dir: str) -> Metrics:
         evaluator = job.make_evaluator() if job.make_evaluator else None
         listener = job.make_listener(evaluator) if evaluator else None
         listeners = [_UnlessEvaluated(listener, mark, job.synchronous)] if listener else []
+        reached = loop.ReachedHook()
         with contextlib.suppress(EvaluationStopped):
-            _train(job, [*job.chief_hooks, _ReadyHook(mark)], [job.make_saver(listeners, model_dir)])
+            _train(job, [*job.chief_hooks, _ReadyHook(mark), reached], [job.make_saver(listeners, model_dir)])
+            loop.ask_where_a_hook_stopped(job.requests, latest_step(model_dir), job.total)
+        reached.check_saved(model_dir)
         stop = job.requests.stop
         mark.end(rendezvous.STOPPED if stop and stop.resumes else rendezvous.DONE, stop.reason if stop else "")
         if (stop and stop.resumes) or evaluator is None or mark.has_evaluator():
@@ -137,16 +143,18 @@ def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Me
     assert job.make_evaluator, "there is something to evaluate on"
     follower.wish("")
     job.requests.watch(lambda: _chiefs_word(follower))
-    evaluator, seen, began = job.make_evaluator(), None, -float("inf")
+    evaluator, seen = job.make_evaluator(), None
+    earliest = time.monotonic() + job.evaluator_delay_secs
     while True:
         follower.check_alive()
         ended = follower.state == rendezvous.DONE  # looked at before the checkpoint, so that the last is not missed
-        newest = tf.train.latest_checkpoint(model_dir)
+        listed = listed_checkpoints(model_dir)
+        newest = listed[-1] if listed else None
         stop = job.requests.pending()
         if stop and stop.resumes:
             return {}
-        if newest and newest != seen and (ended or time.monotonic() - began >= job.throttle_secs):
-            began = time.monotonic()
+        if newest and newest != seen and (ended or time.monotonic() >= earliest):
+            earliest = time.monotonic() + job.throttle_secs
             try:
                 reason = evaluator.evaluate(newest)
             except EvaluationStopped:
@@ -166,7 +174,7 @@ def run_evaluator(job: Job, follower: rendezvous.Follower, model_dir: str) -> Me
 
 
 def _train(job: Job, first_hooks: Sequence[Any], saver: Sequence[Any]) -> None:
-    hooks = [*job.hooks, *first_hooks, StopHook(job.requests, agree=job.synchronous), *saver]
+    hooks = [*job.hooks, *first_hooks, StopHook(job.requests, job.total, agree=job.synchronous), *saver]
     model = job.make_estimator()
     if job.synchronous:
         spec = estimator.TrainSpec(job.train_input, max_steps=job.total, hooks=hooks)

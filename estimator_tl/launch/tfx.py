@@ -5,13 +5,14 @@ In the module file of the component::
     run_fn = etl.tfx.run_fn(model_fn, make_input_fn, receiver_fn)
 
 TFX gives its function an object with the attributes train_files, eval_files (lists of file patterns), train_steps,
-eval_steps, serving_model_dir and model_run_dir (`tfx.components.FnArgs`); of the older Trainer for Estimators,
-`trainer_fn`, those of `TrainerFnArgs`, which are named alike.
+eval_steps (None for the whole set), serving_model_dir and model_run_dir (`tfx.components.FnArgs`); of the older
+Trainer for Estimators, `trainer_fn`, those of `TrainerFnArgs`, which are named alike.
 Sources: https://www.tensorflow.org/tfx/guide/trainer, https://www.tensorflow.org/tfx/api_docs/python/tfx/v1/components.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tempfile
@@ -23,7 +24,7 @@ from estimator_tl.errors import UserError
 from estimator_tl.launch.programs import train_and_evaluate
 from estimator_tl.launch.run_config import run_config
 
-_NEEDED = ("train_files", "eval_files", "train_steps", "eval_steps")
+_NEEDED = ("train_files", "eval_files", "train_steps")  # eval_steps is None for the whole set
 MakeInputFn = Callable[[list[str], bool], Callable[[], Any]]
 
 
@@ -37,7 +38,7 @@ def trainer_fn(
     """Returns a ``trainer_fn(fn_args, schema)``, as TFX's Trainer for Estimators calls it.
 
     Args:
-      model_fn: e.g. from `etl.make_model_fn`.
+      model_fn: e.g. from `etl.make_model_fn`, with or without an argument params.
       make_input_fn: takes file patterns, and whether they are to be trained on; returns an input_fn.
       receiver_fn: a serving_input_receiver_fn for the final export, e.g. from `etl.export`.
       eval_input_receiver_fn: for TensorFlow Model Analysis, if it is used.
@@ -47,7 +48,9 @@ def trainer_fn(
     def trainer(fn_args: Any, schema: Any = None) -> dict[str, Any]:
         del schema  # a pretrained source says what it takes in
         _check(fn_args)
-        made = estimator.Estimator(model_fn, config=run_config(_model_dir(fn_args), **config), params={})
+        # Estimator warns of a model_fn that takes params and gets none, and refuses the reverse.
+        options: dict[str, Any] = {"params": {}} if "params" in inspect.signature(model_fn).parameters else {}
+        made = estimator.Estimator(model_fn, config=run_config(_model_dir(fn_args), **config), **options)
         exporter = estimator.FinalExporter("serving", receiver_fn)
         return {
             "estimator": made,
@@ -112,5 +115,5 @@ def _check(fn_args: Any) -> None:
     missing = [name for name in _NEEDED if getattr(fn_args, name, None) is None]
     if missing:
         raise UserError(
-            f"TFX's arguments have no {missing[0]}; give the Trainer examples, train_args and eval_args with num_steps."
+            f"TFX's arguments have no {missing[0]}; give the Trainer examples, and train_args with num_steps above 0."
         )

@@ -10,14 +10,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from estimator_tl.compat import quiet, tf
+from estimator_tl.compat.checkpoint_state import correct_state
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
+from estimator_tl.heads import naming_bad_labels
 from estimator_tl.inputs import DataSource, latest_step
 from estimator_tl.inputs.image_folder import bad_example_error
 from estimator_tl.launch import plan_change, rendezvous, run_dir, tasks
 from estimator_tl.launch.cluster import Cluster
+from estimator_tl.launch.disk import disk_errors, remove_debris
 from estimator_tl.launch.hooks import profile_window
 from estimator_tl.launch.in_memory import check_in_memory
+from estimator_tl.launch.ownership import owning
 from estimator_tl.launch.preparation import Prepared, prepare
 from estimator_tl.launch.run_config import make_run_config, make_session_config
 from estimator_tl.launch.stopping import Stop, StopRequests, stopping_at_signals
@@ -71,6 +75,7 @@ def train(
       UserError: something is wrong with the settings, the data or the source.
       LostPeersError: other tasks did not come, or are gone.
     """
+    run_dir.check_name(model_dir)
     requests = StopRequests(spec.launch.max_run_hours)
     distribution = distribution_of(spec.launch, cluster)
     _check_launch(spec, model_dir, distribution, cluster)
@@ -86,21 +91,22 @@ def train(
                 return Outcome({}, latest_step(model_dir), 0, 0.0, requests.stop)
             if cluster and cluster.job == "ps":
                 return _serve(spec, model_dir, cluster, distribution, requests, follower)
-        run = prepare(spec, model_dir, distribution, tells=follower is None)
-        if requests.stop:
-            return Outcome({}, run.before, 0, 0.0, requests.stop)
-        if not follower:
-            _write_beginning(run, model_dir, flags_text)
-        if spec.training.deterministic:
-            tf.config.experimental.enable_op_determinism()
-        started = time.monotonic()
-        with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
-            metrics = Work(spec, run, model_dir, distribution, cluster, requests, list(hooks)).do(follower)
-    reached = latest_step(model_dir)
-    outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, why_early(requests))
-    if not follower:
-        run.record["result"] = dataclasses.asdict(outcome)
-        run_dir.write_record(model_dir, run.record)
+        with contextlib.nullcontext() if follower else owning(model_dir), disk_errors(model_dir, not follower):
+            run = prepare(spec, model_dir, distribution, tells=follower is None)
+            if requests.stop:
+                return Outcome({}, run.before, 0, 0.0, requests.stop)
+            if not follower:
+                _write_beginning(run, model_dir, flags_text)
+            if spec.training.deterministic:
+                tf.config.experimental.enable_op_determinism()
+            started = time.monotonic()
+            with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
+                metrics = Work(spec, run, model_dir, distribution, cluster, requests, list(hooks)).do(follower)
+            reached = latest_step(model_dir)
+            outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, why_early(requests))
+            if not follower:
+                run.record["result"] = dataclasses.asdict(outcome)
+                run_dir.write_record(model_dir, run.record)
     return outcome
 
 
@@ -125,6 +131,10 @@ def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, clu
 
 
 def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
+    newest = correct_state(model_dir)
+    if newest:
+        newest.tell()
+    remove_debris(model_dir)
     if run.changed_at is not None:
         new = plan_change.adopt_checkpoint(run.model_fn(), run.train_input, model_dir)
         listed = f"{len(new)} slot variables begin empty" if new else "no new slot variables"
@@ -158,7 +168,8 @@ def why_early(requests: StopRequests) -> Stop | None:
 def _naming_bad_examples(folders: Sequence[DataSource]) -> Iterator[None]:
     """Turns the pipeline's decoding error, which does not know the file, into one that names it."""
     try:
-        yield
+        with naming_bad_labels():
+            yield
     except tf.errors.InvalidArgumentError:
         for folder in folders:
             bad = folder.unreadable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from estimator_tl.config import RunSpec
 from estimator_tl.errors import UserError
 from estimator_tl.export import make_exporters
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import loop, rendezvous, session, tasks
+from estimator_tl.launch import loop, rendezvous, run_dir, session, tasks
 from estimator_tl.launch.cluster import Cluster
 from estimator_tl.launch.evaluation import Evaluator
 from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, StallWatchdog, profile_window
@@ -40,7 +41,7 @@ class Work:
             return self._alone() if self.cluster is None else self._in_cluster(self._job(self.cluster), follower)
         except estimator.NanLossDuringTrainingError as error:
             raise UserError(
-                "the loss is not finite; lower --learning_rate or clip, or train in one process, not on a TPU, to be "
+                "the loss is not finite; lower --learning_rate, or train in one process, not on a TPU, to be "
                 "told the layer. The last checkpoint is kept."
             ) from error
 
@@ -129,7 +130,14 @@ class Work:
         return Evaluator(
             estimator.Estimator(self.run.model_fn(), self.model_dir, config, params={}),
             data.input_fn(spec, self.spec.training.batch_size, part),
-            make_exporters(rules.exporters, spec, rules.metric, rules.sign > 0, rules.exports_to_keep),
+            make_exporters(
+                rules.exporters,
+                spec,
+                rules.metric,
+                rules.sign > 0,
+                rules.exports_to_keep,
+                {run_dir.LABELS: os.path.join(self.model_dir, run_dir.LABELS)},
+            ),
             rules,
             [StopEvaluationHook(self.requests)],
         )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from estimator_tl.structure import SourceStructure, SourceVariable
+from estimator_tl.structure import SourceStructure, SourceVariable, is_statistic
 from estimator_tl.tuning.phases import active_spans
 from estimator_tl.tuning.plan import VariablePlan, clipped
 from estimator_tl.tuning.table import text_table
@@ -80,7 +80,24 @@ def audit(course: Course, start: State, checkpoints: Sequence[State]) -> list[Fi
       start: the source (or what the run was warm-started from), at step 0.
       checkpoints: at least one.
     """
-    return [_finding(course, variable, start, checkpoints) for variable in course.structure.variables]
+    findings = [_finding(course, variable, start, checkpoints) for variable in course.structure.variables]
+    resting = _resting_statistics(course, findings, checkpoints[-1].step)
+    text = f"did not move until step {checkpoints[-1].step}, though its batch norm was in training mode"
+    return [dataclasses.replace(f, contradiction=text) if f.variable in resting else f for f in findings]
+
+
+def _resting_statistics(course: Course, findings: Sequence[Finding], step: int) -> set[SourceVariable]:
+    """Returns the statistics that training mode was to move by a step, where none of their batch norm has moved.
+
+    One alone may stay what it is, as the mean of a convolution that gives zeros does. A source with one training
+    switch does not tell its batch norms apart.
+    """
+    layers: dict[str | None, list[Finding]] = {}
+    for finding in findings:
+        if is_statistic(finding.variable) and course.may_move(finding.variable, 0, step):
+            layers.setdefault(finding.variable.batch_norm, []).append(finding)
+    whole = [members for members in layers.values() if not any(finding.moved for finding in members)]
+    return {finding.variable for members in whole for finding in members}
 
 
 def _finding(course: Course, variable: SourceVariable, start: State, checkpoints: Sequence[State]) -> Finding:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from estimator_tl.compat import tf
+from estimator_tl.compat.checkpoint_state import correct_state, newest_checkpoint
 from estimator_tl.compat.checkpoints import extend_checkpoint
 from estimator_tl.errors import UserError
 from estimator_tl.specs import INPUT_PLACE
@@ -69,7 +69,7 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 
 class FitsCheckpointHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Sees before a session restores it whether the newest checkpoint has every variable of the graph.
+    """Sees before a session restores it whether the newest checkpoint is whole and has every variable of the graph.
 
     The variable of the Estimator API's early stopping hooks is added where it is missing, so that such a hook may join
     a run that began without it.
@@ -81,9 +81,14 @@ class FitsCheckpointHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mis
         self._is_chief = is_chief
 
     def begin(self) -> None:
-        path = tf.train.latest_checkpoint(self._model_dir) if os.path.isdir(self._model_dir) else None
-        if path is None or tf.distribute.has_strategy():
+        newest = correct_state(self._model_dir) if self._is_chief else newest_checkpoint(self._model_dir)
+        if newest is None:
             return
+        if self._is_chief:
+            newest.tell()
+        if tf.distribute.has_strategy():
+            return
+        path = newest.path
         known = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         missing = sorted({v.op.name for v in tf.compat.v1.global_variables()} - set(known))
         if missing == [_STOP] and self._is_chief:

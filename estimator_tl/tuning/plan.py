@@ -67,7 +67,7 @@ class VariablePlan:
         if variable.name in self.trainable:
             return True
         if self.structure.one_training_switch:
-            return self.training_switch and not variable.trainable
+            return self.training_switch and not variable.trainable and variable.statistic is not False
         return variable.batch_norm in self.train_batch_norm and not variable.trainable
 
     @property
@@ -112,7 +112,8 @@ def make_plan(
         batch-norm layers use and update batch statistics) or ``recalibrate``
         (statistics are estimated on the target data before the first step).
       backbone_dropout: None means: on for an unfrozen source as far as its
-        batch norm allows, off for a frozen one or one that is frozen in some phase.
+        batch norm allows, off for a frozen one, one that is frozen in some phase,
+        and one that was saved with ``training=False`` around its dropout.
 
     Raises:
       UserError: the policy selects nothing or everything where it should be
@@ -141,7 +142,7 @@ def make_plan(
     whole = trains and len(trainable) == len(movable)
     train_batch_norm: frozenset[str] = frozenset()
     switch = False
-    dropout = trains if backbone_dropout is None else backbone_dropout
+    dropout = trains and not structure.keeps_inference if backbone_dropout is None else backbone_dropout
     if structure.one_training_switch:
         switch, dropout = _one_switch(structure, trains, whole, batch_norm, backbone_dropout)
     elif batch_norm == "train":
@@ -165,6 +166,9 @@ def _one_switch(
 ) -> tuple[bool, bool]:
     """Returns (training switch, dropout) for a source whose batch norm and dropout share one switch."""
     statistics = structure.has_statistics
+    if structure.inference_only:
+        _check_inference(structure, trains and batch_norm == "train" and statistics, bool(backbone_dropout))
+        return False, False
     if batch_norm == "train" and statistics and trains and not whole:
         raise UserError(
             f"{structure.handle} has one training switch: batch norm in training mode would move the statistics of "
@@ -178,3 +182,13 @@ def _one_switch(
         )
     switch = moves_statistics or (not statistics and (trains if backbone_dropout is None else backbone_dropout))
     return switch, switch
+
+
+def _check_inference(structure: SourceStructure, batch_norm: bool, dropout: bool) -> None:
+    """Refuses batch norm in training mode, or dropout, for a source that was saved for inference alone."""
+    for asked, what, remedy in (
+        (batch_norm, "batch norm cannot move its statistics", "use --batch_norm=inference"),
+        (dropout, "its dropout cannot be on", "leave --backbone_dropout out"),
+    ):
+        if asked:
+            raise UserError(f"{structure.handle} {structure.inference_only}: {what}; {remedy}.")

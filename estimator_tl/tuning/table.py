@@ -31,10 +31,17 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
     header = ("group", "state", "variables", "trained", "parameters", "batch norm")
     cells = [(n, s, str(c), f"{t:,}", f"{p:,}", b) for n, s, c, t, p, b in rows]
     lines = [
-        f"tuning {plan.policy}, batch norm {plan.batch_norm}, backbone dropout {'on' if plan.dropout else 'off'}",
+        f"tuning {plan.policy}, batch norm {_batch_norm(plan)}, backbone dropout {'on' if plan.dropout else 'off'}",
         text_table(header, cells, left=(0, 1, 5)),
+        *(f"note: {note}" for note in plan.structure.notes),
     ]
     return "\n".join([*lines, *_phase_lines(plan, head_sizes), summary(plan, head_sizes)])
+
+
+def _batch_norm(plan: VariablePlan) -> str:
+    moves = any(plan.may_change(v) for v in plan.structure.variables if not v.trainable)
+    nothing = plan.batch_norm == "train" and not moves
+    return f"{plan.batch_norm} (of no layer: nothing that is trained has any)" if nothing else plan.batch_norm
 
 
 def _phase_lines(plan: VariablePlan, head_sizes: Mapping[str, int] | None) -> list[str]:

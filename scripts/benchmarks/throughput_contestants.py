@@ -17,7 +17,7 @@ from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator, keras, tf
 from estimator_tl.config import TrainingSpec
 from estimator_tl.launch.hooks.progress import ProgressHook
-from estimator_tl.launch.session import run_config
+from estimator_tl.launch.session import local_config
 
 OURS, BY_HAND, FIT, FORWARD = "estimator_tl", "hand-written model_fn", "Keras 2 fit", "forward pass only"
 _LEARNING_RATE = 1e-3
@@ -82,8 +82,10 @@ def _train_ours(task: Task, full: bool, pace: Pace) -> None:
         show_plan=lambda text: None,
     )
     folder = os.path.join(task.folder, f"ours_{full}")
-    training = TrainingSpec(train_steps=pace.total_steps, batch_size=task.batch_size)
-    config = run_config(folder, training, save_checkpoints_steps=_NO_CHECKPOINTS)
+    training = TrainingSpec(
+        train_steps=pace.total_steps, batch_size=task.batch_size, save_checkpoints_steps=_NO_CHECKPOINTS
+    )
+    config = local_config(folder, training)
     progress = ProgressHook(pace.total_steps, task.batch_size, stream=io.StringIO())
     model = estimator.Estimator(model_fn, folder, config, params={})
     model.train(task.dataset, max_steps=pace.total_steps, hooks=[progress, PaceHook(pace)])

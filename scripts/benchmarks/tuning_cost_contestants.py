@@ -18,7 +18,7 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import TrainingSpec
 from estimator_tl.launch.hooks.progress import ProgressHook
-from estimator_tl.launch.session import run_config
+from estimator_tl.launch.session import local_config
 from estimator_tl.tuning import Policy
 
 BY_HAND, ALONE, ONE_PHASE, GATED = "hand-written", "estimator_tl", "phase alone", "gated"
@@ -109,8 +109,8 @@ class Group:
         )
         folder = tempfile.mkdtemp(dir=task.folder)
         last = first + pace.total_steps
-        training = TrainingSpec(train_steps=last, batch_size=task.batch_size)
-        config = run_config(folder, training, save_checkpoints_steps=_NO_CHECKPOINTS)
+        training = TrainingSpec(train_steps=last, batch_size=task.batch_size, save_checkpoints_steps=_NO_CHECKPOINTS)
+        config = local_config(folder, training)
         progress = ProgressHook(last, task.batch_size, stream=io.StringIO())
         model = estimator.Estimator(model_fn, folder, config, params={})
         model.train(task.dataset, max_steps=last, hooks=[_BeginAt(first), progress, *self._own_hooks(name, pace)])

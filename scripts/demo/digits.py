@@ -4,12 +4,13 @@ A small network learns digits 0 to 4. Then 10 pictures of each of the digits
 5 to 9 are learned with its help in several ways, and without it; the best
 way is exported and asked about a picture in a process of its own.
 
-Usage: python scripts/demo/digits.py [--work_dir=DIR] [--seeds=5]
+Usage: python scripts/demo/digits.py [--work_dir=DIR] [--seeds=5] [--steps=N]
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import random
 import statistics
 import subprocess
@@ -40,43 +41,51 @@ def main() -> None:
     quiet.import_tensorflow_quietly()
     quiet.set_log_level("error")
     with tempfile.TemporaryDirectory() as temporary:
-        _demo(arguments.work_dir or Path(temporary), arguments.seeds)
+        _demo(arguments.work_dir or Path(temporary), arguments.seeds, arguments.steps)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work_dir", type=Path, help="new or empty folder to keep all files in; by default none is")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each strategy (default %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="at most so many of each training, to see that all runs; the figures mean nothing then",
+    )
     arguments = parser.parse_args()
-    if arguments.seeds < 1:
-        parser.error("--seeds must be at least 1.")
+    for name in ("seeds", "steps"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1.")
     folder = arguments.work_dir
     if folder and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         parser.error(f"--work_dir={folder} must be a new or an empty folder.")
     return arguments
 
 
-def _demo(work_dir: Path, seeds: int) -> None:
+def _demo(work_dir: Path, seeds: int, most_steps: int | None) -> None:
     started = time.monotonic()
     count = pictures.write_folders(work_dir / "pictures", _PARTS)
     print(
         f"pictures: {count} handwritten digits ({pictures.SIZE} x {pictures.SIZE}, grey) in class folders", flush=True
     )
-    sources = _sources(work_dir, seeds)
-    strategy, runs = _compare(work_dir, sources, seeds)
+    sources = _sources(work_dir, seeds, most_steps)
+    strategy, runs = _compare(work_dir, sources, seeds, most_steps)
     middle = statistics.median_low(run.accuracy for run in runs)
     chosen = next(run for run in runs if run.accuracy == middle)
     _export_and_classify(work_dir, strategy, chosen, sources[0])
     print(f"done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _sources(work_dir: Path, seeds: int) -> list[Backbone]:
+def _sources(work_dir: Path, seeds: int, most_steps: int | None) -> list[Backbone]:
     """Returns the pretrained network, and one with random weights for each seed."""
     import pretraining
 
     started = time.monotonic()
     folder = etl.inputs.image_folder(str(work_dir / "pictures" / "0_to_4"), validation=0.1)
-    network, accuracy, count = pretraining.pretrain(folder, seed=0)
+    steps = min(pretraining.STEPS, most_steps or pretraining.STEPS)
+    network, accuracy, count = pretraining.pretrain(folder, seed=0, steps=steps)
     pretraining.save(network, work_dir / "networks" / "pretrained")
     for seed in range(seeds):
         pretraining.save(pretraining.network(seed), work_dir / "networks" / f"untrained_{seed}")
@@ -89,7 +98,9 @@ def _sources(work_dir: Path, seeds: int) -> list[Backbone]:
     return [etl.backbone(str(work_dir / "networks" / name)) for name in names]
 
 
-def _compare(work_dir: Path, sources: Sequence[Backbone], seeds: int) -> tuple[Strategy, list[Run]]:
+def _compare(
+    work_dir: Path, sources: Sequence[Backbone], seeds: int, most_steps: int | None
+) -> tuple[Strategy, list[Run]]:
     """Prints the table; returns the strategy of the best median and its runs."""
     import transfer
 
@@ -104,6 +115,7 @@ def _compare(work_dir: Path, sources: Sequence[Backbone], seeds: int) -> tuple[S
     print(_COLUMNS.format(*header), flush=True)
     results = []
     for strategy in transfer.strategies():
+        strategy = dataclasses.replace(strategy, steps=min(strategy.steps, most_steps or strategy.steps))
         runs = []
         for seed in range(seeds):
             source = sources[0 if strategy.pretrained else 1 + seed]

@@ -14,7 +14,7 @@ from estimator_tl.inputs import ImageFolder
 
 _WIDTHS = (32, 32, 64, 64)
 _ORIENTATIONS = 8
-_STEPS = 1000
+STEPS = 1000
 _BATCH = 64
 _WARP = 0.3
 _SHIFT = 1.0  # pixels
@@ -35,7 +35,7 @@ def network(seed: int) -> Any:
     return etl.keras.Model(inputs, layers.Flatten()(outputs))
 
 
-def pretrain(folder: ImageFolder, seed: int) -> tuple[Any, float, int]:
+def pretrain(folder: ImageFolder, seed: int, steps: int = STEPS) -> tuple[Any, float, int]:
     """Trains a new network on the train part of a folder.
 
     Turned and mirrored digits are classes of their own: a task of 40 classes
@@ -44,6 +44,7 @@ def pretrain(folder: ImageFolder, seed: int) -> tuple[Any, float, int]:
     Args:
       folder: with a validation part.
       seed: of the first weights, the order and the distortions.
+      steps: of training.
 
     Returns:
       The network without its classes, its accuracy on the upright digits of
@@ -53,11 +54,11 @@ def pretrain(folder: ImageFolder, seed: int) -> tuple[Any, float, int]:
     keras, digits = etl.keras, len(folder.labels)
     features = network(seed)
     model = keras.Sequential([features, keras.layers.Dropout(0.3), keras.layers.Dense(digits * _ORIENTATIONS)])
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, _STEPS)
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
     model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     train, validation = folder.examples("train"), folder.examples("validation")
     images, labels = _oriented(pictures.read(train.items), np.array(train.labels), digits)
-    model.fit(_distorted(images, labels, seed), steps_per_epoch=_STEPS, verbose=0)
+    model.fit(_distorted(images, labels, seed), steps_per_epoch=steps, verbose=0)
     predicted = model.predict(pictures.read(validation.items), verbose=0).argmax(axis=1) % digits
     return features, float(np.mean(predicted == np.array(validation.labels))), len(validation)
 

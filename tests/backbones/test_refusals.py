@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
+from estimator_tl.cli.main import main
 from estimator_tl.compat import keras
 from estimator_tl.errors import UserError
 from tests.backbones.test_backbones import build
@@ -111,3 +112,41 @@ def test_wrong_pictures_are_named(hub_module):
     backbone = etl.backbone(hub_module.handle)
     with pytest.raises(UserError, match=r"shape \(None, 8, 8, 3\).*gives \(2, 9, 9, 3\)"):
         build(backbone, np.zeros([2, 9, 9, 3], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("handle", "given", "message"),
+    [
+        ("keras_model('{h5}', drop_tp=1)", {}, "keras_model has no argument 'drop_tp'; did you mean 'drop_top'"),
+        ("keras_model('{h5}')", {"drop_tp": 1}, "keras_model has no argument 'drop_tp'; did you mean 'drop_top'"),
+        ("{h5}", {"drop_tp": 1}, "keras_model has no argument 'drop_tp'; did you mean 'drop_top'"),
+        ("{folder}", {"drop_tp": 1}, "keras_model has no argument 'drop_tp'; did you mean 'drop_top'"),
+        ("keras_model('{h5}', '{h5}', 1, 2, 3, 4, 5, 6, 7)", {}, "too many positional arguments; correct"),
+        ("saved_model('{hub}', poling='max')", {}, "saved_model has no argument 'poling'; did you mean 'pooling'"),
+        ("{hub}", {"poling": "max"}, "saved_model has no argument 'poling'; did you mean 'pooling'"),
+        ("{hub}", {"drop_top": 1}, "saved_model has no argument 'drop_top'; "),
+        ("{tf1}", {"poling": "max"}, "saved_model has no argument 'poling'; did you mean 'pooling'"),
+        ("tf1_hub('{tf1}', poling='max')", {}, "tf1_hub has no argument 'poling'; did you mean 'pooling'"),
+        ("text_encoder('{hub}', vocb='v.txt')", {}, "text_encoder has no argument 'vocb'; did you mean 'vocab'?"),
+        ("checkpoint('c', netwrk='n.py:f')", {}, "checkpoint has no argument 'netwrk'; did you mean 'network'?"),
+        ("keras.MobileNet(alpa=1.0)", {}, "MobileNet has no argument 'alpa'; did you mean 'alpha'?"),
+        ("keras.MobileNet(weights=None)", {"poling": "max"}, "MobileNet has no argument 'poling'; did you mean"),
+        ("keras.MobileNet(weights=None)", {"drop_top": 1}, "MobileNet has no argument 'drop_top'; "),
+        ("{h5}", {"image_size": "8"}, "image_size='8' must be a number of pixels"),
+        ("keras_model('{h5}', image_size=(8, 8, 3))", {}, "image_size=(8, 8, 3) must be a number of pixels"),
+        ("keras.MobileNet(weights=None, image_size=0)", {}, "image_size=0 must be a number of pixels"),
+        ("saved_model('{hub}', input_range=255)", {}, "input_range=255 must be (low, high), two numbers."),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_of_every_source(
+    handle, given, message, keras_h5, keras_folder, hub_module, tf1_module, capsys
+):
+    places = {"h5": keras_h5, "folder": keras_folder, "hub": hub_module, "tf1": tf1_module}
+    handle = handle.format(**{name: source.handle for name, source in places.items()})
+    with pytest.raises(UserError) as error:
+        etl.backbone(handle, **given)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    if not given:
+        assert main(["inspect", f"--backbone={handle}"]) == 2
+        assert capsys.readouterr().err == f"error: {error.value}\n"

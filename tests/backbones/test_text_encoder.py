@@ -103,6 +103,15 @@ def test_a_cased_vocabulary_keeps_its_case(encoder):
     assert [PIECES[number] for number in row] == ["[CLS]", "[UNK]", "cat", "[SEP]", "[PAD]", "[PAD]"]
 
 
+def test_only_line_ends_part_the_pieces_of_a_vocabulary(tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2028", "\x85", "\x0c", "a", "##\u2028b", "c"]
+    for end in ("\n", "\r\n"):
+        (tmp_path / "vocab.txt").write_bytes("".join(f"{piece}{end}" for piece in pieces).encode("utf-8-sig"))
+        tokenizer = WordPiece(str(tmp_path / "vocab.txt"), length=5)
+        assert tokenizer.vocabulary == pieces
+        assert in_a_graph(tokenizer, ["c a"])["input_word_ids"].tolist() == [[2, 9, 7, 3, 0]]
+
+
 def handle_of(folder, **settings):
     given = "".join(f", {name}={value!r}" for name, value in settings.items())
     return f"text_encoder({str(folder / 'encoder')!r}, vocab={str(folder / 'vocab.txt')!r}{given})"
@@ -110,7 +119,7 @@ def handle_of(folder, **settings):
 
 @pytest.mark.parametrize(
     ("settings", "shape"),
-    [({}, (None, DEPTH)), ({"output_key": "sequence_output"}, (None, DEPTH)), ({"seq_length": 9}, (None, DEPTH))],
+    [({}, (None, DEPTH)), ({"output_key": "sequence_output"}, (None, 128, DEPTH)), ({"seq_length": 9}, (None, DEPTH))],
 )
 def test_features_are_those_of_the_encoder_on_the_tokens(encoder, settings, shape):
     folder, _ = encoder

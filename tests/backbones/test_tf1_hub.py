@@ -230,8 +230,8 @@ def test_a_module_without_a_graph_for_training(module, tmp_path):
     path, values = module(train=False)
     backbone = etl.backbone(path)
     assert not backbone.is_random
-    with pytest.raises(UserError, match="no graph for training.*use batch norm inference"):
-        build(backbone, training=True)
+    with pytest.raises(UserError, match="saved for inference, without a training switch: batch norm .*=inference"):
+        etl.make_model_fn(backbone, etl.heads.classifier(n_classes=3), etl.tuning.full(), batch_norm="train")
     model_fn = etl.make_model_fn(
         backbone, etl.heads.classifier(n_classes=3), etl.tuning.full(), show_plan=lambda text: None
     )
@@ -252,7 +252,7 @@ def test_other_signatures_and_outputs(tf1_module):
     [
         ({"signature": "image_vector"}, "unknown signature .*did you mean.*Known: default, image_feature_vector"),
         ({"output_key": "top"}, "unknown output .*Known: default, top/conv2"),
-        ({"signature": "default"}, "gives int64, not features; choose another output_key"),
+        ({"signature": "default"}, "gives int64, not floating-point features; name an output .*features="),
         ({"signatur": "default"}, "no argument 'signatur'; did you mean 'signature'"),
         ({"image_size": 9}, "of height 8 only"),
     ],
@@ -271,8 +271,8 @@ def test_unknown_size_must_be_given(module):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("saved_model.pb", b"not a protocol buffer", "not a readable TF1 Hub module"),
-        ("saved_model.pb", b"", "no graph without tags"),
+        ("saved_model.pb", b"not a protocol buffer", "saved_model.pb is damaged; get it again"),
+        ("saved_model.pb", b"", "saved_model.pb is empty; get it again"),
         ("tfhub_module.pb", b"\x08\x04", "a form that Hub never released"),
         ("variables/variables.index", None, "variables cannot be read"),
     ],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from tests.contract.test_variables import checkpoint_values
+from tests.launch.test_run_rules import make_first
 from tests.tiny_text import write_table
 
 
@@ -63,6 +67,63 @@ def test_predict_a_column_of_a_table(trained, table, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "text,class,score,car,pet"
     assert len(lines) == 61
+
+
+def test_predict_answers_each_row_in_order(trained, tmp_path, capsys):
+    rows = ["the fur", "", "motor\u2028brake \x85 and", "  ", "the paw"]
+    lines, table = tmp_path / "new.txt", tmp_path / "new.csv"
+    lines.write_text("".join(f"{row}\n" for row in rows))
+    table.write_text("id,text\n" + "".join(f"{number},{row}\n" for number, row in enumerate(rows)) + "5\n")
+    assert main(["predict", f"--model_dir={trained}", str(lines), str(table)]) == 0
+    shown = capsys.readouterr()
+    answers = [json.loads(line) for line in shown.out.splitlines()]
+    assert [answer["text"] for answer in answers] == [*rows, *rows, ""]
+    nothing = {"class": None, "score": None, "scores": {"car": None, "pet": None}}
+    for number in (1, 3, 6, 8, 10):
+        assert answers[number] == {"text": ([*rows, *rows, ""])[number], **nothing}
+    assert [answers[number]["class"] for number in (0, 2, 4)] == ["pet", "car", "pet"]
+    assert answers[5:10] == answers[:5]
+    assert (
+        f"{lines}: 2 of 5 rows have no text, or other columns than the first; their answers are null (first: row 2)"
+        in (shown.err)
+    )
+    assert main(["predict", f"--model_dir={trained}", f"--input={lines}", "--format=csv"]) == 0
+    parsed = list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert [row[0] for row in parsed[1:]] == rows
+    assert parsed[2] == ["", "", "", "", ""]
+
+
+def test_a_run_of_the_first_rules_keeps_the_quotes_between_tabs(trained, tmp_path, capsys):
+    earlier = tmp_path / "run"
+    shutil.copytree(trained, earlier)
+    make_first(earlier)
+    table = tmp_path / "new.tsv"
+    table.write_text('id\ttext\n1\t"the ""fur"""\n2\t\n3\tmotor\n')
+    texts = {}
+    for model_dir in (trained, earlier):
+        assert main(["predict", f"--model_dir={model_dir}", f"--input={table}"]) == 0
+        texts[model_dir] = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    assert texts == {trained: ['the "fur"', "", "motor"], earlier: ['"the ""fur"""', "", "motor"]}
+
+
+def test_predict_where_no_row_has_a_text(trained, tmp_path, capsys):
+    (tmp_path / "new.txt").write_text("\n\n")
+    assert main(["predict", f"--model_dir={trained}", f"--input={tmp_path / 'new.txt'}"]) == 0
+    assert [json.loads(line)["class"] for line in capsys.readouterr().out.splitlines()] == [None, None]
+    (tmp_path / "new.txt").write_text("")
+    assert main(["predict", f"--model_dir={trained}", f"--input={tmp_path / 'new.txt'}"]) == 2
+    assert "the input holds no text" in capsys.readouterr().err
+
+
+def test_data_to_evaluate_on_without_a_row(trained, text_module, table, tmp_path, capsys):
+    (tmp_path / "none.csv").write_text("text,label\n")
+    message = f"error: {tmp_path}/none.csv holds no rows below its header; it needs a text and a label in each row.\n"
+    flags = [f"--backbone={text_module.handle}", f"--train_data={table}", f"--model_dir={tmp_path / 'run'}"]
+    assert main(["train", *flags, f"--eval_data={tmp_path / 'none.csv'}"]) == 2
+    assert capsys.readouterr().err.endswith(message)
+    assert not (tmp_path / "run").exists()
+    assert main(["evaluate", f"--model_dir={trained}", f"--eval_data={tmp_path / 'none.csv'}"]) == 2
+    assert capsys.readouterr().err.endswith(message)
 
 
 def test_inspect(trained, text_module, capsys):

@@ -103,7 +103,7 @@ def test_input_fn_gives_strings_and_numbers(tmp_path):
 
 
 def test_texts_to_predict(tmp_path):
-    assert read_texts(write(tmp_path / "t.txt", "one\n\ntwo\n")) == ["one", "two"]
+    assert read_texts(write(tmp_path / "t.txt", "one\n\ntwo\n")) == ["one", "", "two"]
     assert read_texts(write(tmp_path / "t.csv", "id,text\n1,a\n2,b\n")) == ["a", "b"]
     assert read_texts(write(tmp_path / "u.csv", "x,a\ny,b\n"), text=1) == ["a", "b"]
 

@@ -60,7 +60,8 @@ def test_an_earlier_run_goes_on_as_before(folder):
     sources = [f"--backbone={folder / 'module'}", f"--train_data={folder / 'images'}"]
     assert main(["train", f"--model_dir={folder / 'run_module'}", *sources, *flags]) == 0
     after, expected = (checkpoint_values(folder / name / "model.ckpt-8") for name in ("run_module", "after"))
-    assert after.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(after[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    unused = {"save_counter"}  # the module has it, but no output depends on it
+    assert after.keys() == expected.keys() - unused
+    for name in after:
+        np.testing.assert_allclose(after[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
     assert json.loads((folder / "run_module" / "run.json").read_text())["settings"]["data"]["rules"] == 1

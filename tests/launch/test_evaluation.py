@@ -7,16 +7,21 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import estimator_tl as etl
+from estimator_tl.compat import estimator
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError
+from estimator_tl.export import BestExporter
 from estimator_tl.launch import loop
 from estimator_tl.launch.evaluation import HISTORY, Evaluator, read_history, reason_to_stop
 from estimator_tl.launch.loop import EvaluationListener
 from estimator_tl.launch.stopping import EvaluationStopped, StopRequests
+from tests import linear
 from tests.cli.test_bad_input import refused
-from tests.runs import train
+from tests.runs import save_checkpoint, train
 
 
 def history(*values, metric="accuracy", every=10):
@@ -79,10 +84,7 @@ class FakeEstimator:
     def __init__(self, model_dir, *metrics):
         self.model_dir, self._metrics, self.asked = str(model_dir), iter(metrics), []
 
-    def latest_checkpoint(self):
-        return "newest"
-
-    def evaluate(self, input_fn, steps, checkpoint_path, hooks):
+    def evaluate(self, input_fn, steps, checkpoint_path, hooks, name):
         self.asked.append((steps, checkpoint_path))
         return next(self._metrics)
 
@@ -90,19 +92,54 @@ class FakeEstimator:
 def test_an_evaluator_remembers_what_was_before_a_restart(tmp_path):
     rules = EvaluationSpec(early_stopping_steps=20, eval_steps=3)
     first, second, third, fourth = history(0.6, 0.5, 0.5, 0.7)
-    model = FakeEstimator(tmp_path, first, second)
+    saved = [save_checkpoint(tmp_path, step) for step in (10, 20, 30, 40)]
+    model = FakeEstimator(tmp_path, first, fourth)
     evaluator = Evaluator(model, None, rules=rules)
-    assert [evaluator.evaluate("here"), evaluator.evaluate()] == [None, None]
-    assert model.asked == [(3, "here"), (3, None)]
-    assert evaluator.metrics == second
-    started_again = Evaluator(FakeEstimator(tmp_path, third), None, rules=rules)
-    assert "better than 0.6 since step 10" in started_again.evaluate()
+    assert [evaluator.evaluate(saved[0]), evaluator.evaluate()] == [None, None]
+    assert model.asked == [(3, saved[0]), (3, saved[3])]
+    assert evaluator.metrics == fourth
+    started_again = Evaluator(FakeEstimator(tmp_path, second, third), None, rules=rules)
+    assert started_again.evaluate(saved[1]) is None
+    assert "better than 0.6 since step 10" in started_again.evaluate(saved[2])
     set_back = Evaluator(FakeEstimator(tmp_path, second, third, fourth), None, rules=rules)
-    assert set_back.evaluate() is None
+    assert set_back.evaluate(saved[1]) is None
     assert read_history(str(tmp_path)) == [first, second]
-    assert set_back.evaluate() is not None
-    assert set_back.evaluate() is None
+    assert set_back.evaluate(saved[2]) is not None
+    assert set_back.evaluate(saved[3]) is None
     assert read_history(str(tmp_path)) == [first, second, third, fourth]
+
+
+def test_metrics_of_another_step_than_the_checkpoints_are_an_error(tmp_path):
+    evaluator = Evaluator(FakeEstimator(tmp_path, {"accuracy": 0.5, "global_step": 0}, *history(0.5)), None)
+    with pytest.raises(UserError, match="holds no checkpoint to evaluate; train to its first one"):
+        evaluator.evaluate()
+    saved = save_checkpoint(tmp_path, 10)
+    message = f"the evaluation is of step 0, but {saved} was saved at step 10; see that nothing else writes to the "
+    with pytest.raises(UserError, match=re.escape(message)):
+        evaluator.evaluate()
+    with pytest.raises(UserError, match=f"the evaluation is of step 10, but {saved} was saved at step 20; see"):
+        evaluator.evaluate(at_least=20)
+    assert not (tmp_path / HISTORY).exists()
+
+
+def test_a_final_export_of_another_step_than_the_metrics_is_an_error(tmp_path):
+    save_checkpoint(tmp_path, 10)
+    evaluator = Evaluator(FakeEstimator(tmp_path, *history(0.5)), None)
+    evaluator.evaluate()
+    saved = save_checkpoint(tmp_path, 20)
+    with pytest.raises(UserError, match=f"the evaluation is of step 10, but {saved} was saved at step 20; see"):
+        evaluator.finish()
+
+
+def test_a_step_that_no_checkpoint_has_is_an_error(tmp_path):
+    save_checkpoint(tmp_path, 10)
+    reached = loop.ReachedHook()
+    reached.step = 10
+    reached.check_saved(str(tmp_path))
+    reached.step = 11
+    message = f"training reached step 11, but the newest whole checkpoint in {tmp_path} is of step 10; see that nothing"
+    with pytest.raises(UserError, match=message):
+        reached.check_saved(str(tmp_path))
 
 
 def test_a_torn_line_costs_only_itself(tmp_path):
@@ -111,8 +148,34 @@ def test_a_torn_line_costs_only_itself(tmp_path):
     assert read_history(str(tmp_path)) == []
     path.write_text(json.dumps(first) + "\n" + json.dumps(second)[:12])
     assert read_history(str(tmp_path)) == [first]
+    save_checkpoint(tmp_path, 30)
     Evaluator(FakeEstimator(tmp_path, third), None).evaluate()
     assert read_history(str(tmp_path)) == [first, third]
+
+
+EMPTY = (
+    "the evaluation's input_fn gives no batch, so there is no loss to report; look at its files and filters, or leave "
+    "the evaluation out."
+)
+
+
+@pytest.mark.parametrize("settings", [{}, {"eval_every_steps": 2, "metric": "loss"}, {"eval_steps": 3}])
+def test_an_evaluation_of_nothing_is_an_error(settings, tmp_path):
+    model = estimator.Estimator(linear.model_fn, str(tmp_path), estimator.RunConfig(save_checkpoints_steps=2))
+    nothing = estimator.EvalSpec(lambda: linear.eval_input_fn().take(0), steps=None)
+    with pytest.raises(UserError) as caught:
+        etl.train_and_evaluate(model, estimator.TrainSpec(linear.input_fn, max_steps=4), nothing, **settings)
+    assert str(caught.value) == EMPTY
+    assert read_history(str(tmp_path)) == []
+    etl.train_and_evaluate(model, estimator.TrainSpec(linear.input_fn, max_steps=4))
+    np.testing.assert_allclose(model.get_variable_value("kernel"), linear.kernel_after(4), rtol=1e-5)
+
+
+def test_the_best_export_ignores_an_evaluation_of_nothing(tmp_path):
+    exporter = BestExporter(lambda: None, metric="loss")
+    nothing = {"loss": np.float32(0.0), "accuracy": np.float32(0.0), "global_step": 3}
+    assert exporter.export(None, str(tmp_path), "", nothing, is_the_final_export=False) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 class FakeEvaluator(Evaluator):
@@ -122,7 +185,7 @@ class FakeEvaluator(Evaluator):
         self.metrics, self.count, self.step, self.finished = None, 0, 0, False
         self._reasons, self._error = dict(enumerate(reasons)), error
 
-    def evaluate(self):
+    def evaluate(self, at_least=0):
         if self._error:
             raise self._error
         self.metrics, self.count = {"n": self.count, "global_step": self.step}, self.count + 1
@@ -212,9 +275,10 @@ def test_exports_of_a_run_and_after_its_restart(keras_h5, pictures, tmp_path, ca
     }
     bests, finals, latest = (versions(run, name) for name in ("best", "final", "latest"))
     assert (len(finals), len(latest)) == (1, 2)
-    assert 1 <= len(bests) <= 3
+    assert 1 <= len(bests) <= 2
     for name, version in (("best", bests[-1]), ("final", finals[0]), ("latest", latest[1])):
         assert (run / "export" / name / version / "saved_model.pb").is_file()
+        assert (run / "export" / name / version / "assets.extra/labels.txt").read_text() == "cat\ndog\nowl\n"
 
     (run / "export/best/best.json").write_text('{"loss": 0.0, "global_step": 4}\n')  # nothing is better
     train(run, keras_h5, pictures, 8, *flags)
@@ -236,10 +300,10 @@ def test_exports_of_a_run_and_after_its_restart(keras_h5, pictures, tmp_path, ca
     [
         ("--exporters=best,last", "unknown exporter 'last'"),
         ("--metric_goal=up", "metric_goal"),
-        ("--early_stopping_steps=0", "early_stopping_steps 0 must be above 0"),
-        ("--eval_steps=-1", "eval_steps -1 must be above 0"),
-        ("--exports_to_keep=0", "exports_to_keep 0"),
-        ("--eval_throttle_secs=-1", "eval_throttle_secs -1"),
+        ("--early_stopping_steps=0", "--early_stopping_steps=0 must be at least 1"),
+        ("--eval_steps=-1", "--eval_steps=-1 must be at least 1"),
+        ("--exports_to_keep=0", "--exports_to_keep=0 must be at least 1"),
+        ("--eval_throttle_secs=-1", "--eval_throttle_secs=-1 must be at least 0"),
         ("--stop_at=high", "stop_at"),
         ("--stop_at=0.5 --validation_fraction=0", "stop_at follows from evaluations"),
         ("--early_stopping_steps=5 --validation_fraction=0", "early_stopping_steps follows"),

@@ -132,7 +132,7 @@ def test_input_that_cannot_begin_again_is_refused(tmp_path):
     [
         (("--validation_fraction=0.4", "--exporters=best"), "exporter best exports checkpoints as they are evaluated"),
         ((), "eval_every_steps follows from evaluations, but there is nothing to evaluate on"),
-        (("--eval_every_secs=0",), "eval_every_secs 0 must be above 0"),
+        (("--eval_every_secs=0",), "--eval_every_secs=0 must be above 0"),
     ],
 )
 def test_what_does_not_fit_is_said_before_training(flags, message, keras_h5, pictures, tmp_path, capsys):

@@ -114,15 +114,15 @@ def test_on_a_cluster(keras_h5, tmp_path, tasks):
 
 
 def fn_args(folder, **others):
-    return SimpleNamespace(
-        train_files=["train*"],
-        eval_files=["eval*"],
-        train_steps=4,
-        eval_steps=1,
-        serving_model_dir=str(folder / "serving"),
-        model_run_dir=str(folder / "run"),
-        **others,
-    )
+    usual = {
+        "train_files": ["train*"],
+        "eval_files": ["eval*"],
+        "train_steps": 4,
+        "eval_steps": 1,
+        "serving_model_dir": str(folder / "serving"),
+        "model_run_dir": str(folder / "run"),
+    }
+    return SimpleNamespace(**{**usual, **others})
 
 
 def make_input_fn(seen):
@@ -160,12 +160,31 @@ def test_trainer_fn_gives_what_the_older_trainer_takes(hub_module, tmp_path):
     assert "serving_default" in tf.saved_model.load(str(export)).signatures
 
 
-def test_arguments_of_tfx_that_lack_something(hub_module, tmp_path):
+def test_without_eval_steps_the_whole_set_is_evaluated(tmp_path):
+    """TFX says None where EvalArgs have no num_steps."""
+
+    def make(files, training):
+        return linear.input_fn if training else linear.eval_input_fn  # two batches of 8
+
+    def receiver_fn():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 3], name="x")
+        return estimator.export.ServingInputReceiver({"x": x}, {"x": x})
+
+    etl.tfx.run_fn(linear.model_fn, make, receiver_fn)(fn_args(tmp_path, eval_steps=None))
+    (result,) = read_history(str(tmp_path / "run"))
+    assert result["global_step"] == 4
+    assert result["loss"] == pytest.approx(linear.eval_loss(linear.kernel_after(4)), rel=1e-5)
+    assert (tmp_path / "serving" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("name", ["train_files", "eval_files", "train_steps"])
+def test_arguments_of_tfx_that_lack_something(hub_module, tmp_path, name):
     run = etl.tfx.run_fn(model_fn_of(hub_module), make_input_fn([]), receiver)
-    arguments = fn_args(tmp_path)
-    arguments.train_steps = None
-    with pytest.raises(UserError, match="no train_steps; give the Trainer examples"):
-        run(arguments)
+    with pytest.raises(UserError) as raised:
+        run(fn_args(tmp_path, **{name: None}))
+    assert str(raised.value) == (
+        f"TFX's arguments have no {name}; give the Trainer examples, and train_args with num_steps above 0."
+    )
     assert not list(tmp_path.iterdir())
 
 

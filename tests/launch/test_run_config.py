@@ -225,6 +225,14 @@ def test_an_evaluation_has_the_resources_of_its_process_and_the_numbers_of_an_ex
     assert list(found.device_filters) == []
 
 
+def test_device_filters_are_those_of_the_session():
+    """RunConfig has no argument for them."""
+    made = run_config(device_filters=["/job:ps", "/job:worker/task:1"])
+    assert list(made.session_config.device_filters) == ["/job:ps", "/job:worker/task:1"]
+    with pytest.raises(UserError, match="device_filters: 'nonsense' names no device; e.g. /job:ps"):
+        run_config(device_filters=["/job:ps", "nonsense"])
+
+
 def test_a_program_evaluates_with_its_own_session_config(tf_config, tmp_path):
     tf_config(SERVERS, "chief")
     config = run_config(str(tmp_path), intra_op_threads=3)

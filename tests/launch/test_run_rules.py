@@ -52,6 +52,19 @@ def test_a_run_of_the_first_generation_keeps_its_rules(hub_module, pictures, tmp
     assert int(run_dir.read(str(tmp_path)).record["result"]["global_step"]) == 2
 
 
+def test_a_warm_start_keeps_the_range(hub_module, pictures, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    runs.train(first, hub_module, pictures, 1, "--input_range=0,255")
+    runs.train(second, hub_module, pictures, 1, f"--warm_start_from={first}", code=2)
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"error: {first} was trained on images in [0, 255], but this run feeds [0, 1]; give --input_range=0,255."
+    )
+    assert not second.exists()
+    runs.train(second, hub_module, pictures, 1, f"--warm_start_from={first}", "--input_range=0,255")
+    make_first(first)
+    runs.train(tmp_path / "third", hub_module, pictures, 1, f"--warm_start_from={first}")
+
+
 def test_text_runs_of_the_first_generation_open(text_module):
     assert session.open_backbone(ModelSpec(text_module.handle), rules=1).input_spec.key == "text"
 

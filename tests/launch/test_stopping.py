@@ -66,7 +66,7 @@ def test_the_hook_ends_the_step_in_which_it_is_asked():
     with tf.Graph().as_default():
         step = tf.compat.v1.train.get_or_create_global_step()
         one_more = tf.compat.v1.assign_add(step, 1)
-        with tf.compat.v1.train.MonitoredSession(hooks=[StopHook(requests)]) as monitored:
+        with tf.compat.v1.train.MonitoredSession(hooks=[StopHook(requests, 10)]) as monitored:
             assert monitored.run(one_more) == 1
             assert not monitored.should_stop()
             requests.ask("enough", resumes=False)
@@ -148,10 +148,10 @@ def test_a_signal_in_an_evaluation_keeps_the_checkpoint(keras_h5, pictures, tmp_
 def test_a_signal_while_the_backbone_is_read_leaves_nothing(keras_h5, pictures, tmp_path, monkeypatch, capsys):
     opened = session.open_backbone
 
-    def killed(model):
+    def killed(model, rules):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.2)
-        return opened(model)
+        return opened(model, rules)
 
     monkeypatch.setattr(session, "open_backbone", killed)
     train(tmp_path / "run", keras_h5, pictures, 6, code=STOPPED)

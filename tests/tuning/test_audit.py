@@ -88,6 +88,31 @@ def test_recalibrated_statistics_move_before_the_first_checkpoint_only():
     assert len(contradictions(audited(plans, state(0, **moving), state(2, b__moving_mean=[6, 5])))) == 1
 
 
+STATISTICS = ["b/gamma", "b/beta", "b/moving_mean", "b/moving_variance"]
+
+
+@pytest.mark.parametrize("one_switch", [False, True])
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [
+        (("b/gamma", "b/beta"), ["b/moving_mean", "b/moving_variance"]),
+        (("b/gamma", "b/beta", "b/moving_variance"), []),  # the mean of what is always 0 stays
+    ],
+)
+def test_statistics_that_rest_contradict_batch_norm_in_training_mode(one_switch, moved, expected):
+    variables = [
+        SourceVariable(name, (2,), "float32", "moving" not in name, "b", None if one_switch else "b/gamma")
+        for name in STATISTICS
+    ]
+    structure = SourceStructure("b", tuple(variables), None if one_switch else ("b",), one_training_switch=one_switch)
+    course = Course([(tuning.make_plan(structure, tuning.full(), "train"), None)])
+    start, last = ({n: np.full(2, n in names, np.float32) for n in STATISTICS} for names in ((), moved))
+    text = "did not move until step 3, though its batch norm was in training mode"
+    assert contradictions(audit(course, state_of(0, start), [state_of(3, last)])) == [
+        f"{name} {text}" for name in expected
+    ]
+
+
 def tamper(model_dir, name):
     """Changes one bit of a variable in the newest checkpoint."""
     path = tf.train.latest_checkpoint(str(model_dir))

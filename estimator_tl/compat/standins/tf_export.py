@@ -1,18 +1,44 @@
 """Stands in for the 'estimator' API name of `tensorflow.python.util.tf_export`, gone from TensorFlow 2.16 on.
 
-The Estimator package marks its public symbols with it. Only entries are added.
+The Estimator package marks its public symbols with it. Entries are added, and the functions that list the names of a
+symbol know these names again.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+_NAME = "estimator"
+
 
 def add_estimator_api_name() -> None:
-    """Adds the API name 'estimator' and its attribute names where they are missing."""
+    """Adds the API name 'estimator', its attribute names and its symbols' names where they are missing."""
     from tensorflow.python.util import tf_export
 
     if hasattr(tf_export, "ESTIMATOR_API_NAME"):
         return
     attributes = type(tf_export.API_ATTRS[tf_export.TENSORFLOW_API_NAME])
-    tf_export.API_ATTRS["estimator"] = attributes("_estimator_api_names", "_estimator_api_constants")
-    tf_export.API_ATTRS_V1["estimator"] = attributes("_estimator_api_names_v1", "_estimator_api_constants_v1")
-    tf_export.ESTIMATOR_API_NAME = "estimator"
+    v2 = attributes("_estimator_api_names", "_estimator_api_constants")
+    v1 = attributes("_estimator_api_names_v1", "_estimator_api_constants_v1")
+    tf_export.API_ATTRS[_NAME], tf_export.API_ATTRS_V1[_NAME] = v2, v1
+    for name, attribute in {
+        "get_v1_names": v1.names,
+        "get_v2_names": v2.names,
+        "get_v1_constants": v1.constants,
+        "get_v2_constants": v2.constants,
+    }.items():
+        setattr(tf_export, name, _with_attribute(getattr(tf_export, name), attribute))
+    tf_export.SUBPACKAGE_NAMESPACES.append(_NAME)  # so that nothing else is exported under it
+    tf_export.ESTIMATOR_API_NAME = _NAME
+
+
+def _with_attribute(get: Callable[[Any], list[Any]], attribute: str) -> Callable[[Any], list[Any]]:
+    """Returns a function that lists what `get` lists, and what a symbol or module has in an attribute of its own."""
+
+    @functools.wraps(get)
+    def listed(symbol: Any) -> list[Any]:
+        return [*get(symbol), *getattr(symbol, "__dict__", {}).get(attribute, ())]
+
+    return listed

@@ -10,14 +10,14 @@ import numpy as np
 
 from estimator_tl.backbones.graph_walk import ancestors
 from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoints import checkpoints
+from estimator_tl.compat.checkpoint_state import checkpoints
 from estimator_tl.errors import UserError
 from estimator_tl.launch.hooks import nan_search
 from estimator_tl.optimization.training import GRADIENTS
 
 _ITERATOR = "IteratorGetNext"
 _INPUTS = (_ITERATOR, "Placeholder")
-_RATE = "lower --learning_rate, warm it up, or clip the gradients"
+_RATE = "lower --learning_rate, or warm it up"
 Where = Literal["alone", "cluster", "tpu"]
 _NOT_FOUND = {
     "alone": f"nothing is wrong when the step's data is run again, so it is by chance, e.g. dropout; {_RATE}.",
@@ -135,7 +135,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
                 return (
                     f"the loss is finite, but the gradients of {len(names)} variables are not (first {names[0]}), from "
                     f"{tensor.name} ({tensor.op.type}) in layer {_layer(tensor.op.name)} on; keep what that layer "
-                    "takes away from where its slope is infinite, e.g. a square root from 0, or clip."
+                    "takes away from where its slope is infinite, e.g. a square root from 0."
                 )
         return None
 

@@ -1,0 +1,264 @@
+"""What a call of a saved graph does besides computing: it writes to variables, or draws random numbers.
+
+Read from the nodes in the file, so that it is known before anything is loaded. Training relies on it: a call for
+inference that writes to a variable moves what the plan calls frozen, and one that draws gives other answers each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
+
+#: Ops that change what their first input refers to: a variable, a generator's state, or a table.
+_WRITES = re.compile(
+    r"Assign(Add|Sub)?|Assign\w*VariableOp|AssignVariableXlaConcatND|(Resource)?StridedSliceAssign|"
+    r"(Resource)?Scatter(Nd)?(Add|Sub|Update|Mul|Div|Min|Max)|(Resource)?(Sparse)?Apply[A-Z]\w*|"
+    r"(Resource)?CountUpTo|NegTrain|Stateful(Uniform|StandardNormal|TruncatedNormal|Random)\w*|"
+    r"Rng(Skip|ReadAndSkip)|LookupTable(Insert|Remove|Import)(V2)?"
+)
+#: Ops that draw other numbers in each call. Stateless ones draw by a seed that they are given: constant, or written.
+_DRAWS = re.compile(
+    r"Random(?!IndexShuffle|GammaGrad|ShuffleQueue|Dataset)\w+|(Parameterized)?TruncatedNormal|Multinomial|"
+    r"SampleDistortedBoundingBox(V2)?|\w+CandidateSampler|NonDeterministicInts"
+)
+_PASSES_ON = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch", "PlaceholderWithDefault")
+_BRANCHES = ("If", "StatelessIf")
+#: Ops whose first input is no argument of the functions that they call.
+_WITH_SELECTOR = (*_BRANCHES, "Case", "StatelessCase", "RemoteCall")
+
+
+@dataclasses.dataclass(frozen=True)
+class Effects:
+    """What a call does besides computing its outputs.
+
+    Attributes:
+      writes: names of the variables that it writes to.
+      draws: kinds of the ops by which random numbers reach its outputs, sorted.
+    """
+
+    writes: tuple[str, ...] = ()
+    draws: tuple[str, ...] = ()
+
+
+def check_inference(handle: str, effects: Effects, remedy: str) -> tuple[str, ...]:
+    """Checks what a source does in its call for inference, and warns where it draws random numbers.
+
+    Args:
+      handle: what the user called the source.
+      effects: of that call.
+      remedy: what to do about one that writes.
+
+    Returns:
+      The kinds of the random ops.
+
+    Raises:
+      UserError: the call writes to variables.
+    """
+    if effects.writes:
+        more = len(effects.writes) - 1
+        others = f" and {more} more variables" if more else ""
+        raise UserError(
+            f"{handle} writes to {effects.writes[0]}{others} each time it is called for inference, so its answers "
+            f"change from call to call and no part of it would stay frozen; {remedy}."
+        )
+    if effects.draws:
+        logging.warning(
+            "%s draws random numbers when it is called for inference (%s): its answers differ from call to call, in "
+            "evaluation, prediction and exports too.",
+            handle,
+            ", ".join(effects.draws),
+        )
+    return effects.draws
+
+
+class Library:
+    """The functions of a graph, and its own nodes."""
+
+    def __init__(self, graph_def: Any):
+        """Takes a GraphDef."""
+        self._graph = _Body({node.name: node for node in graph_def.node}, {}, [])
+        self._functions = {function.signature.name: function for function in graph_def.library.function}
+        self._bodies: dict[str, _Body] = {}
+        self._attributes: dict[str, list[str]] = {}
+
+    def of_function(self, name: str, captured: Sequence[str], outputs: Iterable[int]) -> Effects:
+        """Returns what a function does, all of which runs in each call.
+
+        Args:
+          name: of a function.
+          captured: names of what it refers to in its last inputs.
+          outputs: numbers of the outputs that are used.
+        """
+        body = self._body(name)
+        arguments = [""] * (len(body.arguments) - len(captured)) + list(captured)
+        calling = frozenset([name])
+        writes = self._writes(body, body.nodes, dict(zip(body.arguments, arguments)), calling)
+        draws = self._draws(body, [body.returns[number] for number in outputs], calling)
+        return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(set(draws))))
+
+    def of_tensors(self, tensors: Sequence[str], used: Sequence[str]) -> Effects:
+        """Returns what computing tensors of the graph does; only what they need is run.
+
+        Args:
+          tensors: names of all that are computed.
+          used: names of those that are used.
+        """
+        writes = self._writes(self._graph, self._graph.ancestors(tensors, control=True), {}, frozenset())
+        draws = self._draws(self._graph, used, frozenset())
+        return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(set(draws))))
+
+    def _body(self, name: str) -> _Body:
+        if name not in self._bodies:
+            function = self._functions[name]
+            arguments = {argument.name: number for number, argument in enumerate(function.signature.input_arg)}
+            returns = [function.ret[output.name] for output in function.signature.output_arg]
+            self._bodies[name] = _Body({node.name: node for node in function.node_def}, arguments, returns)
+        return self._bodies[name]
+
+    def _writes(
+        self, body: _Body, names: Iterable[str], owners: Mapping[str, str], calling: frozenset[str]
+    ) -> Iterator[str]:
+        """Yields the names of what nodes of a body write to.
+
+        Args:
+          body: of a graph or a function.
+          names: of its nodes.
+          owners: names of what its arguments refer to.
+          calling: functions that are being called; no more is learned from a function that calls itself.
+        """
+        for name in names:
+            node = body.nodes[name]
+            if name in body.dead:
+                continue
+            if _writes(node.op):
+                yield from filter(None, [body.owner(node.input[0], owners)])
+            for callee in self._callees(body, node):
+                if callee not in calling:
+                    inner = self._body(callee)
+                    given = [body.owner(source, owners) for source in _arguments(node)]
+                    owned = dict(zip(inner.arguments, given))
+                    yield from self._writes(inner, inner.nodes, owned, calling | {callee})
+
+    def _draws(self, body: _Body, roots: Iterable[str], calling: frozenset[str]) -> Iterator[str]:
+        """Yields the kinds of the random ops that tensors of a body depend on; `calling` is as for `_writes`."""
+        for name in body.ancestors(roots):
+            node = body.nodes[name]
+            if _draws(node.op):
+                yield node.op
+            for callee in self._callees(body, node):
+                if callee not in calling:
+                    inner = self._body(callee)
+                    yield from self._draws(inner, inner.returns, calling | {callee})
+
+    def _callees(self, body: _Body, node: Any) -> list[str]:
+        """Returns the names of the functions that a node calls, without a branch that is never taken."""
+        if node.op in self._functions:
+            return [node.op]
+        if node.op not in self._attributes:  # they are the same for all nodes of an op
+            self._attributes[node.op] = [
+                key for key, value in node.attr.items() if value.WhichOneof("value") == "func" or value.list.func
+            ]
+        keys = self._attributes[node.op]
+        if node.op in _BRANCHES:
+            chosen = body.constant(node.input[0])
+            if chosen is not None:
+                keys = ["then_branch" if chosen else "else_branch"]
+        values = [node.attr[key] for key in keys]
+        names = [function.name for value in values for function in (value.func, *value.list.func)]
+        return [name for name in names if name in self._functions]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Body:
+    """The nodes of a graph or of a function.
+
+    Attributes:
+      nodes: by name.
+      arguments: number of a function's input by its name.
+      returns: names of the tensors that a function gives.
+    """
+
+    nodes: Mapping[str, Any]
+    arguments: Mapping[str, int]
+    returns: Sequence[str]
+
+    def owner(self, tensor: str, owners: Mapping[str, str]) -> str:
+        """Returns the name of what a tensor refers to; empty for what the call itself makes."""
+        name = _node_of(tensor)
+        if name not in self.nodes:
+            return owners.get(name, name)
+        node = self.nodes[name]
+        if node.op in _PASSES_ON:
+            return self.owner(node.input[0], owners)
+        return "" if node.op.startswith("Anonymous") else name
+
+    def constant(self, tensor: str) -> bool | None:
+        """Returns what a scalar boolean is wherever the graph runs; None where that is not known."""
+        node = self.nodes.get(_node_of(tensor))
+        if node is None:
+            return None
+        if node.op == "Const":
+            return bool(tf.make_ndarray(node.attr["value"].tensor).any())
+        return self.constant(node.input[0]) if node.op in _PASSES_ON else None
+
+    @functools.cached_property
+    def dead(self) -> frozenset[str]:
+        """Names of the nodes that never run, as they stand behind a Switch that never lets data pass."""
+        ports = {}
+        for name, node in self.nodes.items():
+            chosen = self.constant(node.input[1]) if node.op in ("Switch", "RefSwitch") else None
+            if chosen is not None:
+                ports[name] = not chosen
+        dead: set[str] = set()
+        size = -1
+        while ports and len(dead) != size:
+            size = len(dead)
+            for name, node in self.nodes.items():
+                ends = [_node_of(i) in dead or ports.get(i.partition(":")[0]) == _is_true_port(i) for i in node.input]
+                if ends and (all(ends) if node.op in ("Merge", "RefMerge") else any(ends)):
+                    dead.add(name)
+        return frozenset(dead)
+
+    def ancestors(self, roots: Iterable[str], control: bool = False) -> list[str]:
+        """Returns the names of the nodes that tensors are computed from; `control`: or that run before them."""
+        stack = [_node_of(root) for root in roots]
+        names: dict[str, None] = {}
+        while stack:
+            name = stack.pop()
+            if name in names or name not in self.nodes or name in self.dead:
+                continue
+            names[name] = None
+            stack.extend(_node_of(i) for i in self.nodes[name].input if control or not i.startswith("^"))
+        return list(names)
+
+
+@functools.cache
+def _writes(op: str) -> bool:
+    return _WRITES.fullmatch(op) is not None
+
+
+@functools.cache
+def _draws(op: str) -> bool:
+    return _DRAWS.fullmatch(op) is not None
+
+
+def _arguments(node: Any) -> list[str]:
+    sources = [source for source in node.input if not source.startswith("^")]
+    return sources[1:] if node.op in _WITH_SELECTOR else sources
+
+
+def _node_of(tensor: str) -> str:
+    """Returns the name of the node that a tensor of a graph, ``node:0``, or of a function, ``node:output:0``, is of."""
+    return tensor.lstrip("^").partition(":")[0]
+
+
+def _is_true_port(tensor: str) -> bool:
+    return tensor.endswith((":1", ":output_true:0"))

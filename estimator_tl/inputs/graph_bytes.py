@@ -1,0 +1,51 @@
+"""Reads the bytes of an encoded file in the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from estimator_tl.compat import tf
+
+
+def piece(encoded: Any, position: Any, size: Any) -> Any:
+    """Returns `size` bytes from a position, fewer or none where the file ends before.
+
+    Args:
+      encoded: scalar string.
+      position: int64 scalar, at least 0.
+      size: int64 scalar, at least 0.
+
+    Returns:
+      A scalar string.
+    """
+    start = tf.minimum(tf.cast(position, tf.int64), length(encoded))
+    return tf.strings.substr(encoded, start, tf.cast(size, tf.int64))
+
+
+def length(encoded: Any) -> Any:
+    """Returns the bytes in a scalar string, int64."""
+    return tf.cast(tf.strings.length(encoded), tf.int64)
+
+
+def numbers(encoded: Any, position: Any, count: int, kind: str = "uint8", little_endian: bool = True) -> Any:
+    """Returns numbers that stand in a file; zeros where the file ends before them.
+
+    Args:
+      encoded: scalar string.
+      position: int64 scalar, the byte at which the first of them begins; at least 0.
+      count: how many.
+      kind: uint8, uint16 or int32.
+      little_endian: their byte order.
+
+    Returns:
+      int64 [count].
+    """
+    dtype = tf.as_dtype(kind)
+    size = count * dtype.size
+    values = tf.io.decode_raw(piece(encoded, position, size), dtype, little_endian, fixed_length=size)
+    return tf.cast(values, tf.int64)
+
+
+def int64(value: int) -> Any:
+    """Returns an int64 scalar."""
+    return tf.constant(value, tf.int64)
