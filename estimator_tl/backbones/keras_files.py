@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
-from estimator_tl.backbones.input_contract import images_spec
+from estimator_tl.backbones.input_contract import images_spec, text_spec
 from estimator_tl.backbones.input_range import Finding
 from estimator_tl.backbones.keras_cut import Features
 from estimator_tl.backbones.keras_model import KerasBackbone
@@ -23,7 +23,7 @@ from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
 from estimator_tl.errors import UserError
-from estimator_tl.specs import ImageSpec
+from estimator_tl.specs import ImageSpec, TextSpec
 
 FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
 _KERAS3_REMEDY = (
@@ -80,7 +80,7 @@ def keras_file(
             raise UserError(
                 f"custom_objects: {name} is not made of the classes of Keras 2, as {path} is; {use_of_keras2()}."
             )
-    return KerasBackbone(
+    opened = KerasBackbone(
         handle=path,
         kind="Keras model",
         load=functools.partial(_load, path, custom_objects or {}, allow_unsafe_deserialization),
@@ -93,6 +93,9 @@ def keras_file(
         custom_objects=custom_objects,
         allow_code=allow_unsafe_deserialization,
     )
+    if isinstance(opened.input_spec, TextSpec):
+        text_spec(path, input_range=input_range)
+    return opened
 
 
 def _digest(path: str, code: UserCode | None) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 
 from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone
 from estimator_tl.backbones.digest import values_digest
-from estimator_tl.backbones.image_input import check_layout
-from estimator_tl.backbones.input_contract import check_input, one_image
+from estimator_tl.backbones.input_contract import check_input, one_image, text_spec
 from estimator_tl.backbones.input_range import Finding
 from estimator_tl.backbones.keras_configs import HALF, rebuildable
 from estimator_tl.backbones.keras_cut import Features, cut, has_added, without_added
@@ -29,16 +28,19 @@ from estimator_tl.backbones.keras_layers import (
     obey,
     saved_models_inside,
 )
+from estimator_tl.backbones.keras_shape import input_shape, is_text
 from estimator_tl.compat import keras, tf
 from estimator_tl.compat.eager import freed_at_once, give_back, run_eagerly_apart
 from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.compat.keras_calls import inner_layers, plain_variable
+from estimator_tl.compat.keras_lookups import keep_vocabularies, learned_of_data, set_weights, sized
 from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.specs import ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 _ADDED = "losses and metrics that were added to the model itself (add_loss, add_metric) are left out"
+_Image = tuple[int, int, int, int]
 
 
 class NoLayersError(UserError):
@@ -46,7 +48,7 @@ class NoLayersError(UserError):
 
 
 class KerasBackbone(Backbone):
-    """A Functional or Sequential Keras 2 model that maps images to features."""
+    """A Functional or Sequential Keras 2 model that maps images or texts to features."""
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class KerasBackbone(Backbone):
         kind: str,
         load: Callable[[], Any],
         digest: Callable[[], str] | None,
-        contract: Callable[[tuple[int, int, int, int], Finding], ImageSpec],
+        contract: Callable[[_Image, Finding], ImageSpec],
         image_size: int | tuple[int, int] | None = None,
         pooling: str = "avg",
         features: Features | None = None,
@@ -89,7 +91,7 @@ class KerasBackbone(Backbone):
         shape, finding = run_eagerly_apart(functools.partial(self._describe, image_size))
         give_back(sum(variable.size * 4 for variable in self.structure.variables))
         self.finding = finding
-        self.image_spec = contract(shape, finding)
+        self.input_spec = contract(shape, finding) if shape and finding else text_spec(handle, image_size=image_size)
 
     def _loaded(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> Any:
         """Returns the eager model, cut."""
@@ -102,10 +104,13 @@ class KerasBackbone(Backbone):
                 _check_one_output(model, self.handle)
             return cut(model, features, drop_top, self.handle)
 
-    def _describe(self, image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int, int, int], Finding]:
-        """Reads the model's structure; returns the shape of one image, and what the model does to it."""
+    def _describe(self, image_size: int | tuple[int, int] | None) -> tuple[_Image | None, Finding | None]:
+        """Reads the model's structure; returns the shape of one image and what is done to it, None for texts."""
         model = self._load()
-        image = one_image(self.handle, _image_shape(model, self.handle), image_size)
+        self._is_text = is_text(model)
+        self._input_shape = input_shape(model, self.handle)
+        self._frequencies = keep_vocabularies(model)
+        image = None if self._is_text else one_image(self.handle, self._input_shape, image_size)
         # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
         # A file may have been saved frozen, too.
         model.trainable = True
@@ -123,7 +128,7 @@ class KerasBackbone(Backbone):
         self.output_shape = self.joined_shape(shape if isinstance(shape, list) else [shape])
         self.is_random = is_random(model)
         self.one_device = saved_models_inside(model)
-        return image, keras_finding(model, image)
+        return image, keras_finding(model, image) if image else None
 
     def _names(self, model: Any) -> list[str]:
         """Returns the names that a graph gives the variables.
@@ -142,10 +147,12 @@ class KerasBackbone(Backbone):
         return names
 
     def _rebuilt(self) -> Any:
-        with rebuilding(self._custom_objects, self._allow_code):
+        with rebuilding(self._custom_objects, self._allow_code), sized():
             model = getattr(keras, self._model_class).from_config(rebuildable(self._config))
         for layer in (model, *inner_layers(model)):  # in a graph a model does not tell layers that it has in lists
             layer.trainable = True
+        if not tf.executing_eagerly():
+            set_weights(model, self._frequencies)
         return model
 
     def digest(self) -> str:
@@ -175,13 +182,16 @@ class KerasBackbone(Backbone):
         return values
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        inputs = check_input(self.handle, inputs, self.image_spec)
+        inputs = check_input(self.handle, inputs, self.input_spec)
+        if self._is_text and len(self._input_shape) == 2:
+            inputs = tf.expand_dims(inputs, -1)
         with outside_of_steps():  # Keras makes placeholders
             model = self._rebuilt()
         variables = self._match(_weights(model))
         names = {id(weight): v.name for weight, v in zip(_weights(model), self.structure.variables)}
         batch_norms = obey(model, mode, names)
-        features = model(inputs, training=mode.dropout)
+        with sized():
+            features = model(inputs, training=mode.dropout)
         return BuiltBackbone(
             features=self.pool(features),
             variables=variables,
@@ -215,18 +225,11 @@ def _check_one_output(model: Any, handle: str) -> None:
         )
 
 
-def _image_shape(model: Any, handle: str) -> tuple[int | None, ...]:
-    shape = model.input_shape
-    if isinstance(shape, (list, dict)) or len(shape) != 4:
-        raise UserError(f"{handle} takes input of shape {shape}, not a batch of images; use an image model here.")
-    check_layout(handle, shape, "save it again behind keras.layers.Permute((3, 1, 2))")
-    return tuple(shape)
-
-
 def _weights(model: Any) -> list[Any]:
     """Returns all variables of a model in layer order, each once."""
     found = {id(weight): weight for layer in model.layers for weight in layer.weights}
-    return list(found.values())
+    apart = learned_of_data(model)
+    return [weight for weight in found.values() if id(weight) not in apart]
 
 
 def _dtype(weight: Any) -> str:

@@ -18,6 +18,7 @@ from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import keras2_version, rewrite_keras_metadata
 
 _HDF5 = (".h5", ".hdf5")
+_PACKAGE = keras.Model.__module__.partition(".")[0]
 #: By layer: settings that Keras writes since 2.16, and older versions do not know. A layer does without them what it
 #: does where they are off.
 _NEWER = {"InputLayer": ("optional",), "MultiHeadAttention": ("softmax_robust_masking",)}
@@ -83,13 +84,19 @@ def _functions_by_name(config: Any) -> Any:
 
 
 def _known(config: Any) -> Any:
-    """Returns a configuration without the settings of newer versions that are off."""
+    """Returns a configuration without the settings of newer versions that are off, and with the modules of here.
+
+    Files of tf_keras name its modules. Where `tf.keras` is Keras 2, their layers would not be those of the rest.
+    """
     if isinstance(config, list):
         return [_known(value) for value in config]
     if not isinstance(config, dict):
         return config
     unknown = [name for name, value in _newer(config) if not value]
     known = {key: _known(value) for key, value in config.items()}
+    module = known.get("module")
+    if isinstance(module, str) and module.partition(".")[0] == "tf_keras":
+        known["module"] = _PACKAGE + module[len("tf_keras") :]
     if unknown:
         known["config"] = {key: value for key, value in known["config"].items() if key not in unknown}
     return known
