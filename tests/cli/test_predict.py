@@ -10,6 +10,7 @@ import pytest
 
 from estimator_tl.cli import predict
 from estimator_tl.cli.main import main
+from estimator_tl.compat import tf
 from estimator_tl.inputs.formats import decodes_webp
 from tests import runs
 from tests.encoded import EXIF, encode, noise, segment, tiff, with_segments
@@ -97,7 +98,7 @@ def test_a_folder_gives_its_images_and_counts_the_rest(run_of_seven, tmp_path, c
     assert f"{tmp_path}/d.tif is a TIFF image, which TensorFlow" in capsys.readouterr().err
 
 
-def test_an_image_that_is_stored_sideways_is_predicted_upright(run_of_seven, tmp_path, capsys):
+def test_an_image_that_is_stored_sideways_is_predicted_and_served_upright(run_of_seven, tmp_path, capsys):
     image = noise("L", 16, 16).convert("RGB")
     jpeg = encode(image, "JPEG", quality=100)
     (tmp_path / "stored.jpg").write_bytes(with_segments(jpeg, segment(0xE1, EXIF + tiff((0x0112, 3, 1, 6)))))
@@ -107,5 +108,9 @@ def test_an_image_that_is_stored_sideways_is_predicted_upright(run_of_seven, tmp
     paths = [str(tmp_path / name) for name in ("stored.jpg", "upright.png", "sideways.png")]
     lines = answers(run_of_seven, capsys, *paths, "--top_k=all")
     stored, upright, sideways = (list(line["scores"].values()) for line in lines)
+    assert main(["export", f"--model_dir={run_of_seven}", f"--export_dir={tmp_path / 'export'}"]) == 0
+    serve = tf.saved_model.load(capsys.readouterr().out.splitlines()[-1]).signatures["serving_default"]
+    served = serve(image_bytes=tf.constant([(tmp_path / "stored.jpg").read_bytes()]))["probabilities"]
+    assert stored == pytest.approx(served[0].numpy().tolist(), abs=2e-6)
     assert stored == pytest.approx(upright, abs=2e-3)
     assert stored != pytest.approx(sideways, abs=4e-3)
