@@ -156,6 +156,13 @@ class Caller:
             draws.update(effects.draws)
         return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(draws)))
 
+    def written_in_training(self) -> frozenset[str] | None:
+        """Returns the names of the variables that the call for training writes to; None where there is no such call."""
+        if not self.trains:
+            return None
+        calls = [function for function in self.functions if training_argument(self.interface, function)]
+        return frozenset(name for function in calls for name in function.effects([]).writes)
+
     def without_writes(self) -> str:
         """Says how to call the model so that inference writes to no variable."""
         for name in [None, *sorted(self.interface.signatures)]:

@@ -175,7 +175,7 @@ def _why_without_training(caller: Caller) -> str:
 
 
 def _structure(handle: str, caller: Caller) -> SourceStructure:
-    trainable = caller.trainable_ids()
+    trainable, written = caller.trainable_ids(), caller.written_in_training()
     seen: dict[str, int] = {}
     variables = []
     for variable in caller.variables():
@@ -188,6 +188,7 @@ def _structure(handle: str, caller: Caller) -> SourceStructure:
                 shape=tuple(variable.shape.as_list()),
                 dtype=variable.dtype.name,
                 trainable=variable.trainable if trainable is None else id(variable) in trainable,
+                statistic=None if written is None else name in written,
             )
         )
     if not variables:

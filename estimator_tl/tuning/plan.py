@@ -174,7 +174,7 @@ def _one_switch(
             f"{structure.handle} has one training switch: batch norm in training mode would move the statistics of "
             "its frozen part too; use --batch_norm=inference, or --tuning=full."
         )
-    moves_statistics = batch_norm == "train" and whole
+    moves_statistics = batch_norm == "train" and whole and statistics
     if backbone_dropout and statistics and not moves_statistics:
         raise UserError(
             f"{structure.handle} has one training switch: dropout cannot be on while its batch norm is in inference "

@@ -108,6 +108,21 @@ def test_run_and_audit_agree(saved_guide, pictures, tmp_path, capsys):
     assert lines[-1] == "the checkpoints agree with the plan"
 
 
+@pytest.mark.parametrize(
+    ("function", "batch_norm", "expected"),
+    [(guide, "train (of no layer: nothing that is trained has any)", WEIGHTS), (base, "train", WEIGHTS | STATISTICS)],
+)
+def test_calls_that_a_saved_model_fixed_stay_so_and_the_plan_says_it(function, batch_norm, expected, tmp_path):
+    """A SavedModel is its traced functions; what the one for training writes to is what moves."""
+    path, _ = save(function(), tmp_path / "folder")
+    backbone = etl.backbone(f"saved_model({path!r})")
+    plan = etl.tuning.make_plan(backbone.structure, etl.tuning.full(), "train")
+    assert plan_table(plan).startswith(f"tuning full, batch norm {batch_norm}, backbone dropout on\n")
+    assert {v.name for v in backbone.structure.variables if plan.may_change(v)} == expected
+    _, moved = one_step(backbone, "full", tmp_path / "run", "train")
+    assert moved == expected
+
+
 class AlwaysDrops(LAYERS.Dropout):
     """Monte Carlo dropout, as books write it."""
 
