@@ -9,6 +9,7 @@ from estimator_tl.backbones import image_input
 from estimator_tl.backbones.effects import Effects, Library
 from estimator_tl.backbones.tf1_import import RANDOM, VARIABLES, WRITES, node_of
 from estimator_tl.compat import meta_graphs, tf
+from estimator_tl.compat.flat_graphs import in_order
 from estimator_tl.errors import UserError, check_known
 
 
@@ -63,20 +64,13 @@ class ModuleGraph:
           through_loops: False to leave out what is needed only by way of a while loop.
         """
         fed = {node_of(self.input)}
-        seen: set[str] = set()
-        order: list[str] = []
-        stack = [(node_of(root), False) for root in reversed(list(roots))]
-        while stack:
-            name, is_done = stack.pop()
-            if is_done:
-                order.append(name)
-            elif name not in seen:
-                seen.add(name)
-                stack.append((name, True))
-                if name in fed or (not through_loops and self.nodes[name].op == "Exit"):
-                    continue
-                stack.extend((node_of(source), False) for source in reversed(self.nodes[name].input))
-        return order
+
+        def needs(name: str) -> list[str]:
+            if name in fed or (not through_loops and self.nodes[name].op == "Exit"):
+                return []
+            return [node_of(source) for source in self.nodes[name].input]
+
+        return in_order(map(node_of, roots), needs)
 
     def variables(self, names: Iterable[str]) -> list[str]:
         """Returns those of `names` that are variables, in the same order."""

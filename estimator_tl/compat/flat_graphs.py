@@ -6,7 +6,7 @@ loops and conditions run is written out beside them, once each, so that a walk s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _INSIDE = "-"  # between a call's name and those of its nodes
@@ -92,19 +92,12 @@ class FlatGraph:
           tensors: names.
           inside: whether loops and conditions need what their functions, written out, give.
         """
-        seen: set[str] = set()
-        order: list[str] = []
-        pending = [(node_of(self.tensor(tensor)), False) for tensor in tensors]
-        while pending:
-            name, is_done = pending.pop()
-            if is_done:
-                order.append(name)
-            elif name not in seen:
-                seen.add(name)
-                pending.append((name, True))
-                needed = self.inputs(name) + (self.inside(name) if inside else [])
-                pending.extend((node_of(tensor), False) for tensor in reversed(needed))
-        return order
+
+        def needs(name: str) -> list[str]:
+            tensors = self.inputs(name) + (self.inside(name) if inside else [])
+            return [node_of(tensor) for tensor in tensors]
+
+        return in_order([node_of(self.tensor(tensor)) for tensor in tensors], needs)
 
     def subgraph(self, names: Iterable[str]) -> Any:
         """Returns a GraphDef of some nodes, with the functions that these need."""
@@ -182,6 +175,27 @@ class FlatGraph:
             source = function.ret[result.name]
             results.append(arguments.get(source) or f"{prefix}{named.get(source, source)}")
         return results
+
+
+def in_order(roots: Iterable[str], needs: Callable[[str], Sequence[str]]) -> list[str]:
+    """Returns names and all that they need, each after what it needs.
+
+    Args:
+      roots: the names.
+      needs: returns what one of them needs.
+    """
+    seen: set[str] = set()
+    order: list[str] = []
+    pending = [(root, False) for root in reversed(list(roots))]
+    while pending:
+        name, is_done = pending.pop()
+        if is_done:
+            order.append(name)
+        elif name not in seen:
+            seen.add(name)
+            pending.append((name, True))
+            pending.extend((needed, False) for needed in reversed(needs(name)))
+    return order
 
 
 def node_of(tensor: str) -> str:
