@@ -58,8 +58,8 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
 
 def _checks(values: Any, environ: dict[str, str]) -> Iterator[tuple[str, Callable[[], Iterator[Any]]]]:
     """Yields the checks that the flags ask for, with their names."""
-    from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, TrainingSpec
-    from estimator_tl.launch import doctor
+    from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, RunSpec, TrainingSpec
+    from estimator_tl.launch import doctor, plan_change, session
 
     yield "versions", doctor.versions
     yield "devices", doctor.devices
@@ -88,13 +88,18 @@ def _checks(values: Any, environ: dict[str, str]) -> Iterator[tuple[str, Callabl
         rate, seed = values.learning_rate, values.seed
         return TrainingSpec(values.train_steps, values.epochs, values.batch_size, rate, seed)
 
-    # The settings are read inside of the checks, as what is wrong with them is a finding like others.
+    # The settings are read inside of the checks, as what is wrong with them is a finding like others. Data and backbone
+    # are opened once; where one of them cannot be, the step would only fail for the same reason.
+    listed = functools.cache(lambda: session.training_data(data()))
+    source = functools.cache(lambda: session.open_backbone(model()))
+    plan = functools.cache(lambda: plan_change.plan_of(source().structure, model()))
     if values.train_data:
-        yield "data", lambda: doctor.data(data())
+        yield "data", lambda: doctor.data(listed())
     if values.backbone:
-        yield "backbone", lambda: doctor.backbone(model())
-    if values.train_data and values.backbone:
-        yield "one step", lambda: doctor.one_step(model(), data(), training())
+        yield "backbone", lambda: doctor.plan(model().tuning, plan())
+    if listed.cache_info().currsize and plan.cache_info().currsize:
+        spec = RunSpec(model(), data(), training())
+        yield "one step", lambda: doctor.one_step(spec, source(), plan(), listed())
 
 
 @contextlib.contextmanager

@@ -35,6 +35,9 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     if saved:
         print(_run_text(saved, values.model_dir))
     source = session.open_backbone(model, saved.spec.data.rules if saved else DATA_RULES)
+    if saved:
+        saved = session.as_trained(saved, source)
+        model = saved.spec.model
     plan = plan_of(source.structure, model)
     print(_source_text(source))
     if values.variables:

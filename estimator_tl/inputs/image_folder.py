@@ -108,6 +108,8 @@ def image_folder(
     known = _check_classes(root, folders, labels, rules)
     numbers = {composed(name): number for number, name in reversed(list(enumerate(known)))}
     listed = {name: _files_of(root, same, rules) for name, same in folders.items()}
+    if rules > 1:
+        _tell_outside(root)
     _tell_left_out(root, listed)
     bad = _bad_files(root, listed, on_bad_example, rules)
     files = []
@@ -160,6 +162,15 @@ def _files_of(root: str, folders: Sequence[str], rules: int) -> SortedFiles:
         return first_rules.files_of(root, folders)
     names = [f"{folder}/{name}" for folder in folders for name in files_below(os.path.join(root, folder))]
     return sort_out(root, sorted(names))
+
+
+def _tell_outside(root: str) -> None:
+    """Says how many images lie directly in the folder, where they have no class."""
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_file() and not is_hidden(entry.name))
+    outside = sort_out(root, names).images
+    if outside:
+        kinds = collections.Counter(os.path.splitext(name)[1].lower() or "without suffix" for name in outside)
+        print(f"left out: {counted(kinds)} directly in {root}, outside of any class folder", file=sys.stderr)
 
 
 def _tell_left_out(root: str, listed: Mapping[str, SortedFiles]) -> None:

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import estimator_tl
+from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator, tf
 from estimator_tl.compat.versions import hub_problem, installed_versions
-from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, RunSpec, TrainingSpec
+from estimator_tl.config import LaunchSpec, RunSpec
 from estimator_tl.errors import UserError
 from estimator_tl.files import write_whole
-from estimator_tl.launch import plan_change, run_dir, session
+from estimator_tl.inputs import DataSource
+from estimator_tl.launch import run_dir, session
 from estimator_tl.launch.cluster import Cluster
 from estimator_tl.launch.peers import Answer, reach_all, taken
 from estimator_tl.launch.strategy import distribution_of
+from estimator_tl.tuning import VariablePlan
 from estimator_tl.tuning.table import summary
 
 _MARKS = ".doctor"
@@ -153,9 +156,8 @@ def folders(model_dir: str, export_dir: str | None, described: Cluster | None) -
         )
 
 
-def data(spec: DataSpec) -> Iterator[Finding]:
+def data(source: DataSource) -> Iterator[Finding]:
     """Yields what there is to train on."""
-    source = session.training_data(spec)
     examples = source.examples("train")
     yield Finding(
         "ok",
@@ -166,36 +168,33 @@ def data(spec: DataSpec) -> Iterator[Finding]:
         yield Finding("warn", f"{len(source.skipped)} unreadable {source.what} are skipped, e.g. {source.skipped[0]}")
 
 
-def backbone(spec: ModelSpec) -> Iterator[Finding]:
+def plan(policy: str, variables: VariablePlan) -> Iterator[Finding]:
     """Yields what would train."""
-    source = session.open_backbone(spec)
-    yield Finding(
-        "ok", f"tuning {spec.tuning}: {summary(plan_change.plan_of(source.structure, spec))} (without the head)"
-    )
+    yield Finding("ok", f"tuning {policy}: {summary(variables)} (without the head)")
 
 
-def one_step(model: ModelSpec, examples: DataSpec, training: TrainingSpec) -> Iterator[Finding]:
+def one_step(spec: RunSpec, source: Backbone, variables: VariablePlan, listed: DataSource) -> Iterator[Finding]:
     """Makes one step of training on one batch, in a folder that is removed, and yields how long it took.
 
     TF_CONFIG must not be set, as Estimator would wait for the cluster.
     """
-    source, listed = session.open_backbone(model), session.training_data(examples)
-    total = training.total_steps(len(listed.examples("train")))
+    training = spec.training
     batch = listed.input_fn(source.input_spec, training.batch_size, "train", training=True, seed=training.seed)
     shown: list[str] = []
     model_fn = session.build_model_fn(
-        RunSpec(model, examples, training),
+        spec,
         source,
         listed.labels,
-        total,
+        training.total_steps(len(listed.examples("train"))),
+        variables,
         show_plan=shown.append,
-        recalibrate_on=batch if model.batch_norm == "recalibrate" else None,
+        recalibrate_on=batch if spec.model.batch_norm == "recalibrate" else None,
     )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="estimator_tl_doctor_") as folder:
         config = session.local_config(folder, training)
-        made: Any = estimator.Estimator(model_fn, folder, config, params={})
-        made.train(batch, steps=1)
+        trained: Any = estimator.Estimator(model_fn, folder, config, params={})
+        trained.train(batch, steps=1)
     (line,) = [line for line in shown[0].splitlines() if line.startswith("trainable params")]
     yield Finding("ok", f"one step on a batch of {training.batch_size} in {time.monotonic() - started:.1f} s; {line}")
 

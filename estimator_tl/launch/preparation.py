@@ -110,7 +110,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     _check_buildable(model_fn, start, model_dir)
     if tells:
         if saved:
-            session.tell_first_rules(saved, model_dir)
+            session.tell_first_rules(saved, model_dir, source)
         _tell_range(source)
         _tell(data, model_dir, before, total, start if not before else None)
         _tell_length(len(examples), spec.training.batch_size, before, total)

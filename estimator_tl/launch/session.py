@@ -122,7 +122,8 @@ def open_run(model_dir: str) -> OpenRun:
     saved = run_dir.read(model_dir)
     checkpoint = run_dir.latest_checkpoint(model_dir).path
     source = open_backbone(saved.spec.model, saved.spec.data.rules)
-    tell_first_rules(saved, model_dir)
+    tell_first_rules(saved, model_dir, source)
+    saved = as_trained(saved, source)
     function = build_model_fn(saved.spec, source, saved.labels, None)
     config = local_config(model_dir, saved.spec.training)
     return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}), checkpoint)
@@ -153,14 +154,32 @@ def with_range(spec: RunSpec, source: Backbone) -> RunSpec:
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=source.input_spec.range))
 
 
-def tell_first_rules(saved: run_dir.SavedRun, model_dir: str) -> None:
+def as_trained(saved: run_dir.SavedRun, source: Backbone) -> run_dir.SavedRun:
+    """Returns a run with its settings as they took effect.
+
+    Runs of the first generation accepted batch norm in training mode for a source that was saved for inference only.
+    Its statistics never moved, so the mode was inference; new runs are refused.
+    """
+    spec = saved.spec
+    if spec.data.rules != FIRST_RULES or not source.structure.inference_only or spec.model.batch_norm != "train":
+        return saved
+    model = dataclasses.replace(spec.model, batch_norm="inference")
+    return dataclasses.replace(saved, spec=dataclasses.replace(spec, model=model))
+
+
+def tell_first_rules(saved: run_dir.SavedRun, model_dir: str, source: Backbone) -> None:
     """Says that a run of the first generation keeps its rules."""
-    if saved.spec.data.rules == FIRST_RULES:
-        print(
-            f"{model_dir} began under earlier rules and keeps them: image orientation and transparency are ignored, "
-            "nested folders left out; train into another --model_dir for today's.",
-            file=sys.stderr,
-        )
+    if saved.spec.data.rules != FIRST_RULES:
+        return
+    rules = "tables are read and split as they were then"
+    if isinstance(source.input_spec, ImageSpec):
+        rules = "image orientation and transparency are ignored, nested folders left out"
+    if as_trained(saved, source) != saved:
+        rules += "; batch norm stayed in inference mode, as the backbone was saved for inference only"
+    print(
+        f"{model_dir} began under earlier rules and keeps them: {rules}; train into another --model_dir for today's.",
+        file=sys.stderr,
+    )
 
 
 def build_model_fn(

@@ -21,6 +21,7 @@ from estimator_tl.cli.main import main
 from estimator_tl.errors import UserError
 from estimator_tl.launch import doctor
 from tests.cluster import free_ports
+from tests.tiny import write_pictures
 
 
 def examined(capsys, *flags):
@@ -159,9 +160,27 @@ def test_data_and_one_step(capsys, monkeypatch, hub_module, pictures, tmp_path, 
 def test_data_that_is_not_there(capsys, hub_module):
     code, report = examined(capsys, "--train_data=/nowhere", f"--backbone={hub_module.handle}", "--tuning=frozne")
     assert code == 2
-    assert report[-3].startswith("fail  data folder /nowhere does not exist")
-    assert "did you mean 'frozen'" in report[-2]
-    assert report[-1].startswith("fail  ")
+    assert report[-2] == "fail  data folder /nowhere does not exist; check the path."
+    assert "did you mean 'frozen'" in report[-1]
+
+
+def test_a_step_is_left_out_where_data_or_backbone_failed(capsys, hub_module, pictures):
+    """Its failure would be theirs once more."""
+    code, report = examined(capsys, "--train_data=/nowhere", f"--backbone={hub_module.handle}")
+    assert code == 2
+    assert [line for line in report if "/nowhere" in line] == [
+        "fail  data folder /nowhere does not exist; check the path."
+    ]
+    assert report[-1].startswith("ok    tuning frozen: ")
+    code, report = examined(capsys, f"--train_data={pictures}", "--backbone=/nowhere.h5")
+    assert [line for line in report if "/nowhere.h5" in line] == report[-1:]
+
+
+def test_data_are_listed_once(capsys, hub_module, tmp_path):
+    write_pictures(tmp_path, ("cat", "dog"), count=3)
+    (tmp_path / "cat" / "notes.txt").write_text("n")
+    main(["doctor", f"--train_data={tmp_path}", f"--backbone={hub_module.handle}", "--validation_fraction=0"])
+    assert capsys.readouterr().err.count("left out: 1 file .txt") == 1
 
 
 def test_what_hangs_is_a_finding():

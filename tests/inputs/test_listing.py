@@ -55,6 +55,14 @@ def test_what_is_left_out_is_counted_by_kind(policy, tmp_path, capsys):
     )
 
 
+def test_images_outside_of_class_folders_are_counted(tmp_path, capsys):
+    jpeg, png = encode(IMAGE, "JPEG"), encode(IMAGE, "PNG")
+    root = write(tmp_path, {"a.jpg": jpeg, "b.JPG": jpeg, "c": png, "README.txt": b"n", "._x.jpg": jpeg})
+    assert listed(root) == ["cat/000.png", "dog/000.png"]
+    line = f"left out: 2 files .jpg, 1 file without suffix directly in {root}, outside of any class folder\n"
+    assert capsys.readouterr().err == line
+
+
 @pytest.mark.parametrize("policy", ["error", "skip"])
 def test_webp_has_one_answer(policy, tmp_path, capsys):
     root = write(tmp_path, {"cat/a.webp": WEBP, "dog/b.jpg": WEBP})

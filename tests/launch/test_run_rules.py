@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import types
 
 import pytest
 
+from estimator_tl.cli.main import main
 from estimator_tl.config import ModelSpec
 from estimator_tl.launch import run_dir, session
 from estimator_tl.specs import DATA_RULES
 from tests import runs
+from tests.backbones.test_effects import save_traces
 
 EARLIER = (
     "began under earlier rules and keeps them: image orientation and transparency are ignored, nested folders left "
@@ -65,8 +69,46 @@ def test_a_warm_start_keeps_the_range(hub_module, pictures, tmp_path, capfd):
     runs.train(tmp_path / "third", hub_module, pictures, 1, f"--warm_start_from={first}")
 
 
-def test_text_runs_of_the_first_generation_open(text_module):
+def test_text_runs_of_the_first_generation_open(text_module, tmp_path, capfd):
     assert session.open_backbone(ModelSpec(text_module.handle), rules=1).input_spec.key == "text"
+    table = tmp_path / "t.csv"
+    table.write_text("text,label\n" + "".join(f"some words {i},{'ab'[i % 2]}\n" for i in range(20)))
+    runs.train(tmp_path / "run", text_module, f"csv('{table}', text='text', label='label')", 1)
+    make_first(tmp_path / "run")
+    session.open_run(str(tmp_path / "run"))
+    assert (
+        f"{tmp_path / 'run'} began under earlier rules and keeps them: tables are read and split as they were then; "
+        "train into another --model_dir for today's."
+    ) in capfd.readouterr().err
+
+
+def test_class_names_of_the_first_generation_may_change_their_code_points(hub_module, pictures, tmp_path):
+    """A folder that a Mac wrote (NFD) is the same class after a copy to Linux (NFC)."""
+    root = tmp_path / "images"
+    shutil.copytree(pictures, root)
+    (root / "cat").rename(root / "cafe\u0301")
+    runs.train(tmp_path / "run", hub_module, root, 1)
+    make_first(tmp_path / "run")
+    (root / "cafe\u0301").rename(root / "caf\u00e9")
+    runs.train(tmp_path / "run", hub_module, root, 2)
+    assert int(run_dir.read(str(tmp_path / "run")).record["result"]["global_step"]) == 2
+
+
+def test_batch_norm_that_the_first_generation_did_not_move(tmp_path, pictures, capfd):
+    """It took --batch_norm=train for a source without a training switch, and trained in inference mode."""
+    source = types.SimpleNamespace(handle=save_traces(tmp_path / "module", False))
+    model_dir = tmp_path / "run"
+    runs.train(model_dir, source, pictures, 1, "--tuning=full")
+    make_first(model_dir)
+    record = json.loads((model_dir / "run.json").read_text())
+    record["settings"]["model"]["batch_norm"] = "train"
+    (model_dir / "run.json").write_text(json.dumps(record))
+    said = "; batch norm stayed in inference mode, as the backbone was saved for inference only; train into"
+    for command in (["evaluate", f"--eval_data={pictures}"], ["export"]):
+        assert main([*command, f"--model_dir={model_dir}"]) == 0
+        assert capfd.readouterr().err.count(said) == 1
+    assert main(["inspect", f"--model_dir={model_dir}"]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "the checkpoints agree with the plan"
 
 
 @pytest.mark.parametrize(
