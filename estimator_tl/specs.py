@@ -17,6 +17,12 @@ INPUT_PLACE = "estimator_tl/input_place"
 DATA_RULES = 2
 
 
+#: How an output with height and width becomes a vector.
+POOLINGS = ("avg", "max", "flatten", "none")
+#: What happens to files and rows that cannot be read.
+BAD_EXAMPLE_POLICIES = ("error", "skip")
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSpec:
     """The contract of the feature ``image``: float32 [batch, height, width, channels].

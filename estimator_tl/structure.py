@@ -10,6 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+#: What happens to the batch-norm statistics of a source.
+BATCH_NORM_MODES = ("inference", "train", "recalibrate")
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceVariable:

@@ -13,8 +13,6 @@ from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec, InputSpec
 from estimator_tl.structure import CallMode, SourceStructure
 
-POOLINGS = ("avg", "max", "flatten", "none")
-
 
 @dataclasses.dataclass(frozen=True)
 class BuiltBackbone:

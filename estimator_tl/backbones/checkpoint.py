@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_floating, feature_names
+from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_floating, feature_names
 from estimator_tl.backbones.checkpoint_files import CheckpointFiles
 from estimator_tl.backbones.checkpoint_names import Naming
 from estimator_tl.backbones.digest import joined_digest
@@ -26,6 +26,7 @@ from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.compat.flat_graphs import FlatGraph
 from estimator_tl.errors import UserError, check_known
+from estimator_tl.specs import POOLINGS
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 

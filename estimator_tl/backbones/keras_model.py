@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone
+from estimator_tl.backbones.base import Backbone, BuiltBackbone
 from estimator_tl.backbones.digest import values_digest
 from estimator_tl.backbones.input_contract import check_input, one_image, text_spec
 from estimator_tl.backbones.input_range import Finding
@@ -36,7 +36,7 @@ from estimator_tl.compat.keras_calls import inner_layers, plain_variable
 from estimator_tl.compat.keras_lookups import keep_vocabularies, learned_of_data, set_weights, sized
 from estimator_tl.compat.tpu import outside_of_steps
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.specs import ImageSpec
+from estimator_tl.specs import POOLINGS, ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 _ADDED = "losses and metrics that were added to the model itself (add_loss, add_metric) are left out"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from estimator_tl.backbones import image_input
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_flattens, check_floating, feature_names
+from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_flattens, check_floating, feature_names
 from estimator_tl.backbones.caller import Caller
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.backbones.effects import check_inference
@@ -25,6 +25,7 @@ from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.compat import tf
 from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.errors import UserError, check_known
+from estimator_tl.specs import POOLINGS
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.backbones import image_input
-from estimator_tl.backbones.base import POOLINGS, Backbone, BuiltBackbone, check_floating, feature_names
+from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_floating, feature_names
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.backbones.effects import check_inference
 from estimator_tl.backbones.input_contract import check_input, images_spec, one_image, text_spec
@@ -25,7 +25,7 @@ from estimator_tl.backbones.tf1_import import NotImportableError, import_nodes, 
 from estimator_tl.compat import meta_graphs, tf
 from estimator_tl.compat.flat_graphs import FlatGraph
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.specs import ImageSpec
+from estimator_tl.specs import POOLINGS, ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 
 #: The file that tells the format.

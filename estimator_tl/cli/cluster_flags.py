@@ -27,6 +27,7 @@ def define_cluster(command: CommandFlags) -> None:
         "tasks of each job in the order of a Slurm step's, e.g. chief:1,worker:2,ps:1,evaluator:1.",
     )
     command.integer(_CLUSTER, "slurm_port_base", 8888, "port of the first task of each Slurm node.", at_most=65535)
+    command.exclude(["slurm_jobs"], ["worker_hosts", "ps_hosts", "chief_hosts"])
 
 
 def cluster_of(values: Any, environ: Mapping[str, str]) -> Cluster | None:

@@ -4,25 +4,57 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 from absl import flags
 
-from estimator_tl.cli import flagfiles, numeric_flags
+from estimator_tl.cli import flagfiles, parsers
+from estimator_tl.config.setting import MOST, Bounds, Setting, settings_of
 from estimator_tl.errors import UserError
+
+#: Where all flags are written down.
+REFERENCE = "docs/FLAGS.md"
+_Spec = TypeVar("_Spec")
 
 
 class CommandFlags:
-    """The flags of one command: absl flags of their own, remembered by group for the help.
+    """The flags of one command: absl flags, with the group of each for the help.
 
     Attributes:
       values: the absl FlagValues; ``values.name`` after parsing.
+      groups: names of flags by group.
+      common: names of the flags that ``--help`` shows; all others need ``--helpfull``.
     """
 
     def __init__(self) -> None:
         self.values = flags.FlagValues()  # type: ignore[no-untyped-call]
         self.groups: dict[str, list[str]] = {}
+        self.common: set[str] = set()
+        self._replaces: dict[str, tuple[str, ...]] = {}
+
+    def define(self, spec: type, without: Collection[str] = ()) -> None:
+        """Adds a flag for each setting of a spec.
+
+        Args:
+          spec: a class of `estimator_tl.config`.
+          without: names of settings that the command does not have.
+        """
+        for setting in settings_of(spec):
+            if setting.name not in without:
+                self._define_setting(setting)
+
+    def spec(self, kind: type[_Spec]) -> _Spec:
+        """Returns the spec that the flags describe; settings that the command does not have keep their defaults.
+
+        Args:
+          kind: a class of `estimator_tl.config`.
+
+        Raises:
+          UserError: the values do not go together.
+        """
+        names = [setting.name for setting in settings_of(kind) if setting.name in self.values]
+        return kind(**{name: self.values[name].value for name in names})
 
     def string(self, group: str, name: str, default: str | None, text: str) -> None:
         """Adds a string flag."""
@@ -30,16 +62,10 @@ class CommandFlags:
         self._file(group, name)
 
     def integer(
-        self,
-        group: str,
-        name: str,
-        default: int | None,
-        text: str,
-        at_least: int = 1,
-        at_most: int = numeric_flags.MOST,
+        self, group: str, name: str, default: int | None, text: str, at_least: int = 1, at_most: int = MOST
     ) -> None:
         """Adds an integer flag with its bounds."""
-        self._define(group, name, default, text, numeric_flags.IntegerParser(at_least, at_most))
+        self._add(group, name, default, text, parsers.IntegerParser(Bounds(at_least=at_least, at_most=at_most)))
 
     def number(
         self,
@@ -47,31 +73,36 @@ class CommandFlags:
         name: str,
         default: float | None,
         text: str,
-        at_least: float | None = None,
         above: float | None = None,
         at_most: float | None = None,
-        below: float | None = None,
     ) -> None:
         """Adds a float flag with its bounds; no flag takes NaN or infinity."""
-        self._define(group, name, default, text, numeric_flags.NumberParser(at_least, above, at_most, below))
+        self._add(group, name, default, text, parsers.NumberParser(Bounds(above=above, at_most=at_most)))
 
     def boolean(self, group: str, name: str, default: bool | None, text: str) -> None:
         """Adds a flag that ``--name`` turns on and ``--noname`` off."""
         flags.DEFINE_boolean(name, default, text, flag_values=self.values)
         self._file(group, name)
 
-    def choice(self, group: str, name: str, default: str | None, values: list[str], text: str) -> None:
+    def choice(self, group: str, name: str, default: str | None, values: Sequence[str], text: str) -> None:
         """Adds a flag with a fixed list of values."""
-        flags.DEFINE_enum(name, default, values, text, flag_values=self.values)
+        flags.DEFINE_enum(name, default, list(values), text, flag_values=self.values)
         self._file(group, name)
 
-    def many(self, group: str, name: str, default: list[str] | None, text: str) -> None:
+    def many(self, group: str, name: str, default: Sequence[str] | None, text: str) -> None:
         """Adds a flag with a list separated by commas."""
-        flags.DEFINE_list(name, default, text, flag_values=self.values)
+        flags.DEFINE_list(name, None if default is None else list(default), text, flag_values=self.values)
         self._file(group, name)
+
+    def exclude(self, names: Sequence[str], others: Sequence[str]) -> None:
+        """Says that flags and other flags are two ways to say one thing: of the two, the later wins."""
+        self._replaces.update({name: (*self._replaces.get(name, ()), *others) for name in names})
+        self._replaces.update({other: (*self._replaces.get(other, ()), *names) for other in others})
 
     def parse(self, name: str, arguments: Sequence[str]) -> list[str]:
         """Reads the flags of a command line; they win over those of its flagfiles, wherever these stand.
+
+        A flag also wins over the flags that it replaces, where these stand in an earlier file.
 
         Args:
           name: of the command.
@@ -81,21 +112,22 @@ class CommandFlags:
           The arguments that are no flags.
 
         Raises:
-          UserError: a flagfile cannot be read, or a flag is unknown or has a wrong value.
+          UserError: a flagfile cannot be read, a flag is unknown or has a wrong value, or two flags contradict.
         """
         files, own = flagfiles.parted(arguments, self._takes_next)
         lines = [line for file in files for line in flagfiles.lines_of(file)]
         tolerant = [text for text in (*(line.text for line in lines), *own) if re.match("--?undefok=", text)]
+        source: dict[str, str] = {}
         for line in lines:
-            if self._read([name, *tolerant, line.text], f"{line.place}: "):
+            if self._read([name, *tolerant, line.text], source, line.file, f"{line.place}: "):
                 raise UserError(f"{line.place}: {line.text!r} is no flag; write --name=value.")
-        return self._read([name, *tolerant, *own])
+        return self._read([name, *tolerant, *own], source, "")
 
     def given(self) -> dict[str, Any]:
         """Returns the flags that the user set, by name."""
         return {name: self.values[name].value for name in self._names() if self.values[name].present}
 
-    def text(self, leave_out: tuple[str, ...] = ()) -> str:
+    def text(self, leave_out: Collection[str] = ()) -> str:
         """Returns the flags that the user set as a flagfile, each on one line whatever the shell's quotes held."""
         lines = [
             re.sub(r"\s*\n\s*", " ", self.values[name].serialize())
@@ -104,39 +136,97 @@ class CommandFlags:
         ]
         return "".join(f"{line}\n" for line in lines if line)
 
-    def help(self) -> str:
-        """Returns the help text of all flags, by group."""
+    def help(self, full: bool) -> str:
+        """Returns the help text of the flags, by group.
+
+        Args:
+          full: of all flags, not only of the common ones.
+        """
         lines = []
         for group, names in self.groups.items():
-            lines.append(f"\n{group}:")
-            for name in names:
-                flag = self.values[name]
-                shown = f"--[no]{name}" if flag.boolean else f"--{name}"
-                default = "" if flag.default is None else f" (default: {str(flag.default_as_str).strip(chr(39))})"
-                lines.append(f"  {shown}: {flag.help}{default}")
-        return "\n".join(lines)
+            shown = [name for name in names if full or not self.common or name in self.common]
+            lines += [f"\n{group}:"] * bool(shown) + [self._help_line(name) for name in shown]
+        more = "" if full or not self.common else "--helpfull lists all flags; "
+        return "\n".join([*lines, f"\n{more}{REFERENCE} is the reference."])
+
+    def _help_line(self, name: str) -> str:
+        flag = self.values[name]
+        shown = f"--[no]{name}" if flag.boolean else f"--{name}"
+        default = self.default_text(name)
+        text = " ".join(str(flag.help).split())
+        return f"  {shown}: {text}{f' (default: {default})' if default else ''}"
+
+    def default_text(self, name: str) -> str:
+        """Returns the default of a flag for people; empty where it has none, or is off or empty."""
+        flag = self.values[name]
+        is_number = isinstance(flag.default, (int, float)) and not isinstance(flag.default, bool)
+        if not flag.default and not is_number:
+            return ""
+        return str(flag.default_as_str).strip("'")
 
     def _names(self) -> list[str]:
         return [name for names in self.groups.values() for name in names]
 
-    def _read(self, arguments: Sequence[str], where: str = "") -> list[str]:
-        """Returns what is no flag in one command line."""
+    def _read(self, arguments: Sequence[str], source: dict[str, str], file: str, where: str = "") -> list[str]:
+        """Reads one command line; returns the arguments that are no flags.
+
+        Args:
+          arguments: the name of the command, then flags.
+          source: the file from which each flag so far has its value; gets those that are read here.
+          file: the file of these flags; empty for the command line.
+          where: how a message begins.
+        """
+        before = {name: self.values[name].present for name in self._names()}
         try:
             parsed: list[str] = self.values(arguments)
         except flags.Error as error:
             # Of the two forms that absl has, one names the flag as a subject already.
             said = re.sub(r"^flag (--\w+=.*?): must be ", r"\1 must be ", str(error), flags=re.DOTALL)
             raise UserError(f"{where}{said}") from error
+        added = [name for name in self._names() if self.values[name].present > before[name]]
+        source.update(dict.fromkeys(added, file))
+        for name in added:
+            self._replace_earlier(name, source)
         return parsed[1:]
+
+    def _replace_earlier(self, name: str, source: dict[str, str]) -> None:
+        """Takes back the flags that a flag replaces; two of the same file contradict each other."""
+        for other in self._replaces.get(name, ()):
+            if source.get(other) == source[name]:
+                first, second = sorted((name, other), key=self._names().index)
+                raise UserError(f"both {first} and {second} are given; give one of them.")
+            if source.pop(other, None) is not None:
+                self.values[other].unparse()
 
     def _takes_next(self, argument: str) -> bool:
         """Returns whether the argument after this one is its value."""
         name = argument.lstrip("-")
         return argument.startswith("-") and name in self.values and not self.values[name].boolean
 
-    def _define(self, group: str, name: str, default: Any, text: str, parser: Any) -> None:
+    def _define_setting(self, setting: Setting) -> None:
+        group, name, default, text = setting.group, setting.name, setting.default, setting.help
+        if setting.kind == "integer":
+            self._add(group, name, default, text, parsers.IntegerParser(setting.bounds))
+        elif setting.kind == "number":
+            self._add(group, name, default, text, parsers.NumberParser(setting.bounds))
+        elif setting.kind == "pair":
+            self._add(group, name, default, text, parsers.PairParser(), parsers.PairSerializer())
+        elif setting.kind == "switch":
+            self.boolean(group, name, default, text)
+        elif setting.kind == "list":
+            self.many(group, name, default, text)
+        elif setting.kind == "choice":
+            self.choice(group, name, default, setting.choices, text)
+        else:
+            self.string(group, name, default, text)
+        if setting.common:
+            self.common.add(name)
+        self._replaces[name] = (*self._replaces.get(name, ()), *setting.instead_of)
+
+    def _add(self, group: str, name: str, default: Any, text: str, parser: Any, serializer: Any = None) -> None:
+        writer = serializer or flags.ArgumentSerializer()
         flags.DEFINE(  # type: ignore[no-untyped-call]
-            parser, name, default, text, flag_values=self.values, serializer=flags.ArgumentSerializer()
+            parser, name, default, text, flag_values=self.values, serializer=writer
         )
         self._file(group, name)
 
@@ -166,12 +256,27 @@ class Command:
 def define_common(command: CommandFlags) -> None:
     """Adds the flags that every command has."""
     group = "General"
-    command.choice(group, "verbosity", "warning", ["debug", "info", "warning", "error"], "what TensorFlow may print.")
-    command.boolean(group, "debug", False, "show the traceback of an error.")
-    command.many(
-        group, "import_modules", [], "your own modules, imported first; they may register heads, optimizers and others."
+    command.choice(
+        group, "verbosity", "warning", ["debug", "info", "warning", "error"], "How much TensorFlow may print."
     )
-    flags.DEFINE_multi_string("flagfile", [], "read flags from this file.", flag_values=command.values)
-    flags.DEFINE_string("undefok", "", "flag names that may be unknown.", flag_values=command.values)
-    flags.DEFINE_boolean("help", False, "show this help.", short_name="h", flag_values=command.values)
-    command.groups.setdefault(group, []).extend(["flagfile", "help"])
+    command.boolean(group, "debug", False, "Show the traceback of an error.")
+    command.many(
+        group, "import_modules", [], "Your modules, imported first; they may register heads, optimizers and others."
+    )
+    flags.DEFINE_multi_string("flagfile", [], "Read flags from this file.", flag_values=command.values)
+    flags.DEFINE_string("undefok", "", "Names of flags that may be unknown.", flag_values=command.values)
+    flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=command.values)
+    flags.DEFINE_boolean("helpfull", False, "Show the help of all flags.", flag_values=command.values)
+    command.groups.setdefault(group, []).extend(["flagfile", "help", "helpfull"])
+    if command.common:
+        command.common |= {"flagfile", "help", "helpfull"}
+
+
+def refuse_arguments(name: str, arguments: list[str]) -> None:
+    """Refuses arguments that are not flags.
+
+    Raises:
+      UserError: there is one.
+    """
+    if arguments:
+        raise UserError(f"{name} takes flags only, not {arguments[0]!r}; write --flag=value.")

@@ -11,8 +11,8 @@ from typing import Any
 
 from estimator_tl.cli import train
 from estimator_tl.cli.cluster_flags import cluster_of
-from estimator_tl.cli.command import Command, CommandFlags
-from estimator_tl.cli.launch_flags import settings_of
+from estimator_tl.cli.command import Command, CommandFlags, refuse_arguments
+from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.errors import UserError
 
 _CHECKS = "Checks"
@@ -34,12 +34,12 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
       UserError: something would not work.
     """
     values = command.values
-    train.refuse_arguments("doctor", arguments)
+    refuse_arguments("doctor", arguments)
     from estimator_tl.launch import doctor
 
     failed, hung = [], False
     with _no_cluster_for_estimator() as environ:
-        for what, check in _checks(values, environ):
+        for what, check in _checks(command, environ):
             allowed = values.check_timeout_secs + (values.peer_timeout_secs if what == "cluster" else 0)
             findings, ended = doctor.bounded(what, check, allowed)
             for finding in findings:
@@ -56,11 +56,11 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     raise error
 
 
-def _checks(values: Any, environ: dict[str, str]) -> Iterator[tuple[str, Callable[[], Iterator[Any]]]]:
+def _checks(command: CommandFlags, environ: dict[str, str]) -> Iterator[tuple[str, Callable[[], Iterator[Any]]]]:
     """Yields the checks that the flags ask for, with their names."""
-    from estimator_tl.config import DataSpec, LaunchSpec, ModelSpec, RunSpec, TrainingSpec
     from estimator_tl.launch import doctor, plan_change, session
 
+    values = command.values
     yield "versions", doctor.versions
     yield "devices", doctor.devices
     described, wrong = None, None
@@ -69,36 +69,22 @@ def _checks(values: Any, environ: dict[str, str]) -> Iterator[tuple[str, Callabl
     except UserError as error:
         wrong = doctor.Finding("fail", str(error))
     yield "cluster", lambda: iter([wrong]) if wrong else doctor.cluster(described, values.peer_timeout_secs)
-    launch = functools.partial(LaunchSpec, **settings_of(LaunchSpec, values))
     if not wrong:
-        yield "distribution", lambda: doctor.distribution(launch(), described, values.batch_size)
+        yield "distribution", lambda: doctor.distribution(command.spec(LaunchSpec), described, values.batch_size)
     if values.model_dir:
         yield "model_dir", lambda: doctor.folders(values.model_dir, values.export_dir, described)
 
-    def model() -> ModelSpec:
-        return ModelSpec(head=values.head, optimizer=values.optimizer, **train.model_settings(values))
-
-    def data() -> DataSpec:
-        fraction = values.validation_fraction
-        if fraction is None:
-            fraction = 0.0 if values.eval_data else 0.2
-        return DataSpec(values.train_data, None, fraction, values.test_fraction, values.on_bad_example)
-
-    def training() -> TrainingSpec:
-        rate, seed = values.learning_rate, values.seed
-        return TrainingSpec(values.train_steps, values.epochs, values.batch_size, rate, seed)
-
     # The settings are read inside of the checks, as what is wrong with them is a finding like others. Data and backbone
     # are opened once; where one of them cannot be, the step would only fail for the same reason.
-    listed = functools.cache(lambda: session.training_data(data()))
-    source = functools.cache(lambda: session.open_backbone(model()))
-    plan = functools.cache(lambda: plan_change.plan_of(source().structure, model()))
+    listed = functools.cache(lambda: session.training_data(command.spec(DataSpec)))
+    source = functools.cache(lambda: session.open_backbone(command.spec(ModelSpec)))
+    plan = functools.cache(lambda: plan_change.plan_of(source().structure, command.spec(ModelSpec)))
     if values.train_data:
         yield "data", lambda: doctor.data(listed())
     if values.backbone:
-        yield "backbone", lambda: doctor.plan(model().tuning, plan())
+        yield "backbone", lambda: doctor.plan(values.tuning, plan())
     if listed.cache_info().currsize and plan.cache_info().currsize:
-        spec = RunSpec(model(), data(), training())
+        spec = RunSpec(command.spec(ModelSpec), command.spec(DataSpec), command.spec(TrainingSpec))
         yield "one step", lambda: doctor.one_step(spec, source(), plan(), listed())
 
 
@@ -116,7 +102,7 @@ def _no_cluster_for_estimator() -> Iterator[dict[str, str]]:
 
 COMMAND = Command(
     "look at what a run needs: versions, devices, cluster, folders, data, one step",
-    "estimator-tl doctor [flags of train]",
+    "estimator-tl doctor --backbone=PATH --train_data=FOLDER --model_dir=FOLDER",
     define,
     run,
 )

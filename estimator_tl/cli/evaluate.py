@@ -8,8 +8,7 @@ import os
 import sys
 from typing import Any
 
-from estimator_tl.cli.command import Command, CommandFlags
-from estimator_tl.cli.train import refuse_arguments
+from estimator_tl.cli.command import Command, CommandFlags, refuse_arguments
 from estimator_tl.errors import UserError
 
 
@@ -114,5 +113,5 @@ def _tell_missing_classes(data: Any) -> None:
 
 
 COMMAND = Command(
-    "print the metrics of a run as JSON", "estimator-tl evaluate --model_dir=FOLDER [--eval_data=FOLDER]", define, run
+    "print the metrics of a run as JSON", "estimator-tl evaluate --model_dir=FOLDER --eval_data=FOLDER", define, run
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from estimator_tl.cli.command import Command, CommandFlags
-from estimator_tl.cli.train import refuse_arguments
+from estimator_tl.cli.command import Command, CommandFlags, refuse_arguments
 from estimator_tl.errors import UserError
 
 
@@ -37,5 +36,5 @@ def export(model_dir: str, export_dir: str) -> str:
 
 
 COMMAND = Command(
-    "write a SavedModel for TF Serving", "estimator-tl export --model_dir=FOLDER [--export_dir=FOLDER]", define, run
+    "write a SavedModel for TF Serving", "estimator-tl export --model_dir=FOLDER --export_dir=FOLDER", define, run
 )

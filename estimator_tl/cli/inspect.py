@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from estimator_tl.cli.command import Command, CommandFlags
-from estimator_tl.cli.train import define_model, model_settings, refuse_arguments
+from estimator_tl.cli.command import Command, CommandFlags, refuse_arguments
+from estimator_tl.config import ModelSpec
 from estimator_tl.errors import UserError
 from estimator_tl.specs import DATA_RULES
 
@@ -14,7 +14,7 @@ from estimator_tl.specs import DATA_RULES
 def define(command: CommandFlags) -> None:
     """Adds the flags of inspect."""
     command.string("Run", "model_dir", None, "show this run instead of a backbone.")
-    define_model(command)
+    command.define(ModelSpec, without=("head", "optimizer"))
     command.boolean("Output", "variables", False, "list every variable.")
 
 
@@ -24,14 +24,13 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     refuse_arguments("inspect", arguments)
     if bool(values.model_dir) == bool(values.backbone):
         raise UserError("inspect needs one of --backbone and --model_dir.")
-    from estimator_tl.config import ModelSpec
     from estimator_tl.launch import run_dir, session
     from estimator_tl.launch.auditing import has_checkpoint
     from estimator_tl.launch.plan_change import plan_of
     from estimator_tl.tuning.table import plan_table
 
     saved = run_dir.read(values.model_dir) if values.model_dir else None
-    model = saved.spec.model if saved else ModelSpec(**model_settings(values))
+    model = saved.spec.model if saved else command.spec(ModelSpec)
     if saved:
         print(_run_text(saved, values.model_dir))
     source = session.open_backbone(model, saved.spec.data.rules if saved else DATA_RULES)
@@ -159,7 +158,7 @@ def _variables_text(structure: Any, plan: Any) -> str:
 
 COMMAND = Command(
     "show a backbone, what a tuning policy would train, or a run",
-    "estimator-tl inspect --backbone=PATH [--tuning='last_groups(4)'], or --model_dir=FOLDER",
+    "estimator-tl inspect --backbone=PATH --tuning='last_groups(4)'\n  estimator-tl inspect --model_dir=FOLDER",
     define,
     run,
 )

@@ -59,15 +59,15 @@ def _dispatch(name: str, rest: list[str]) -> int:
     command: Command = importlib.import_module(f"estimator_tl.cli.{name}").COMMAND
     known = CommandFlags()
     if not command.own_flags:
-        if rest[:1] in ([], ["-h"], ["--help"]):
+        if rest[:1] in ([], ["-h"], ["--help"], ["--helpfull"]):
             print(f"{command.summary}\n\n  {command.usage}")
             return 0
         return command.run(known, rest)
     command.define(known)
     define_common(known)
     remaining = known.parse(name, rest)
-    if known.values.help:
-        print(f"{command.summary}\n\n  {command.usage}\n{known.help()}")
+    if known.values.help or known.values.helpfull:
+        print(f"{command.summary}\n\n  {command.usage}\n{known.help(full=known.values.helpfull)}")
         return 0
     _prepare(known)
     return command.run(known, remaining)

@@ -14,9 +14,9 @@ from absl import logging
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.files import write_whole
+from estimator_tl.metric_names import lower_is_better
 
 _BEST = "best.json"
-_LOWER_IS_BETTER = ("loss", "error", "perplexity")
 
 
 class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
@@ -53,8 +53,9 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
         self._to_keep, self._assets_extra = exports_to_keep, dict(assets_extra or {})
         self._receiver_fn = receiver_fn
         self._metric = metric
-        lower = any(word in metric for word in _LOWER_IS_BETTER)
-        self._sign = 1.0 if (not lower if higher_is_better is None else higher_is_better) else -1.0
+        if higher_is_better is None:
+            higher_is_better = not lower_is_better(metric)
+        self._sign = 1.0 if higher_is_better else -1.0
         self._name = name
 
     @property

@@ -10,13 +10,13 @@ from typing import ClassVar, NamedTuple
 
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.inputs import first_tables
-from estimator_tl.inputs.source import BAD_EXAMPLE_POLICIES, DataSource, registry
+from estimator_tl.inputs.source import DataSource, registry
 from estimator_tl.inputs.splits import check_fractions
 from estimator_tl.inputs.table_classes import check_alike, class_numbers, known_classes
 from estimator_tl.inputs.table_columns import check_no_header, check_no_names, check_unique, find_columns, has_header
 from estimator_tl.inputs.table_file import is_named_like_table, read_text, split_lines
 from estimator_tl.inputs.table_rows import Column, Row, column_names, names_columns, read_rows, same_name
-from estimator_tl.specs import DATA_RULES
+from estimator_tl.specs import BAD_EXAMPLE_POLICIES, DATA_RULES
 
 _FIRST_RULES = 1
 

@@ -18,9 +18,9 @@ from estimator_tl.inputs.formats import SUFFIXES, decoded_kinds
 from estimator_tl.inputs.images import undecodable
 from estimator_tl.inputs.listing import SortedFiles, counted, files_below, is_hidden, kinds_of, sort_out
 from estimator_tl.inputs.pipeline import Examples
-from estimator_tl.inputs.source import BAD_EXAMPLE_POLICIES, DataSource, registry
+from estimator_tl.inputs.source import DataSource, registry
 from estimator_tl.inputs.splits import check_fractions, check_no_splits
-from estimator_tl.specs import DATA_RULES
+from estimator_tl.specs import BAD_EXAMPLE_POLICIES, DATA_RULES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,6 @@ from estimator_tl.registry import Registry, parse_call
 from estimator_tl.specs import InputSpec
 
 registry = Registry("data source")
-BAD_EXAMPLE_POLICIES = ("error", "skip")
 
 
 class DataSource(abc.ABC):

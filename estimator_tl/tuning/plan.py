@@ -7,11 +7,10 @@ import types
 from collections.abc import Mapping, Sequence
 
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
+from estimator_tl.structure import BATCH_NORM_MODES, CallMode, SourceStructure, SourceVariable
 from estimator_tl.tuning.phases import Phased, Span, active_spans, joined, place
 from estimator_tl.tuning.policies import Policy
 
-BATCH_NORM_MODES = ("inference", "train", "recalibrate")
 Intervals = Sequence[tuple[int, "int | None"]]
 
 

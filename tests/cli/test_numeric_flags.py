@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from estimator_tl.cli import numeric_flags
+from estimator_tl.cli import parsers
 from estimator_tl.cli.command import CommandFlags, define_common
 from estimator_tl.cli.main import COMMANDS, main
 from estimator_tl.config import EvaluationSpec, LaunchSpec, TrainingSpec
@@ -71,12 +71,12 @@ def test_there_are_such_flags():
 def test_every_number_has_bounds(command):
     """A flag that is defined past `CommandFlags` would have none."""
     for parser in numeric(defined(command)).values():
-        assert isinstance(parser, (numeric_flags.IntegerParser, numeric_flags.NumberParser))
+        assert isinstance(parser, (parsers.IntegerParser, parsers.NumberParser))
 
 
 @pytest.mark.parametrize(("command", "flag"), FLAGS)
 def test_impossible_values(capsys, command, flag):
-    whole = isinstance(numeric(defined(command))[flag], numeric_flags.IntegerParser)
+    whole = isinstance(numeric(defined(command))[flag], parsers.IntegerParser)
     kind = "a whole number." if whole else "a number."
     for text in ("many", "", "1,5", "--1"):
         assert refused(capsys, command, flag, text) == kind
@@ -115,13 +115,13 @@ def test_ranges_are_finite(capsys, tmp_path, text):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TrainingSpec(epochs=float("nan")), "epochs nan must be above 0"),
-        (lambda: EvaluationSpec(eval_every_secs=float("nan")), "eval_every_secs nan must be above 0"),
-        (lambda: EvaluationSpec(eval_throttle_secs=float("nan")), "eval_throttle_secs nan must be at least 0"),
+        (lambda: TrainingSpec(epochs=float("nan")), "epochs nan must be a finite number."),
+        (lambda: EvaluationSpec(eval_every_secs=float("nan")), "eval_every_secs nan must be a finite number."),
+        (lambda: EvaluationSpec(eval_throttle_secs=float("nan")), "eval_throttle_secs nan must be a finite number."),
         (lambda: EvaluationSpec(stop_at=float("nan")), "stop_at nan must be a finite number"),
-        (lambda: LaunchSpec(max_run_hours=float("nan")), "max_run_hours nan must be above 0"),
-        (lambda: LaunchSpec(stall_minutes=float("nan")), "stall_minutes nan must be at least 0"),
-        (lambda: LaunchSpec(log_step_count_steps=-1), "log_step_count_steps -1 must be above 0"),
+        (lambda: LaunchSpec(max_run_hours=float("nan")), "max_run_hours nan must be a finite number."),
+        (lambda: LaunchSpec(stall_minutes=float("nan")), "stall_minutes nan must be a finite number."),
+        (lambda: LaunchSpec(log_step_count_steps=-1), "log_step_count_steps -1 must be at least 1."),
         (lambda: check_fractions(float("nan"), 0.0), "validation_fraction nan and test_fraction 0 must be"),
     ],
 )

@@ -130,7 +130,10 @@ def test_input_that_cannot_begin_again_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--validation_fraction=0.4", "--exporters=best"), "exporter best exports checkpoints as they are evaluated"),
+        (
+            ("--validation_fraction=0.4", "--exporters=best"),
+            "exporter best exports each checkpoint after its evaluation",
+        ),
         ((), "eval_every_steps follows from evaluations, but there is nothing to evaluate on"),
         (("--eval_every_secs=0",), "--eval_every_secs=0 must be above 0"),
     ],

@@ -166,7 +166,7 @@ def test_seconds_between_checkpoints_win_over_the_launchers_steps(tf_config):
         ({"keep_checkpoints_max": 1}, "did you mean 'keep_checkpoint_max'"),
         ({"precision": "float8"}, "unknown precision"),
         ({"distribution": "multi_worker_mirrored"}, "needs a cluster"),
-        ({"cpu_replicas": 0}, "cpu_replicas 0 must be above 0"),
+        ({"cpu_replicas": 0}, "cpu_replicas 0 must be at least 1"),
         ({"gpu_memory_fraction": 1.5}, "at most 1"),
         ({"stall_minutes": -1}, "stall_minutes -1"),
         ({"log_norms": -1}, "log_norms -1 must be at least 0"),
