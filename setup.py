@@ -26,7 +26,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["estimator_tl", "estimator_tl.*"]),
-    package_data={"estimator_tl": ["py.typed", "compat/startup/*.py"]},
+    package_data={"estimator_tl": ["py.typed", "revival/startup/*.py"]},
     python_requires=">=3.9",
     install_requires=[
         "tensorflow>=2.15,<2.22",

@@ -11,7 +11,7 @@ INPUT_PLACE = "estimator_tl/input_place"
 
 #: The newest generation of the rules by which data files are listed and decoded. A run keeps the one it began with.
 #: 1: image orientation and transparency are ignored, palettes of BMP files too; class folders are flat;
-#:    tables are read as `inputs/first_tables.py` does.
+#:    tables are read as `inputs/tables/first_rules.py` does.
 #: 2: orientation is respected, transparency is composited on white; every file of a class folder is used or counted;
 #:    rows of tables end at line ends only, and are quoted or separated as the whole file shows.
 DATA_RULES = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from estimator_tl.compat import keras
-from estimator_tl.compat.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_apart
 
 
 def save_random(name, path, size, **arguments):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from estimator_tl.compat import keras, tf
-from estimator_tl.compat.keras2 import tensorflow_with_keras2
+from estimator_tl.revival.keras2_view import tensorflow_with_keras2
 from tests.tiny import keras_values, randomize
 
 DECAY = 0.9

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.estimator_api import load_v1_estimator
+from estimator_tl.revival.api import load_v1_estimator
 
 CORES = 8
 

@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from estimator_tl.backbones import handles
 from estimator_tl.backbones.base import Backbone, BuiltBackbone
-from estimator_tl.backbones.input_contract import TakesTextError
-from estimator_tl.backbones.input_range import UnknownRangeError
+from estimator_tl.backbones.fetching import handles
+from estimator_tl.backbones.input.contract import TakesTextError
+from estimator_tl.backbones.input.range import UnknownRangeError
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.registry import Call, Registry, parse_call
 
@@ -34,7 +34,7 @@ def _keras_model(
     allow_unsafe_deserialization: bool = False,
 ) -> Backbone:
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.keras_files import keras_file
+    from estimator_tl.backbones.keras.files import keras_file
 
     return keras_file(**given)
 
@@ -51,7 +51,8 @@ def _saved_model(
     allow_unsafe_deserialization: bool = False,
 ) -> Backbone:
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones import saved_model, tf1_hub
+    from estimator_tl.backbones.saved_model import backbone as saved_model
+    from estimator_tl.backbones.tf1_hub import backbone as tf1_hub
 
     folder = handles.resolve(path)
     if os.path.exists(os.path.join(folder, tf1_hub.MARK)):
@@ -71,7 +72,7 @@ def _tf1_hub(
     allow_unsafe_deserialization: bool = False,
 ) -> Backbone:
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.tf1_hub import TF1HubBackbone
+    from estimator_tl.backbones.tf1_hub.backbone import TF1HubBackbone
 
     return TF1HubBackbone(handle=path, **{**given, "path": handles.resolve(path)})
 
@@ -90,7 +91,7 @@ def _text_encoder(
     allow_unsafe_deserialization: bool = False,
 ) -> Backbone:
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.text_encoder import TextEncoderBackbone
+    from estimator_tl.backbones.text.encoder import TextEncoderBackbone
 
     given["preprocess"] = None if preprocess is None else handles.resolve(preprocess)
     return TextEncoderBackbone(handle=path, **{**given, "path": handles.resolve(path)})
@@ -112,7 +113,7 @@ def _checkpoint(
     ema: bool = True,
 ) -> Backbone:
     given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.checkpoint import CheckpointBackbone
+    from estimator_tl.backbones.checkpoint.backbone import CheckpointBackbone
 
     return CheckpointBackbone(**given)
 
@@ -159,7 +160,7 @@ def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbo
     call = _as_call(handle)
     _check_values(handle, {**kwargs, **(call.kwargs if call else {})})
     if call is not None and call.name.startswith("keras."):
-        from estimator_tl.backbones.keras_applications import keras_application
+        from estimator_tl.backbones.keras.applications import keras_application
 
         _check_no_signature(handle, kwargs)
         known = list(inspect.signature(keras_application).parameters)[2:]
@@ -217,7 +218,8 @@ def _as_call(handle: str) -> Call | None:
 
 
 def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
-    from estimator_tl.backbones import keras_files, keras_model
+    from estimator_tl.backbones.keras import files as keras_files
+    from estimator_tl.backbones.keras import model as keras_model
 
     is_file = os.path.isfile(handle) and not handles.is_archive(handle)
     if handle.lower().endswith(keras_files.FILE_SUFFIXES) or is_file:

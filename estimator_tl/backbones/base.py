@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from estimator_tl.backbones.input_range import Finding
+from estimator_tl.backbones.input.range import Finding
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec, InputSpec

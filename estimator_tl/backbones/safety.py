@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator_tl.compat.keras2 import keras_metadata
-from estimator_tl.compat.saved_models import operations
 from estimator_tl.errors import UserError
+from estimator_tl.tf_internals.files.saved_models import operations
 
 #: Operations that read or write files that the graph names, or run Python code.
 _DANGEROUS = frozenset(

@@ -7,8 +7,8 @@ from typing import Any
 
 from estimator_tl.cli.command import CommandFlags
 from estimator_tl.errors import UserError
-from estimator_tl.launch.cluster import JOBS, Cluster, from_hosts, from_tf_config
-from estimator_tl.launch.slurm import from_slurm, parse_jobs
+from estimator_tl.launch.cluster.description import JOBS, Cluster, from_hosts, from_tf_config
+from estimator_tl.launch.cluster.slurm import from_slurm, parse_jobs
 
 _CLUSTER = "Cluster (or the environment variable TF_CONFIG)"
 

@@ -58,7 +58,8 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
 
 def _checks(command: CommandFlags, environ: dict[str, str]) -> Iterator[tuple[str, Callable[[], Iterator[Any]]]]:
     """Yields the checks that the flags ask for, with their names."""
-    from estimator_tl.launch import doctor, plan_change, session
+    from estimator_tl.launch import doctor
+    from estimator_tl.launch.run import plan_change, session
 
     values = command.values
     yield "versions", doctor.versions

@@ -41,7 +41,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         raise UserError("no --model_dir given; name the run to evaluate.")
     if values.eval_data and values.split not in (None, "all"):
         raise UserError(f"--split={values.split} is a part of the run's own data; leave it out with --eval_data.")
-    from estimator_tl.launch import session
+    from estimator_tl.launch.run import session
 
     opened = session.open_run(values.model_dir)
     data, split = _data(values, opened.saved)
@@ -62,7 +62,7 @@ def _data(values: Any, saved: Any) -> tuple[Any, str]:
     Raises:
       UserError: there are none, or they are not in order.
     """
-    from estimator_tl.launch import session
+    from estimator_tl.launch.run import session
 
     spec, labels = saved.spec.data, saved.labels
     spec = dataclasses.replace(spec, on_bad_example=values.on_bad_example or spec.on_bad_example)
@@ -104,7 +104,7 @@ def _check_there(text: str) -> None:
 
 
 def _tell_missing_classes(data: Any) -> None:
-    from estimator_tl.launch.preparation import missing_classes
+    from estimator_tl.launch.run.preparation import missing_classes
 
     gone = missing_classes(data)
     if gone:

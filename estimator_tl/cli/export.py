@@ -27,7 +27,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
 def export(model_dir: str, export_dir: str) -> str:
     """Exports a run and returns the folder of the new version."""
     from estimator_tl.export import export_saved_model
-    from estimator_tl.launch import run_dir, session
+    from estimator_tl.launch.run import run_dir, session
 
     run_dir.check_writable(export_dir)
     opened = session.open_run(model_dir)

@@ -24,9 +24,9 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     refuse_arguments("inspect", arguments)
     if bool(values.model_dir) == bool(values.backbone):
         raise UserError("inspect needs one of --backbone and --model_dir.")
-    from estimator_tl.launch import run_dir, session
-    from estimator_tl.launch.auditing import has_checkpoint
-    from estimator_tl.launch.plan_change import plan_of
+    from estimator_tl.launch.run import run_dir, session
+    from estimator_tl.launch.run.auditing import has_checkpoint
+    from estimator_tl.launch.run.plan_change import plan_of
     from estimator_tl.tuning.table import plan_table
 
     saved = run_dir.read(values.model_dir) if values.model_dir else None
@@ -53,7 +53,7 @@ def _audit(saved: Any, model_dir: str, source: Any) -> None:
     Raises:
       UserError: it contradicts the plan.
     """
-    from estimator_tl.launch.auditing import audit_run
+    from estimator_tl.launch.run.auditing import audit_run
     from estimator_tl.tuning.audit import audit_table, contradictions
 
     findings, what = audit_run(saved, model_dir, source)
@@ -72,7 +72,7 @@ def _audit(saved: Any, model_dir: str, source: Any) -> None:
 
 def _run_text(saved: Any, model_dir: str) -> str:
     from estimator_tl.inputs import latest_step
-    from estimator_tl.launch.auditing import damaged
+    from estimator_tl.launch.run.auditing import damaged
 
     step = latest_step(model_dir)
     spec, record = saved.spec, saved.record

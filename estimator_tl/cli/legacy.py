@@ -11,7 +11,7 @@ def _define(command: CommandFlags) -> None:
 
 
 def _run(command: CommandFlags, arguments: list[str]) -> int:
-    from estimator_tl.compat import program
+    from estimator_tl.revival import program
 
     first, *rest = arguments
     if first == "-m":

@@ -17,7 +17,7 @@ from estimator_tl.errors import UserError
 
 if TYPE_CHECKING:
     from estimator_tl.inputs import Examples
-    from estimator_tl.inputs.listing import SortedFiles
+    from estimator_tl.inputs.folders.listing import SortedFiles
 
 
 def define(command: CommandFlags) -> None:
@@ -55,7 +55,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         raise UserError("no --input given; name files, globs or folders.")
     top_k = _top_k(values.top_k)
     from estimator_tl.inputs import Examples, evaluation_dataset
-    from estimator_tl.launch import session
+    from estimator_tl.launch.run import session
 
     opened = session.open_run(values.model_dir)
     spec = opened.backbone.input_spec
@@ -156,7 +156,7 @@ def _items(text: str) -> list[str]:
 
 def _texts(wanted: list[str], rules: int) -> list[str]:
     """Returns a text for each row; says which rows have none."""
-    from estimator_tl.inputs.csv_table import read_column, read_texts
+    from estimator_tl.inputs.tables.csv_table import read_column, read_texts
     from estimator_tl.registry import Registry
 
     readers = Registry("input")
@@ -191,9 +191,9 @@ def _images(wanted: list[str], on_bad_example: str, rules: int) -> Examples:
       UserError: an item names none, or a file that should be an image is none and the policy is ``error``.
     """
     from estimator_tl.inputs import Examples
-    from estimator_tl.inputs.image_folder import bad_example_error
-    from estimator_tl.inputs.images import undecodable
-    from estimator_tl.inputs.listing import counted, kinds_of
+    from estimator_tl.inputs.folders.image_folder import bad_example_error
+    from estimator_tl.inputs.folders.listing import counted, kinds_of
+    from estimator_tl.inputs.images.feature import undecodable
 
     listed = [_listed(item, rules) for item in wanted]
     bad: dict[str, str] = {}
@@ -218,9 +218,9 @@ def _images(wanted: list[str], on_bad_example: str, rules: int) -> Examples:
 
 def _listed(item: str, rules: int) -> SortedFiles:
     """Returns the files that an item names, sorted."""
-    from estimator_tl.inputs import first_rules
-    from estimator_tl.inputs.formats import judge
-    from estimator_tl.inputs.listing import SortedFiles, files_below, sort_out
+    from estimator_tl.inputs.folders import first_rules
+    from estimator_tl.inputs.folders.listing import SortedFiles, files_below, sort_out
+    from estimator_tl.inputs.images.formats import judge
 
     if rules == 1:
         return SortedFiles(tuple(first_rules.files_of_item(item)))

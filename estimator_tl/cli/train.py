@@ -45,7 +45,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         launch=command.spec(LaunchSpec),
     )
     cluster = cluster_of(values, os.environ)
-    from estimator_tl.launch.run_dir import check_writable
+    from estimator_tl.launch.run.run_dir import check_writable
     from estimator_tl.launch.training import train
 
     if values.export_dir:

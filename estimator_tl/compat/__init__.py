@@ -1,13 +1,12 @@
 """The one door to TensorFlow, from 2.15 (the last with Estimator) to the newest.
 
 `tf`, `keras` (Keras 2 on every version), `estimator` and `hub` are resolved on
-first use, so that importing this package costs nothing. Private TensorFlow
-symbols are used in this package only.
+first use, so that importing this package costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,18 +16,19 @@ if TYPE_CHECKING:
     hub: Any
 
 
+# Name -> (module, function that loads it). By name, as the revival of Estimator itself imports this package.
+_LOADERS = {
+    "tf": ("estimator_tl.compat.versions", "load_tensorflow"),
+    "keras": ("estimator_tl.revival.package", "load_keras"),
+    "estimator": ("estimator_tl.revival.api", "load_estimator"),
+    "hub": ("estimator_tl.compat.versions", "load_hub"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    load: Callable[[], Any]
-    if name == "tf":
-        from estimator_tl.compat.versions import load_tensorflow as load
-    elif name == "keras":
-        from estimator_tl.compat.keras2 import load_keras2 as load
-    elif name == "estimator":
-        from estimator_tl.compat.estimator_api import load_estimator as load
-    elif name == "hub":
-        from estimator_tl.compat.versions import load_hub as load
-    else:
+    if name not in _LOADERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = load()
+    module, function = _LOADERS[name]
+    value = getattr(importlib.import_module(module), function)()
     globals()[name] = value
     return value

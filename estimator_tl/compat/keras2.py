@@ -37,13 +37,15 @@ def load_keras2() -> Any:
     if has_native_estimator():
         _ = tf.keras.layers  # `tf.keras` is a lazy loader until its first use, and another object after it
         return tf.keras
-    from estimator_tl.compat import estimator_package
-
-    estimator_package.install()  # `keras.estimator.model_to_estimator` imports it on its own
-    return _import_tf_keras("tf_keras.api._v2.keras")
+    return import_tf_keras("tf_keras.api._v2.keras")
 
 
-def _import_tf_keras(name: str) -> ModuleType:
+def import_tf_keras(name: str) -> ModuleType:
+    """Imports a module of tf_keras.
+
+    Raises:
+      ImportError: tf_keras is absent, or is not of this TensorFlow.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -205,38 +207,3 @@ def _counterpart(symbol: Any) -> Any:
     """Returns what this Keras has under the name of another Keras's symbol; that symbol itself if it has nothing."""
     module = sys.modules.get(f"{_package()}.{symbol.__module__.partition('.')[2]}")
     return getattr(module, getattr(symbol, "__qualname__", ""), symbol)
-
-
-class _Overlay(ModuleType):
-    """A module seen through a few replaced attributes; the module itself is untouched."""
-
-    def __init__(self, wrapped: ModuleType, replaced: dict[str, Any]):
-        super().__init__(wrapped.__name__, wrapped.__doc__)
-        self.__dict__["_wrapped"] = wrapped
-        self.__dict__.update(replaced)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_wrapped"], name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*dir(self.__dict__["_wrapped"]), *self.__dict__})
-
-
-@functools.cache
-def tensorflow_with_keras2() -> Any:
-    """Returns `tensorflow` as the Estimator package must see it: with Keras 2 inside.
-
-    Estimator's canned models, heads and metrics are Keras 2 code. Giving them
-    this view, and only them, leaves the program's own `tf.keras` what it was.
-    """
-    tf = load_tensorflow()
-    if has_native_estimator():
-        return tf
-    v1_keras = _import_tf_keras("tf_keras.api._v1.keras")
-    v1 = _Overlay(
-        tf.compat.v1,
-        {"keras": v1_keras, "layers": _import_tf_keras("tf_keras.api._v1.keras.__internal__.legacy.layers")},
-    )
-    v2 = _Overlay(tf.compat.v2, {"keras": load_keras2()})
-    compat = _Overlay(tf.compat, {"v1": v1, "v2": v2})
-    return _Overlay(tf, {"keras": load_keras2(), "compat": compat})

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from estimator_tl.compat import estimator, tf
-from estimator_tl.compat.checkpoint_state import latest_checkpoint
-from estimator_tl.compat.placement import on_cpu
 from estimator_tl.errors import UserError
 from estimator_tl.files import check_literal, no_room
-from estimator_tl.inputs.images import decode_image
+from estimator_tl.inputs.images.feature import decode_image
 from estimator_tl.specs import ImageSpec, InputSpec, TextSpec
+from estimator_tl.tf_internals.files.checkpoint_state import latest_checkpoint
+from estimator_tl.tf_internals.graphs.placement import on_cpu
 
 BYTES_KEY = "image_bytes"
 

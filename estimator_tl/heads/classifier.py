@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from estimator_tl.compat import estimator, tf, tpu
-from estimator_tl.compat.placement import on_cpu
+from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.heads.labels import class_numbers
 from estimator_tl.heads.layers import ACTIVATIONS, dense, hidden_stack
 from estimator_tl.heads.registry import registry
+from estimator_tl.tf_internals import tpu
+from estimator_tl.tf_internals.graphs.placement import on_cpu
 
 WEIGHT_KEY = "weight"
 _SERVED = ("class_ids", "classes", "all_class_ids", "all_classes", "probabilities", "logits")

@@ -1,10 +1,11 @@
 """input_fn builders on tf.data."""
 
-from estimator_tl.inputs.csv_table import TextTable, csv
-from estimator_tl.inputs.image_folder import ImageFolder, image_folder
+from estimator_tl.inputs.folders.image_folder import ImageFolder, image_folder
+from estimator_tl.inputs.opening import open_source
 from estimator_tl.inputs.pipeline import Examples, evaluation_dataset, latest_step, training_dataset
 from estimator_tl.inputs.place import checkpoint_hook
-from estimator_tl.inputs.source import DataSource, open_source, registry
+from estimator_tl.inputs.source import DataSource, registry
+from estimator_tl.inputs.tables.csv_table import TextTable, csv
 
 __all__ = [
     "DataSource",

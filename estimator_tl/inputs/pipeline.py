@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoint_state import newest_checkpoint
-from estimator_tl.inputs.decoding import KINDS
-from estimator_tl.inputs.images import decode_image
+from estimator_tl.inputs.images.decoding import KINDS
+from estimator_tl.inputs.images.feature import decode_image
 from estimator_tl.specs import INPUT_PLACE, InputSpec, TextSpec
+from estimator_tl.tf_internals.files.checkpoint_state import newest_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)

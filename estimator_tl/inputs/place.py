@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoints import load_input_hook
 from estimator_tl.specs import INPUT_PLACE
+from estimator_tl.tf_internals.files.checkpoints import load_input_hook
 
 
 def checkpoint_hook(estimator: Any, external_state_policy: str | None = None) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import abc
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.inputs import pipeline
 from estimator_tl.inputs.splits import PARTS, part_of
-from estimator_tl.registry import Registry, parse_call
+from estimator_tl.registry import Registry
 from estimator_tl.specs import InputSpec
 
 registry = Registry("data source")
@@ -120,30 +119,3 @@ class DataSource(abc.ABC):
             return pipeline.training_dataset(examples, spec, batch_size, seed, epochs, first, shard=(pipelines, number))
 
         return input_fn
-
-
-def open_source(text: str, **settings: Any) -> DataSource:
-    """Opens what ``--train_data`` names.
-
-    Args:
-      text: an image folder; a file with a table of texts; or a spec such as ``csv('PATH', text='body')``.
-      **settings: `validation`, `test`, `labels`, `on_bad_example`, `rules`.
-
-    Raises:
-      UserError: there is no such data, or it is not in order.
-    """
-    from estimator_tl.inputs.csv_table import csv
-    from estimator_tl.inputs.image_folder import image_folder
-    from estimator_tl.inputs.table_file import is_named_like_table
-
-    path = os.path.expanduser(text)
-    if "(" in text and not os.path.exists(path):
-        call = parse_call(text)
-        if not registry.takes(call.name, "rules"):  # a source of somebody else may have rules of its own
-            settings.pop("rules", None)
-        made: DataSource = registry.make(type(call)(call.name, call.args, {**settings, **call.kwargs}))
-        return made
-    is_file = os.path.exists(path) and not os.path.isdir(path)
-    if is_file or (is_named_like_table(path) and not os.path.isdir(path)):
-        return csv(text, **settings)
-    return image_folder(text, **settings)

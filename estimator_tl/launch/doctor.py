@@ -21,10 +21,10 @@ from estimator_tl.config import LaunchSpec, RunSpec
 from estimator_tl.errors import UserError
 from estimator_tl.files import write_whole
 from estimator_tl.inputs import DataSource
-from estimator_tl.launch import run_dir, session
-from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.peers import Answer, reach_all, taken
-from estimator_tl.launch.strategy import distribution_of
+from estimator_tl.launch.cluster.description import Cluster
+from estimator_tl.launch.cluster.peers import Answer, reach_all, taken
+from estimator_tl.launch.cluster.strategy import distribution_of
+from estimator_tl.launch.run import run_dir, session
 from estimator_tl.tuning import VariablePlan
 from estimator_tl.tuning.table import summary
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from estimator_tl.compat import checkpoints, tf
+from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch.evaluation import Evaluator, Metrics
+from estimator_tl.launch.evaluating.evaluation import Evaluator, Metrics
 from estimator_tl.launch.stopping import EvaluationStopped, StopHook, StopRequests
+from estimator_tl.tf_internals.files import checkpoints
 from estimator_tl.tuning import VariablePlan
 
 

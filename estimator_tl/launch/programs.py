@@ -11,23 +11,24 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator as api
-from estimator_tl.compat.checkpoint_state import correct_state
-from estimator_tl.compat.estimators import is_for_tpu, with_config, without_saving
 from estimator_tl.config import EvaluationSpec, LaunchSpec
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.files import check_literal
 from estimator_tl.heads import naming_bad_labels
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import loop, rendezvous, tasks
-from estimator_tl.launch.cluster import Cluster, from_tf_config
-from estimator_tl.launch.disk import disk_errors, remove_debris
-from estimator_tl.launch.evaluation import Evaluator
+from estimator_tl.launch import loop
+from estimator_tl.launch.cluster import rendezvous, tasks
+from estimator_tl.launch.cluster.description import Cluster, from_tf_config
+from estimator_tl.launch.cluster.run_config import described, without_peers
+from estimator_tl.launch.evaluating.evaluation import Evaluator
+from estimator_tl.launch.evaluating.in_memory import InMemoryHook, check_in_memory
 from estimator_tl.launch.hooks import StallWatchdog
-from estimator_tl.launch.in_memory import InMemoryHook, check_in_memory
-from estimator_tl.launch.ownership import owning
-from estimator_tl.launch.run_config import described, without_peers
+from estimator_tl.launch.run.disk import disk_errors, remove_debris
+from estimator_tl.launch.run.ownership import owning
 from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests, stopping_at_signals
 from estimator_tl.launch.training import Outcome, why_early
+from estimator_tl.tf_internals.estimators import is_for_tpu, with_config, without_saving
+from estimator_tl.tf_internals.files.checkpoint_state import correct_state
 
 _EVALUATION = tuple(field.name for field in dataclasses.fields(EvaluationSpec))
 _LAUNCH = ("stall_minutes", "cluster_wait_secs", "max_run_hours")

@@ -21,8 +21,8 @@ from typing import Any
 
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
+from estimator_tl.launch.cluster.run_config import run_config
 from estimator_tl.launch.programs import train_and_evaluate
-from estimator_tl.launch.run_config import run_config
 
 _NEEDED = ("train_files", "eval_files", "train_steps")  # eval_steps is None for the whole set
 MakeInputFn = Callable[[list[str], bool], Callable[[], Any]]

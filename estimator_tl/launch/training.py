@@ -10,23 +10,24 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from estimator_tl.compat import quiet, tf
-from estimator_tl.compat.checkpoint_state import correct_state
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
 from estimator_tl.heads import naming_bad_labels
 from estimator_tl.inputs import DataSource, latest_step
-from estimator_tl.inputs.image_folder import bad_example_error
-from estimator_tl.launch import plan_change, rendezvous, run_dir, tasks
-from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.disk import disk_errors, remove_debris
+from estimator_tl.inputs.folders.image_folder import bad_example_error
+from estimator_tl.launch.cluster import rendezvous, tasks
+from estimator_tl.launch.cluster.description import Cluster
+from estimator_tl.launch.cluster.run_config import make_run_config, make_session_config
+from estimator_tl.launch.cluster.strategy import Distribution, distribution_of
+from estimator_tl.launch.evaluating.in_memory import check_in_memory
 from estimator_tl.launch.hooks import profile_window
-from estimator_tl.launch.in_memory import check_in_memory
-from estimator_tl.launch.ownership import owning
-from estimator_tl.launch.preparation import Prepared, prepare
-from estimator_tl.launch.run_config import make_run_config, make_session_config
+from estimator_tl.launch.run import plan_change, run_dir
+from estimator_tl.launch.run.disk import disk_errors, remove_debris
+from estimator_tl.launch.run.ownership import owning
+from estimator_tl.launch.run.preparation import Prepared, prepare
 from estimator_tl.launch.stopping import Stop, StopRequests, stopping_at_signals
-from estimator_tl.launch.strategy import Distribution, distribution_of
 from estimator_tl.launch.work import Work
+from estimator_tl.tf_internals.files.checkpoint_state import correct_state
 
 
 @dataclasses.dataclass(frozen=True)

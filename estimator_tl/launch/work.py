@@ -7,20 +7,23 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from estimator_tl.compat import estimator, tpu
+from estimator_tl.compat import estimator
 from estimator_tl.config import RunSpec
 from estimator_tl.errors import UserError
 from estimator_tl.export import make_exporters
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import loop, rendezvous, run_dir, session, tasks
-from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.evaluation import Evaluator
+from estimator_tl.launch import loop
+from estimator_tl.launch.cluster import rendezvous, tasks
+from estimator_tl.launch.cluster.description import Cluster
+from estimator_tl.launch.cluster.run_config import evaluation_session_config, make_run_config
+from estimator_tl.launch.cluster.strategy import Distribution
+from estimator_tl.launch.evaluating.evaluation import Evaluator
+from estimator_tl.launch.evaluating.in_memory import InMemoryHook
 from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, StallWatchdog, profile_window
-from estimator_tl.launch.in_memory import InMemoryHook
-from estimator_tl.launch.preparation import Prepared
-from estimator_tl.launch.run_config import evaluation_session_config, make_run_config
+from estimator_tl.launch.run import run_dir, session
+from estimator_tl.launch.run.preparation import Prepared
 from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests
-from estimator_tl.launch.strategy import Distribution
+from estimator_tl.tf_internals import tpu
 
 
 @dataclasses.dataclass

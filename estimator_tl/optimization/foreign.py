@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.keras_optimizer import KerasOptimizer, is_legacy_keras_optimizer, is_new_keras_optimizer
-from estimator_tl.compat.slots import fresh_copy
 from estimator_tl.errors import UserError
 from estimator_tl.optimization.optimizers import Optimizer
 from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
+from estimator_tl.tf_internals.graphs.slots import fresh_copy
+from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer, is_legacy_keras_optimizer, is_new_keras_optimizer
 
 #: Keras optimizers whose bias correction is a variable shared by all weights, which no phase can begin anew.
 _SHARED_CORRECTION = ("Nadam",)

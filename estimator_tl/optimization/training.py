@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from estimator_tl.compat import tf, tpu
-from estimator_tl.compat.gating import Gate, NotGatedError, Steps
-from estimator_tl.compat.slots import create_slots
+from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.optimization.foreign import ForeignOptimizer
 from estimator_tl.optimization.optimizers import Optimizer
 from estimator_tl.optimization.phased import RateSpan
+from estimator_tl.tf_internals import tpu
+from estimator_tl.tf_internals.graphs.gating import Gate, NotGatedError, Steps
+from estimator_tl.tf_internals.graphs.slots import create_slots
 
 #: Graph collection of the `Gradient`s that each replica's train op applies.
 GRADIENTS = "estimator_tl/gradients"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoint_state import correct_state, newest_checkpoint
-from estimator_tl.compat.checkpoints import extend_checkpoint
 from estimator_tl.errors import UserError
 from estimator_tl.specs import INPUT_PLACE
+from estimator_tl.tf_internals.files.checkpoint_state import correct_state, newest_checkpoint
+from estimator_tl.tf_internals.files.checkpoints import extend_checkpoint
 
 _STOP = "signal_early_stopping/STOP"
 _READ_BYTES = 16 << 20

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from estimator_tl.compat import tf
-from estimator_tl.inputs.images import decode_image
+from estimator_tl.inputs.images.feature import decode_image
 from estimator_tl.specs import ImageSpec, linear_range
 
 _TODAY = ImageSpec(224, 224, 3, linear_range(0, 1), "[0, 1]")

@@ -17,7 +17,7 @@ from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator, keras, tf
 from estimator_tl.config import TrainingSpec
 from estimator_tl.launch.hooks.progress import ProgressHook
-from estimator_tl.launch.session import local_config
+from estimator_tl.launch.run.session import local_config
 
 OURS, BY_HAND, FIT, FORWARD = "estimator_tl", "hand-written model_fn", "Keras 2 fit", "forward pass only"
 _LEARNING_RATE = 1e-3

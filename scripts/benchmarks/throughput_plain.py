@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from estimator_tl.backbones import Backbone
-from estimator_tl.backbones.keras_weights import load_weights
-from estimator_tl.backbones.saved_model import SavedModelBackbone
+from estimator_tl.backbones.keras.weights import load_weights
+from estimator_tl.backbones.saved_model.backbone import SavedModelBackbone
 from estimator_tl.compat import hub, keras, tf
 from estimator_tl.registry import parse_call
 

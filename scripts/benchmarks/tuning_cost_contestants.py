@@ -18,7 +18,7 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import TrainingSpec
 from estimator_tl.launch.hooks.progress import ProgressHook
-from estimator_tl.launch.session import local_config
+from estimator_tl.launch.run.session import local_config
 from estimator_tl.tuning import Policy
 
 BY_HAND, ALONE, ONE_PHASE, GATED = "hand-written", "estimator_tl", "phase alone", "gated"

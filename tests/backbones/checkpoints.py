@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoints import assign
 from estimator_tl.structure import CallMode
+from estimator_tl.tf_internals.files.checkpoints import assign
 from tests import networks
 from tests.backbones.test_backbones import IMAGES
 from tests.tiny import SIZE

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from estimator_tl.backbones import keras_applications
-from estimator_tl.backbones.application_input import application_contract
-from estimator_tl.backbones.input_range import BYTES, SIGNED, UNIT, UnknownRangeError, find
+from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, UnknownRangeError, find
+from estimator_tl.backbones.keras import applications as keras_applications
+from estimator_tl.backbones.keras.application_input import application_contract
 from estimator_tl.cli.main import main
 from estimator_tl.compat import keras, tf
-from estimator_tl.compat.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_apart
 
 SIZE = 96  # which every application takes
 SHAPE = (1, SIZE, SIZE, 3)
@@ -109,7 +109,7 @@ def test_range_text_without_the_layers(name, expected):
 
 
 def test_layers_that_are_not_known_are_asked_for(monkeypatch):
-    monkeypatch.setattr("estimator_tl.backbones.application_input.family", lambda function: "later")
+    monkeypatch.setattr("estimator_tl.backbones.keras.application_input.family", lambda function: "later")
     with pytest.raises(UnknownRangeError) as error:
         contract("MobileNetV3Small", include_preprocessing=False)
     assert str(error.value) == (

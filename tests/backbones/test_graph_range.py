@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones.input_range import BYTES, UNIT, Finding, UnknownRangeError
+from estimator_tl.backbones.input.range import BYTES, UNIT, Finding, UnknownRangeError
 from estimator_tl.compat import tf
 from tests import networks, tiny, tiny_tf1
 from tests.backbones import rescaling_modules as modules
@@ -133,7 +133,7 @@ def test_a_module_whose_graph_cannot_be_read_keeps_the_convention_of_hub(hub_mod
     def fails(*args):
         raise KeyError("an operation of tomorrow")
 
-    monkeypatch.setattr("estimator_tl.backbones.interface.of_saved_function", fails)
+    monkeypatch.setattr("estimator_tl.backbones.saved_model.interface.of_saved_function", fails)
     backbone = etl.backbone(hub_module.handle)
     assert backbone.image_spec.range == UNIT
     assert backbone.finding is None

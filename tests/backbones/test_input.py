@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import input_hooks
-from estimator_tl.backbones.input_hooks import ImageRangeHook, out_of_range
+from estimator_tl.backbones.input import hooks as input_hooks
+from estimator_tl.backbones.input.hooks import ImageRangeHook, out_of_range
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec

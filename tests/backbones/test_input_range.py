@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from estimator_tl.backbones.input_range import (
+from estimator_tl.backbones.input.range import (
     BYTES,
     SIGNED,
     UNIT,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import interface, loading
+from estimator_tl.backbones.saved_model import interface, loading
 from estimator_tl.compat import keras, tf
 from estimator_tl.errors import UserError
 from tests.backbones.test_features import Endpoints

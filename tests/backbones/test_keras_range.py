@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones.input_range import BYTES, SIGNED, UNIT, UnknownRangeError
-from estimator_tl.backbones.keras_input import keras_finding
+from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, UnknownRangeError
+from estimator_tl.backbones.keras.input import keras_finding
 from estimator_tl.compat import keras, tf
-from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.structure import CallMode
+from estimator_tl.tf_internals.eager import run_eagerly_apart
 from tests.backbones import rescaling_models as models
 from tests.backbones.rescaling_models import LAYERS, around, branches, functional, sequential
 

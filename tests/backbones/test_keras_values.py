@@ -10,7 +10,7 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.backbones.digest import values_digest
-from estimator_tl.backbones.keras_applications import keras_application
+from estimator_tl.backbones.keras.applications import keras_application
 from estimator_tl.compat import keras, tf
 from estimator_tl.errors import UserError
 from estimator_tl.registry import parse_call

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones.keras_versions import saved_version
+from estimator_tl.backbones.keras.versions import saved_version
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import keras2_version, rewrite_keras_metadata
 from estimator_tl.compat.versions import has_native_estimator

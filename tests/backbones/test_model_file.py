@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import module_cache
-from estimator_tl.backbones.checkpoint_files import CheckpointFiles
+from estimator_tl.backbones.checkpoint.files import CheckpointFiles
+from estimator_tl.backbones.fetching import module_cache
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 

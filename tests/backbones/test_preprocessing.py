@@ -12,8 +12,9 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.cli.main import main
-from estimator_tl.compat import text_ops, tf
+from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
+from estimator_tl.tf_internals.graphs import text_ops
 from tests.backbones.test_features import features_of
 from tests.contract.test_variables import checkpoint_values
 from tests.tiny_encoder import PIECES, Encoder, save_encoder

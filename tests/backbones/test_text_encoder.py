@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones.wordpiece import WordPiece
+from estimator_tl.backbones.text.wordpiece import WordPiece
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError

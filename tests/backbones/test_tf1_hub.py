@@ -10,9 +10,9 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.cli.main import main
 from estimator_tl.compat import estimator, tf
-from estimator_tl.compat.checkpoints import assign
 from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode
+from estimator_tl.tf_internals.files.checkpoints import assign
 from estimator_tl.tuning import collections
 from tests import runs
 from tests.contract.test_variables import HEAD, checkpoint_values, train_and_compare

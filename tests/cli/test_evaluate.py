@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from estimator_tl.cli.main import main
-from estimator_tl.inputs import image_folder
+from estimator_tl.inputs.folders import image_folder
 from tests.tiny import write_pictures
 
 CLASSES = ("cat", "dog", "owl")
@@ -111,7 +111,7 @@ def test_a_run_does_not_go_on_with_other_classes(run, capsys):
 
 
 def test_the_settings_of_the_run(run, capsys, monkeypatch):
-    from estimator_tl.inputs.image_folder import ImageFolder
+    from estimator_tl.inputs.folders.image_folder import ImageFolder
 
     sizes = []
     input_fn = ImageFolder.input_fn

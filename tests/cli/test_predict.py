@@ -11,7 +11,7 @@ import pytest
 from estimator_tl.cli import predict
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
-from estimator_tl.inputs.formats import decodes_webp
+from estimator_tl.inputs.images.formats import decodes_webp
 from tests import runs
 from tests.encoded import EXIF, encode, noise, segment, tiff, with_segments
 from tests.tiny import write_pictures

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.bundles import damage
-from estimator_tl.compat.checkpoint_state import correct_state, listed_checkpoints, newest_checkpoint
 from estimator_tl.errors import UserError
 from estimator_tl.inputs import latest_step
+from estimator_tl.tf_internals.files.bundles import damage
+from estimator_tl.tf_internals.files.checkpoint_state import correct_state, listed_checkpoints, newest_checkpoint
 from tests.runs import files, save_checkpoint
 
 SHARD = ".data-00000-of-00001"

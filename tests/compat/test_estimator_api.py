@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from estimator_tl.compat import estimator, keras, quiet, tf
-from estimator_tl.compat.missing_modules import STANDINS
 from estimator_tl.compat.versions import has_native_estimator
+from estimator_tl.revival.missing_modules import STANDINS
 
 NATIVE = has_native_estimator()
 EXPECTED = [

@@ -175,7 +175,7 @@ def test_the_input_pipeline_hook_goes_on_where_it_stopped(tmp_path):
 def _pipeline_hook():
     if has_native_estimator():
         return tf.data.experimental.CheckpointInputPipelineHook
-    from estimator_tl.compat.standins.checkpoint_input_pipeline_hook import CheckpointInputPipelineHook
+    from estimator_tl.revival.standins.checkpoint_input_pipeline_hook import CheckpointInputPipelineHook
 
     return CheckpointInputPipelineHook
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.flat_graphs import CONDITIONS, FlatGraph, node_of
+from estimator_tl.tf_internals.graphs.flat import CONDITIONS, FlatGraph, node_of
 
 
 def graph_def(build):

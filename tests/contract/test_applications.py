@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import keras_applications
+from estimator_tl.backbones.keras import applications as keras_applications
 from estimator_tl.compat import estimator, keras
 from estimator_tl.errors import UserError
 from tests import applications, tiny

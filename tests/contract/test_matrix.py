@@ -13,7 +13,7 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
-from estimator_tl.compat.estimator_api import load_v1_estimator
+from estimator_tl.revival.api import load_v1_estimator
 from tests.contract.test_variables import checkpoint_values
 from tests.runs import HEAD, moved
 from tests.tiny import random_batches

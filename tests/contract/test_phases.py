@@ -159,7 +159,7 @@ def test_phases_under_mirrored_on_two_devices(source, tmp_path):
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
 def test_phases_in_a_tpu_estimator_on_cpu(source, tmp_path):
-    from estimator_tl.compat.estimator_api import load_v1_estimator
+    from estimator_tl.revival.api import load_v1_estimator
 
     tpu = load_v1_estimator().tpu
     tuning, expected = three_phases(source)

@@ -6,7 +6,7 @@ import pytest
 
 from estimator_tl import inputs
 from estimator_tl.errors import UserError
-from estimator_tl.inputs.csv_table import read_texts
+from estimator_tl.inputs.tables.csv_table import read_texts
 from estimator_tl.specs import ImageSpec, TextSpec
 from tests.tiny_text import write_table
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from estimator_tl.compat import tf
-from estimator_tl.inputs.bmp import why_not
-from estimator_tl.inputs.decoding import decode_pixels
-from estimator_tl.inputs.formats import decodes_webp
-from estimator_tl.inputs.images import decode_image
+from estimator_tl.inputs.images.bmp import why_not
+from estimator_tl.inputs.images.decoding import decode_pixels
+from estimator_tl.inputs.images.feature import decode_image
+from estimator_tl.inputs.images.formats import decodes_webp
 from estimator_tl.specs import ImageSpec
 from tests import encoded
 from tests.encoded import bmp, encode, noise

@@ -12,7 +12,7 @@ from PIL import Image
 from estimator_tl import inputs
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.inputs.images import decode_image
+from estimator_tl.inputs.images.feature import decode_image
 from estimator_tl.inputs.splits import part_of
 from estimator_tl.specs import ImageSpec, linear_range
 from tests.tiny import write_pictures

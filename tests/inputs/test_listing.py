@@ -10,7 +10,7 @@ import pytest
 from estimator_tl import inputs
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.inputs.formats import decodes_webp
+from estimator_tl.inputs.images.formats import decodes_webp
 from estimator_tl.specs import ImageSpec
 from tests.encoded import bmp, encode, noise
 from tests.tiny import write_pictures

@@ -8,7 +8,7 @@ import pytest
 
 from estimator_tl import inputs
 from estimator_tl.errors import UserError
-from estimator_tl.inputs.csv_table import read_column
+from estimator_tl.inputs.tables.csv_table import read_column
 
 NFC, NFD = "café", unicodedata.normalize("NFD", "café")
 

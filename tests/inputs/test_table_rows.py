@@ -11,7 +11,7 @@ import pytest
 
 from estimator_tl import inputs
 from estimator_tl.errors import UserError
-from estimator_tl.inputs.csv_table import read_column, read_texts
+from estimator_tl.inputs.tables.csv_table import read_column, read_texts
 
 ODD = ["a\u2028b", "c\x85d", "e\x0cf", "g\x0bh", "i\u2029j", "k\x1cl", "  m ", "it's"]
 QUOTED = ["with\ttab", 'he said "hi"', "two\nlines", '"all of it"', '"', "plain", "a, b"]

@@ -8,8 +8,8 @@ import pytest
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.launch.cluster import Cluster, from_hosts, from_tf_config
-from estimator_tl.launch.slurm import from_slurm, parse_jobs
+from estimator_tl.launch.cluster.description import Cluster, from_hosts, from_tf_config
+from estimator_tl.launch.cluster.slurm import from_slurm, parse_jobs
 
 
 def config(cluster, job="worker", index=0, **others):

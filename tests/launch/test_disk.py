@@ -17,7 +17,7 @@ from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.files import write_whole
-from estimator_tl.launch.evaluation import read_history
+from estimator_tl.launch.evaluating.evaluation import read_history
 from tests.cli.test_bad_input import refused
 from tests.contract.test_variables import checkpoint_values
 from tests.launch.test_programs import made

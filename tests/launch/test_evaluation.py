@@ -16,7 +16,7 @@ from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError
 from estimator_tl.export import BestExporter
 from estimator_tl.launch import loop
-from estimator_tl.launch.evaluation import HISTORY, Evaluator, read_history, reason_to_stop
+from estimator_tl.launch.evaluating.evaluation import HISTORY, Evaluator, read_history, reason_to_stop
 from estimator_tl.launch.loop import EvaluationListener
 from estimator_tl.launch.stopping import EvaluationStopped, StopRequests
 from tests import linear

@@ -10,8 +10,8 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError
-from estimator_tl.launch.evaluation import Evaluator
-from estimator_tl.launch.in_memory import InMemoryEvaluation, InMemoryHook, variables_of
+from estimator_tl.launch.evaluating.evaluation import Evaluator
+from estimator_tl.launch.evaluating.in_memory import InMemoryEvaluation, InMemoryHook, variables_of
 from estimator_tl.launch.stopping import StopRequests
 from tests.launched import saved_steps
 from tests.linear import eval_input_fn, input_fn, model_fn
@@ -85,7 +85,7 @@ class Step(tf.compat.v1.train.SessionRunHook):
 @pytest.mark.full
 def test_by_the_clock(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("estimator_tl.launch.in_memory.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("estimator_tl.launch.evaluating.in_memory.time.monotonic", lambda: clock[0])
     linear = linear_model(tmp_path)
     evaluator = Evaluator(linear, eval_input_fn, rules=EvaluationSpec(eval_every_secs=4.0))
     linear.train(input_fn, max_steps=10, hooks=[Step(clock), InMemoryHook(evaluator, StopRequests(), 10)])
@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_said_before_training(flags, message, keras_h5, pic
 @pytest.mark.full
 def test_not_more_often_than_asked(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("estimator_tl.launch.in_memory.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("estimator_tl.launch.evaluating.in_memory.time.monotonic", lambda: clock[0])
     linear, rules = linear_model(tmp_path), EvaluationSpec(eval_every_steps=2, eval_throttle_secs=5.0)
     evaluator = Evaluator(linear, eval_input_fn, rules=rules)
     linear.train(input_fn, max_steps=15, hooks=[Step(clock), InMemoryHook(evaluator, StopRequests(), 15)])

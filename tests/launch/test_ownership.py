@@ -17,15 +17,15 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.compat import estimator
 from estimator_tl.errors import UserError
-from estimator_tl.launch import ownership
-from estimator_tl.launch.ownership import LOCK, owning
+from estimator_tl.launch.run import ownership
+from estimator_tl.launch.run.ownership import LOCK, owning
 from tests.cli.test_bad_input import refused
 from tests.runs import files, train
 from tests.tiny import random_batches
 
 OWNER = """
 import sys, time
-from estimator_tl.launch.ownership import owning
+from estimator_tl.launch.run.ownership import owning
 with owning(sys.argv[1]):
     print("owned", flush=True)
     time.sleep(60)

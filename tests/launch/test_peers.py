@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from estimator_tl.launch import peers
-from estimator_tl.launch.peers import Answer, reach, reach_all, taken
+from estimator_tl.launch.cluster import peers
+from estimator_tl.launch.cluster.peers import Answer, reach, reach_all, taken
 from tests.cluster import free_ports
 
 
@@ -121,5 +121,5 @@ def test_a_port_that_is_taken(listening):
 
 
 def test_tensorflow_is_not_needed():
-    code = "import sys, estimator_tl.launch.peers; assert 'tensorflow' not in sys.modules"
+    code = "import sys, estimator_tl.launch.cluster.peers; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

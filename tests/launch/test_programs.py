@@ -12,9 +12,9 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
-from estimator_tl.compat.estimator_api import load_v1_estimator
 from estimator_tl.errors import UserError
-from estimator_tl.launch.evaluation import read_history
+from estimator_tl.launch.evaluating.evaluation import read_history
+from estimator_tl.revival.api import load_v1_estimator
 from tests import linear
 from tests.cluster import Cluster
 from tests.contract.test_variables import checkpoint_values

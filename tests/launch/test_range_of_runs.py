@@ -11,9 +11,9 @@ import estimator_tl as etl
 from estimator_tl import backbones
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
-from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.config import FIRST_RULES, ModelSpec
-from estimator_tl.launch import session
+from estimator_tl.launch.run import session
+from estimator_tl.tf_internals.eager import run_eagerly_apart
 from tests import runs, tiny
 from tests.backbones import rescaling_models as models
 from tests.backbones.rescaling_models import functional

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from estimator_tl.errors import LostPeersError, UserError
-from estimator_tl.launch import rendezvous
-from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.rendezvous import DONE, RUNNING, STARTING, STOPPED, Chief, Follower
+from estimator_tl.launch.cluster import rendezvous
+from estimator_tl.launch.cluster.description import Cluster
+from estimator_tl.launch.cluster.rendezvous import DONE, RUNNING, STARTING, STOPPED, Chief, Follower
 from estimator_tl.launch.stopping import Stop
 
 SETTINGS = {"training": {"batch_size": 8, "range": (0, 1)}, "model": "m"}

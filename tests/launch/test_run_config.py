@@ -10,18 +10,18 @@ import pytest
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import EvaluationSpec, LaunchSpec, TrainingSpec
 from estimator_tl.errors import UserError
-from estimator_tl.launch import session
-from estimator_tl.launch.cluster import Cluster, from_tf_config
-from estimator_tl.launch.programs import _Work
-from estimator_tl.launch.run_config import (
+from estimator_tl.launch.cluster.description import Cluster, from_tf_config
+from estimator_tl.launch.cluster.run_config import (
     described,
     evaluation_session_config,
     make_run_config,
     make_session_config,
     run_config,
 )
+from estimator_tl.launch.cluster.strategy import Distribution, distribution_of
+from estimator_tl.launch.programs import _Work
+from estimator_tl.launch.run import session
 from estimator_tl.launch.stopping import StopRequests
-from estimator_tl.launch.strategy import Distribution, distribution_of
 
 OFF = Distribution("off")
 SERVERS = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}

@@ -8,7 +8,7 @@ import pytest
 
 from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.errors import UserError
-from estimator_tl.launch import run_dir
+from estimator_tl.launch.run import run_dir
 
 SPEC = RunSpec(ModelSpec("keras.MobileNet", input_range=(-1, 1)), DataSpec("/data"), TrainingSpec(train_steps=5))
 

@@ -10,7 +10,7 @@ import pytest
 
 from estimator_tl.cli.main import main
 from estimator_tl.config import ModelSpec
-from estimator_tl.launch import run_dir, session
+from estimator_tl.launch.run import run_dir, session
 from estimator_tl.specs import DATA_RULES
 from tests import runs
 from tests.backbones.test_effects import save_traces

@@ -16,8 +16,9 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.config import EvaluationSpec, LaunchSpec
 from estimator_tl.errors import UserError
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import loop, rendezvous, tasks
-from estimator_tl.launch.evaluation import read_history
+from estimator_tl.launch import loop
+from estimator_tl.launch.cluster import rendezvous, tasks
+from estimator_tl.launch.evaluating.evaluation import read_history
 from estimator_tl.launch.programs import _rules_of, _Work
 from estimator_tl.launch.stopping import Stop, StopRequests
 from tests import linear
@@ -234,7 +235,7 @@ def test_saving_listeners_are_those_of_the_chief(tmp_path):
 
 def test_the_command_tells_and_keeps_it(keras_h5, pictures, tmp_path, capsys, monkeypatch):
     """A source of a user's module may give its data once."""
-    from estimator_tl.inputs.image_folder import ImageFolder
+    from estimator_tl.inputs.folders.image_folder import ImageFolder
 
     repeated = ImageFolder.input_fn
 

@@ -16,8 +16,9 @@ import pytest
 
 from estimator_tl.compat import tf
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import session, work
-from estimator_tl.launch.evaluation import read_history
+from estimator_tl.launch import work
+from estimator_tl.launch.evaluating.evaluation import read_history
+from estimator_tl.launch.run import session
 from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopHook, StopRequests, stopping_at_signals
 from tests.contract.test_variables import checkpoint_values
 from tests.runs import train

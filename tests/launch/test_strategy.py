@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from estimator_tl.compat import tf
-from estimator_tl.compat.devices import check_devices
 from estimator_tl.config import LaunchSpec
 from estimator_tl.errors import UserError
-from estimator_tl.launch.cluster import Cluster
-from estimator_tl.launch.run_config import run_config
-from estimator_tl.launch.strategy import Distribution, distribution_of, make_strategy
+from estimator_tl.launch.cluster.description import Cluster
+from estimator_tl.launch.cluster.run_config import run_config
+from estimator_tl.launch.cluster.strategy import Distribution, distribution_of, make_strategy
+from estimator_tl.tf_internals.devices import check_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_CPUS = ("/cpu:0", "/cpu:1")

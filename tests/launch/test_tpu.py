@@ -12,12 +12,13 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.cli.main import main
-from estimator_tl.compat import tf, tpu
-from estimator_tl.compat.estimator_api import load_v1_estimator
+from estimator_tl.compat import tf
 from estimator_tl.config import LaunchSpec
 from estimator_tl.errors import LostPeersError, UserError
-from estimator_tl.launch import strategy
-from estimator_tl.launch.cluster import Cluster
+from estimator_tl.launch.cluster import strategy
+from estimator_tl.launch.cluster.description import Cluster
+from estimator_tl.revival.api import load_v1_estimator
+from estimator_tl.tf_internals import tpu
 from tests.contract.test_variables import checkpoint_values
 from tests.launched import saved_steps
 from tests.runs import HEAD, moved, train

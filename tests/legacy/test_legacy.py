@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from estimator_tl.compat import program
 from estimator_tl.compat.versions import has_native_estimator
+from estimator_tl.revival import program
 
 PROGRAMS = Path(__file__).parent / "programs"
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from estimator_tl.compat import tf
-from estimator_tl.inputs.decoding import decode_pixels
-from estimator_tl.inputs.images import decode_image
+from estimator_tl.inputs.images.decoding import decode_pixels
+from estimator_tl.inputs.images.feature import decode_image
 from estimator_tl.specs import ImageSpec
 
 TAG = 0x0112

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 import estimator_tl as etl
-from estimator_tl.backbones.input_range import BYTES, SIGNED, UNIT, Finding
-from estimator_tl.backbones.keras_weights import load_weights
+from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, Finding
+from estimator_tl.backbones.keras.weights import load_weights
 from estimator_tl.compat import keras, tf
-from estimator_tl.compat.eager import run_eagerly_apart
 from estimator_tl.structure import CallMode
+from estimator_tl.tf_internals.eager import run_eagerly_apart
 
 SIZE = 224
 

@@ -6,7 +6,7 @@ import math
 import re
 
 import estimator_tl as etl
-from estimator_tl.backbones import handles, module_cache
+from estimator_tl.backbones.fetching import handles, module_cache
 from tests import tiny
 from tests.recipes.running import RECIPES, check, run_both
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import keras_applications
+from estimator_tl.backbones.keras import applications as keras_applications
 from estimator_tl.compat import keras
 from tests import tiny
 from tests.recipes.running import RECIPES, blocks, check, replaced, run_both

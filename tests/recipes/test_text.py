@@ -9,7 +9,7 @@ import types
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import module_cache
+from estimator_tl.backbones.fetching import module_cache
 from estimator_tl.compat import tf
 from tests.backbones.test_preprocessing import Words
 from tests.recipes.running import blocks, check, replaced, run_both, section

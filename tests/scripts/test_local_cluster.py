@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from estimator_tl.launch.cluster import from_tf_config
+from estimator_tl.launch.cluster.description import from_tf_config
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "local_cluster"
 PROGRAM = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from estimator_tl.launch.cluster import from_tf_config
+from estimator_tl.launch.cluster.description import from_tf_config
 from tests.scripts.tfjobs import problems, tf_config
 
 SCRIPTS = Path(__file__).resolve().parent.parent.parent / "scripts"

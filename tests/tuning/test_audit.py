@@ -8,8 +8,8 @@ import pytest
 from estimator_tl import tuning
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoints import assign
 from estimator_tl.structure import SourceStructure, SourceVariable
+from estimator_tl.tf_internals.files.checkpoints import assign
 from estimator_tl.tuning.audit import Course, audit, audit_table, contradictions, state_of
 from tests.contract.test_variables import checkpoint_values
 from tests.runs import train

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from estimator_tl.backbones.graph_walk import ancestors
 from estimator_tl.compat import tf
-from estimator_tl.compat.checkpoint_state import checkpoints
 from estimator_tl.errors import UserError
 from estimator_tl.launch.hooks import nan_search
 from estimator_tl.optimization.training import GRADIENTS
+from estimator_tl.tf_internals.files.checkpoint_state import checkpoints
+from estimator_tl.tf_internals.graphs.ops import ancestors
 
 _ITERATOR = "IteratorGetNext"
 _INPUTS = (_ITERATOR, "Placeholder")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from estimator_tl.backbones.graph_walk import ancestors
 from estimator_tl.compat import tf
+from estimator_tl.tf_internals.graphs.ops import ancestors
 
 _AT_ONCE = 64
 

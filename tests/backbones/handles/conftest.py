@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator_tl.backbones import downloads
+from estimator_tl.backbones.fetching import downloads
 from tests.backbones.handles.serving import Response, pack, unreachable
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from estimator_tl.backbones import downloads, handles
+from estimator_tl.backbones.fetching import downloads, handles
 from estimator_tl.compat import hub, tf
 from estimator_tl.errors import UserError
 from tests.backbones.handles.serving import URL, Response, contents, modules, pack

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import downloads, handles
+from estimator_tl.backbones.fetching import downloads, handles
 from estimator_tl.errors import UserError
 from tests.backbones.handles.serving import URL, Response, contents, modules, pack
 

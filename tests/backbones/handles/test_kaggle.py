@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from estimator_tl.backbones import downloads, handles, module_cache
+from estimator_tl.backbones.fetching import downloads, handles, module_cache
 from estimator_tl.errors import UserError
 from tests.backbones.handles.serving import KAGGLE, contents
 

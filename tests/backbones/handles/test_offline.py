@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from estimator_tl.backbones import downloads, handles, module_cache
+from estimator_tl.backbones.fetching import downloads, handles, module_cache
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError

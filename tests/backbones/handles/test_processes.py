@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 import estimator_tl as etl
-from estimator_tl.backbones import downloads, handles, module_cache
+from estimator_tl.backbones.fetching import downloads, handles, module_cache
 from estimator_tl.errors import UserError
 from tests.backbones.handles.serving import URL, Response, contents, modules
 
 KILLED = """
 import os, signal, sys
-from estimator_tl.backbones import downloads, handles
+from estimator_tl.backbones.fetching import downloads
+from estimator_tl.backbones.fetching import handles
 
 class Cut:
     headers = {}

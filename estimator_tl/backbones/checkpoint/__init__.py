@@ -1,0 +1,1 @@
+"""Checkpoints as backbones, with the function that builds their network."""

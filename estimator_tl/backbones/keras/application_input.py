@@ -1,0 +1,94 @@
+"""What Keras Applications take: the preprocessing of their families, or of layers that were left out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from estimator_tl.backbones.input.contract import range_words
+from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, Range, UnknownRangeError
+from estimator_tl.specs import ImageSpec, linear_range
+
+_OPTION = "include_preprocessing"
+#: Of the values in [0, 255], as the layers of several families have them.
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
+#: Families with the option whose layers give a range, and that range.
+_RANGES: Mapping[str, Range] = {"mobilenet_v3": SIGNED, "regnet": UNIT}
+_STANDARD = "(x - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375] for x in [0, 255]"
+_BY_128 = (-1.0, 255 / 128 - 1)
+
+
+def family(function: Callable[..., Any]) -> str:
+    """Returns the name of the module of an application."""
+    return function.__module__.rpartition(".")[2]
+
+
+def application_contract(
+    function: Callable[..., Any],
+    preprocess: Callable[[Any], Any],
+    handle: str,
+    arguments: Mapping[str, Any],
+    input_range: Range | None,
+    shape: tuple[int, int, int, int],
+) -> ImageSpec:
+    """Returns the input contract of an application.
+
+    Args:
+      function: of `keras.applications`.
+      preprocess: of the family, for networks with all their layers.
+      handle: what the user called it.
+      arguments: with which the function is called.
+      input_range: values that the user says it takes, if any; they win.
+      shape: [1, height, width, channels] of the images.
+
+    Raises:
+      UnknownRangeError: the network is without its preprocessing layers, and what these do is not known.
+    """
+    if arguments.get(_OPTION, True):
+        words = f"keras.applications.{family(function)}.preprocess_input"
+        own: ImageSpec | None = ImageSpec(*shape[1:], preprocess, words, _linear_range_of(preprocess))
+    else:
+        own = _without_layers(function, shape)
+    if input_range is not None and (own is None or own.range != tuple(input_range)):
+        return _linear((float(input_range[0]), float(input_range[1])), shape)
+    if own is None:
+        raise UnknownRangeError(
+            f"{handle} is without the layers that rescale its input, and what they do is not known; leave "
+            f"{_OPTION}=False out, or say which values it takes with --input_range, e.g. -1,1."
+        )
+    return own
+
+
+def _without_layers(function: Callable[..., Any], shape: tuple[int, int, int, int]) -> ImageSpec | None:
+    """Returns what a network takes without its preprocessing layers; None where that is not known.
+
+    What these do is written down here, as building a large network only to read them would take a minute.
+    """
+    name, is_rgb = family(function), shape[3] == 3
+    standard = ImageSpec(*shape[1:], _standardize, _STANDARD)
+    if name == "efficientnet_v2":
+        return standard if is_rgb and function.__name__.startswith("EfficientNetV2B") else _linear(_BY_128, shape)
+    if name == "resnet_rs":
+        return standard if is_rgb else _linear(UNIT, shape)
+    if name == "convnext":
+        return standard if is_rgb else None
+    return _linear(_RANGES[name], shape) if name in _RANGES else None
+
+
+def _linear(values: Range, shape: tuple[int, int, int, int]) -> ImageSpec:
+    return ImageSpec(*shape[1:], linear_range(*values), range_words(values), values)
+
+
+def _standardize(pixels: Any) -> Any:
+    return (pixels - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
+
+
+def _linear_range_of(preprocess: Callable[[Any], Any]) -> Range | None:
+    """Returns the range to which a function maps [0, 255] linearly; None where it does something else."""
+    image = np.random.RandomState(0).randint(0, 256, (1, 4, 4, 3)).astype(np.float32)
+    low, high = (float(np.ravel(preprocess(np.full_like(image, value)))[0]) for value in BYTES)
+    is_linear = np.allclose(preprocess(image.copy()), linear_range(low, high)(image), atol=1e-4)
+    return (low, high) if is_linear else None

@@ -1,0 +1,192 @@
+"""Personal Keras models: ``.h5``, ``.keras`` and Keras SavedModel folders."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
+from estimator_tl.backbones.input.contract import images_spec, text_spec
+from estimator_tl.backbones.input.range import Finding
+from estimator_tl.backbones.keras.cut import Features
+from estimator_tl.backbones.keras.model import KerasBackbone
+from estimator_tl.backbones.keras.objects import imported_objects, missing_objects
+from estimator_tl.backbones.keras.versions import readable, remedy
+from estimator_tl.backbones.safety import check_keras
+from estimator_tl.backbones.saved_model.model_file import check_model_file
+from estimator_tl.backbones.user_code import UserCode, load_code
+from estimator_tl.compat import keras
+from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
+from estimator_tl.errors import UserError
+from estimator_tl.specs import ImageSpec, TextSpec
+
+FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
+_KERAS3_REMEDY = (
+    "Keras 2 cannot read it. With Keras 3, rebuild the model, call model.export('FOLDER') and use that SavedModel "
+    "folder, or save it again from tf_keras (Keras 2) and use that file"
+)
+
+
+def keras_file(
+    path: str,
+    image_size: int | tuple[int, int] | None = None,
+    input_range: tuple[float, float] | None = None,
+    pooling: str = "avg",
+    features: Features | None = None,
+    drop_top: int = 0,
+    custom_objects: str | Mapping[str, Any] | None = None,
+    allow_unsafe_deserialization: bool = False,
+) -> KerasBackbone:
+    """Returns a personal Keras 2 model as a backbone.
+
+    Args:
+      path: an ``.h5``, ``.hdf5`` or ``.keras`` file, or a Keras SavedModel folder.
+      image_size: pixels, where the model does not fix them.
+      input_range: the values that the model was trained on; by default, those that follow from what it does to them,
+        or else [0, 1].
+      pooling: avg, max, flatten or none.
+      features: the layer whose output is used (``nested/layer`` in a nested model), or a list of layers, whose
+        outputs are pooled one by one and joined; the model's output by default. What tuning policies count are the
+        layers that these outputs need, in the model's order.
+      drop_top: how many layers to leave out at the end, instead; 1 leaves out a classification layer.
+      custom_objects: the classes and functions of yours that the model was made with: ``pkg.mod:NAME,NAME2``,
+        ``path/file.py:NAME``, or a dict by name.
+      allow_unsafe_deserialization: load Lambda layers, which hold Python code, too.
+
+    Raises:
+      UserError: the file is missing, damaged, of Keras 3, or holds weights only; or no range follows from it.
+    """
+
+    def contract(shape: tuple[int, int, int, int], finding: Finding) -> ImageSpec:
+        return images_spec(path, shape, input_range, finding)
+
+    is_folder = os.path.isdir(path)
+    if is_folder:
+        check_model_file(path, path)
+    else:
+        check_file(path)
+    check_keras(path, path, allow_unsafe_deserialization)
+    code = None
+    if isinstance(custom_objects, str):
+        code = load_code("custom_objects", custom_objects, "NAMES")
+        custom_objects = code.objects
+    for name, thing in (custom_objects or {}).items():
+        if is_of_another_keras(thing):
+            raise UserError(
+                f"custom_objects: {name} is not made of the classes of Keras 2, as {path} is; {use_of_keras2()}."
+            )
+    opened = KerasBackbone(
+        handle=path,
+        kind="Keras model",
+        load=functools.partial(_load, path, custom_objects or {}, allow_unsafe_deserialization),
+        digest=functools.partial(_digest, path, code),
+        contract=contract,
+        image_size=image_size,
+        pooling=pooling,
+        features=features,
+        drop_top=drop_top,
+        custom_objects=custom_objects,
+        allow_code=allow_unsafe_deserialization,
+    )
+    if isinstance(opened.input_spec, TextSpec):
+        text_spec(path, input_range=input_range)
+    return opened
+
+
+def _digest(path: str, code: UserCode | None) -> str:
+    model = folder_digest(path) if os.path.isdir(path) else file_digest(path)
+    return joined_digest({"model": model, "custom_objects": code.digest}) if code else model
+
+
+def check_file(path: str) -> None:
+    """Checks that a file holds a whole Keras 2 model, without building it.
+
+    Raises:
+      UserError: it does not; the message says what it is instead.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"backbone file {path!r} does not exist; check the path.")
+    if zipfile.is_zipfile(path):
+        _check_keras_zip(path)
+    else:
+        _check_hdf5(path)
+
+
+def _check_keras_zip(path: str) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a Keras model file ({error}); save the model again.") from error
+    if version.startswith("3."):
+        raise UserError(f"{path} was saved by Keras {version}; {_KERAS3_REMEDY}.")
+
+
+def _check_hdf5(path: str) -> None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            version = _text(file.attrs.get("keras_version", ""))
+            has_config = "model_config" in file.attrs
+    except OSError as error:
+        raise UserError(f"{path} is not a readable HDF5 file ({error}); it may be truncated, copy it again.") from error
+    if version.startswith("3."):
+        raise UserError(f"{path} was saved by Keras {version}; {_KERAS3_REMEDY}.")
+    if not has_config:
+        raise UserError(
+            f"{path} holds weights only, no model; give it to the network that it belongs to, "
+            f"e.g. --backbone=\"keras.MobileNet(weights='{path}')\"."
+        )
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserialization: bool) -> Any:
+    missing = missing_objects(path, custom_objects)
+    imported = [] if allow_unsafe_deserialization else imported_objects(path, custom_objects)
+    if imported:
+        raise _needs_objects(path, list(dict.fromkeys([*missing, *imported])))
+    try:
+        with readable(path) as source:
+            model = _read(source, safe_mode=not allow_unsafe_deserialization)
+    except Exception as error:  # Keras raises whatever its parts raise
+        if missing:
+            raise _needs_objects(path, missing) from error
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be loaded as a Keras 2 model: {first_line}; {remedy(path)}.") from error
+    if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
+        raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
+    return model
+
+
+def _read(source: Any, safe_mode: bool) -> Any:
+    """Reads a model from what `readable` gives.
+
+    Keras seeks in the weights of a .keras file while they are packed, and so reads them over and over.
+    """
+    if not isinstance(source, str) or not zipfile.is_zipfile(source):
+        return keras.models.load_model(source, compile=False, safe_mode=safe_mode)
+    with zipfile.ZipFile(source) as archive, tempfile.TemporaryDirectory() as folder:
+        if any(name.startswith("assets/") for name in archive.namelist()):
+            return keras.models.load_model(source, compile=False, safe_mode=safe_mode)
+        config = {**json.loads(archive.read("config.json")), "compile_config": None}
+        with sharing_objects():
+            model = keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)
+        model.load_weights(archive.extract("model.weights.h5", folder))
+    return model
+
+
+def _needs_objects(path: str, missing: list[str]) -> UserError:
+    names = ",".join(missing)
+    return UserError(
+        f"{path} needs {', '.join(missing)}, which Keras does not have; say where the code is with "
+        f"custom_objects='pkg.mod:{names}' or 'path/file.py:{names}'."
+    )

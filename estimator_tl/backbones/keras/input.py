@@ -1,0 +1,87 @@
+"""What a Keras model does to its images: the graph of its layers up to the first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from estimator_tl.backbones.input.graph import InputGraph
+from estimator_tl.backbones.input.range import Finding
+from estimator_tl.backbones.input.sources import of_function
+from estimator_tl.compat import keras, tf
+
+_UNTRACEABLE = Finding("layers that cannot be looked into", None)
+
+
+def keras_finding(model: Any, shape: Sequence[int]) -> Finding:
+    """Returns what a Functional or Sequential model does to its images. Eager only.
+
+    Args:
+      model: with its weights.
+      shape: [1, height, width, channels].
+    """
+    try:
+        graph = _traced(model, shape)
+    except Exception:  # layers raise whatever they raise
+        return _UNTRACEABLE
+    return graph.finding(shape, {layer.name for layer in _all_layers(model)})
+
+
+def _traced(model: Any, shape: Sequence[int]) -> InputGraph:
+    try:
+        head = head_of(model)
+    except ValueError:  # a part that Keras cannot cut out
+        head = model
+    function = tf.function(lambda images: head(images, training=False), autograph=False)
+    concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
+    return of_function(concrete, concrete.graph.variables)
+
+
+def head_of(model: Any) -> Any:
+    """Returns the part of a model that ends with the first layers that have kernels, those in nested models too."""
+    ends = [tensor for node in _first_weighted(model) for tensor in _outputs(model, node)]
+    return keras.Model(model.inputs, ends or model.outputs)
+
+
+def _outputs(model: Any, node: Any) -> Iterator[Any]:
+    layer = node.layer
+    if layer is not model and isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+        taken = list(node.keras_inputs)
+        yield from tf.nest.flatten(head_of(layer)(taken if len(taken) > 1 else taken[0]))
+    else:
+        yield from tf.nest.flatten(node.outputs)
+
+
+def _first_weighted(model: Any) -> list[Any]:
+    """Returns the nodes where what depends on the input alone meets kernels, or what depends on these."""
+    is_plain: dict[int, bool] = {}
+    first = []
+    pending = [(_node_of(tensor), False) for tensor in model.outputs]
+    seen: set[int] = set()
+    while pending:
+        node, is_done = pending.pop()
+        sources = [_node_of(tensor) for tensor in node.keras_inputs]
+        if is_done:
+            plain = [is_plain[id(source)] for source in sources]
+            is_plain[id(node)] = all(plain) and not _has_kernels(node.layer)
+            if any(plain) and not is_plain[id(node)]:
+                first.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            pending.append((node, True))
+            pending.extend((source, False) for source in sources)
+    return first
+
+
+def _node_of(tensor: Any) -> Any:
+    layer, index, _ = tensor._keras_history
+    return layer.inbound_nodes[index]
+
+
+def _has_kernels(layer: Any) -> bool:
+    """Whether a layer has weights that are more than a number for each channel, as statistics are."""
+    return any(sum(size != 1 for size in weight.shape) > 1 for weight in layer.weights)
+
+
+def _all_layers(model: Any) -> list[Any]:
+    return [module for module in model.submodules if isinstance(module, keras.layers.Layer)]

@@ -1,0 +1,155 @@
+"""What the layers of a Keras model do in training, and how they are held to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from estimator_tl.backbones.safety import parts
+from estimator_tl.compat import keras
+from estimator_tl.structure import CallMode
+from estimator_tl.tf_internals.keras.calls import draws_by_itself, fix_training, inner_layers, takes_training
+
+_BATCH_NORM = {"BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization"}
+# Attributes by which layers are random in training; 0 turns each off.
+_RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
+_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")  # TensorFlow's own functions as layers
+_KERAS = f"{keras.Model.__module__.partition('.')[0]}."
+
+
+def is_batch_norm(layer: Any) -> bool:
+    """Returns whether a layer is Keras's batch norm, or a user's class derived from it."""
+    return any(kind.__name__ in _BATCH_NORM for kind in type(layer).__mro__)
+
+
+def is_of_keras(layer: Any) -> bool:
+    """Returns whether a layer's class is one of Keras's own."""
+    return type(layer).__module__.startswith(_KERAS)
+
+
+def is_random(model: Any) -> bool:
+    """Returns whether a model may draw random numbers in training."""
+    return any(map(_draws, inner_layers(model)))
+
+
+def _draws(layer: Any) -> bool:
+    return bool(_rates(layer)) or _augments(layer)
+
+
+def _rates(layer: Any) -> list[str]:
+    """Returns the attributes by which a layer is random, those that are 0 left out."""
+    values = {name: getattr(layer, name, None) for name in _RANDOM_RATES}
+    return [name for name, value in values.items() if isinstance(value, (int, float)) and value]
+
+
+def _augments(layer: Any) -> bool:
+    return draws_by_itself(layer) and all(not hasattr(layer, name) for name in _RANDOM_RATES)
+
+
+def saved_models_inside(model: Any) -> str:
+    """Returns, as a clause about a model, which of its layers load a SavedModel; each replica would do so."""
+    names = [layer.name for layer in inner_layers(model) if type(layer).__module__.startswith("tensorflow_hub")]
+    return (
+        f"holds a SavedModel in its layer {', '.join(names)}, which each replica would load by itself" if names else ""
+    )
+
+
+def own_statistics(layer: Any) -> bool:
+    """Returns whether a layer that is no batch norm has variables of its own that gradients do not move.
+
+    In training it may write to them: spectral normalization does, a SavedModel inside (`hub.KerasLayer`) may.
+    """
+    inner = {id(weight) for part in inner_layers(layer) for weight in part.weights}
+    trainable = {id(weight) for weight in layer.trainable_weights}
+    own = [weight for weight in layer.weights if id(weight) not in inner]
+    return not is_batch_norm(layer) and any(id(weight) not in trainable for weight in own)
+
+
+def obey(model: Any, mode: CallMode, names: Mapping[int, str]) -> list[Any]:
+    """Holds every layer of a model to a mode, whatever the model was saved with, and returns its batch norms.
+
+    Args:
+      model: all of its layers are trainable.
+      mode: see `CallMode`.
+      names: of its variables, by `id`.
+    """
+    layers = inner_layers(model)
+    batch_norms = [layer for layer in layers if is_batch_norm(layer)]
+    resting = [layer for layer in layers if _stays_in_inference(layer)]
+    for layer in layers:
+        if not mode.dropout and (is_of_keras(layer) or draws_by_itself(layer)):
+            _turn_off_randomness(layer)
+        if takes_training(layer) and layer not in batch_norms:
+            fix_training(layer, mode.dropout and layer not in resting)
+    for layer in batch_norms:
+        layer.trainable = names[id(layer.weights[0])] in mode.train_batch_norm
+        fix_training(layer, layer.trainable)
+    return batch_norms
+
+
+def _turn_off_randomness(layer: Any) -> None:
+    """Sets the rates of a layer to 0: a user's dropout may drop whatever `training` says."""
+    for name in _rates(layer):
+        if not isinstance(getattr(type(layer), name, None), property):  # a recurrent layer's are those of its cell
+            setattr(layer, name, 0.0)
+
+
+def called_as_saved(model: Any, config: Any) -> tuple[bool, tuple[str, ...]]:
+    """Returns whether layers that drop were saved as called in inference mode, and what people should know of calls.
+
+    Args:
+      model: the model as it was read.
+      config: its configuration, which says what calls have a fixed `training`: ``base(x, training=False)``.
+    """
+    layers: dict[str, list[Any]] = {}
+    for layer in inner_layers(model):
+        layers.setdefault(layer.name, []).extend([layer, *inner_layers(layer)])
+    fixed = {value: _named(config, value) for value in (False, True)}
+    told = {value: [n for n in names if any(map(_minds, layers.get(n, ())))] for value, names in fixed.items()}
+    notes = [
+        f"{', '.join(names)}: saved as called with training={value}; the plan above decides in its place"
+        for value, names in told.items()
+        if names
+    ]
+    apart = [layer.name for layer in inner_layers(model) if _stays_in_inference(layer)]
+    if apart:
+        notes.append(
+            f"{', '.join(apart)}: called in inference mode throughout, as training mode writes to its variables"
+        )
+    if any(getattr(layer, "compute_dtype", "") == "float16" for layer in inner_layers(model)):
+        notes.append("it computes in float16, here without loss scaling: gradients below 6e-8 are 0")
+    return any(_draws(layer) for name in told[False] for layer in layers[name]), tuple(notes)
+
+
+def _named(config: Any, value: bool) -> list[str]:
+    return list(dict.fromkeys(name for name, given in _fixed_calls(config) if given is value))
+
+
+def _minds(layer: Any) -> bool:
+    """Returns whether a layer may do something else in training than in inference."""
+    return is_batch_norm(layer) or _draws(layer) or (takes_training(layer) and not is_of_keras(layer))
+
+
+def _stays_in_inference(layer: Any) -> bool:
+    return takes_training(layer) and own_statistics(layer)
+
+
+def _fixed_calls(config: Any) -> Iterator[tuple[str, bool]]:
+    for part in parts(config):
+        if part.get("class_name") in _OPERATIONS:
+            continue
+        settings = part.get("config")
+        name = settings.get("name") if isinstance(settings, dict) else None
+        for value in _training_arguments(part.get("inbound_nodes")):
+            yield str(part.get("name") or name), value
+
+
+def _training_arguments(nodes: Any) -> Iterator[bool]:
+    """Yields the values of `training` in the calls of a layer, as either of Keras's formats writes them."""
+    if isinstance(nodes, dict):
+        if isinstance(nodes.get("training"), (bool, int)):
+            yield bool(nodes["training"])
+        nodes = list(nodes.values())
+    if isinstance(nodes, (list, tuple)):
+        for node in nodes:
+            yield from _training_arguments(node)

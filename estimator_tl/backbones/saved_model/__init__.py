@@ -1,0 +1,1 @@
+"""TF2 SavedModels as backbones: described from their files, called in the graph."""

@@ -1,0 +1,198 @@
+"""TF2 SavedModels in the reusable interface of TensorFlow Hub.
+
+Loaded in a graph, such a model restores its variables through their own
+initializers, so pretrained values reach the Estimator's session by themselves.
+None of its variables is in TRAINABLE_VARIABLES, though, whatever is asked:
+what trains is decided by the VariablePlan alone.
+https://www.tensorflow.org/hub/reusable_saved_models
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_flattens, check_floating, feature_names
+from estimator_tl.backbones.digest import folder_digest
+from estimator_tl.backbones.effects import check_inference
+from estimator_tl.backbones.input import images as image_input
+from estimator_tl.backbones.input.contract import check_input, images_spec, one_image, text_spec
+from estimator_tl.backbones.input.graph import found_in
+from estimator_tl.backbones.safety import check_saved_model
+from estimator_tl.backbones.saved_model.caller import Caller
+from estimator_tl.backbones.saved_model.interface import Interface, of_model
+from estimator_tl.backbones.saved_model.loading import describe, load_eagerly, load_in_graph
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError, check_known
+from estimator_tl.specs import POOLINGS
+from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
+from estimator_tl.tf_internals.eager import run_eagerly_apart
+
+
+class SavedModelBackbone(Backbone):
+    """A callable TF2 SavedModel folder that maps pictures or text to features."""
+
+    kind = "TF2 SavedModel"
+
+    def __init__(
+        self,
+        path: str,
+        handle: str | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        input_range: tuple[float, float] | None = None,
+        pooling: str = "avg",
+        signature: str | None = None,
+        output_key: str | None = None,
+        features: str | Sequence[str] | None = None,
+        allow_unsafe_deserialization: bool = False,
+    ):
+        """Reads the model's structure.
+
+        Args:
+          path: the folder that holds saved_model.pb.
+          handle: what the user called it; the path by default.
+          image_size: pixels, where the model does not fix them.
+          input_range: values that the model takes; by default, those that follow from what it does to them, or else
+            [0, 1] by Hub's convention.
+          pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
+          signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
+            cannot be called. Batch norm in it is as it was exported.
+          output_key: which of several outputs to use; ``default`` by default.
+          features: the same, or an inner endpoint of a model that returns them, or a list of such names.
+          allow_unsafe_deserialization: load models that read or write files, too.
+
+        Raises:
+          UserError: the folder is not a model that can be called with pictures or text.
+        """
+        self.path = path
+        self.handle = handle or path
+        self.pooling = check_known("pooling", pooling, POOLINGS)
+        self._signature = signature
+        self._features = feature_names(self.handle, features, output_key)
+        self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
+        caller = self._describe()
+        if caller.image_shape is None:
+            self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
+        else:
+            shape = one_image(self.handle, caller.image_shape, image_size)
+            self.finding = found_in(caller.functions[0].graph, shape)
+            input_range = image_input.range_of(self.handle, caller.image_type, input_range)
+            self.input_spec = images_spec(self.handle, shape, input_range, self.finding)
+
+    def _describe(self) -> Caller:
+        caller = self._caller(describe(self.path, self.handle))
+        _check_input(caller)
+        effects = caller.effects()
+        self.draws = check_inference(self.handle, effects, caller.without_writes() if effects.writes else "")
+        self.structure = _structure(self.handle, caller)
+        self.is_random = caller.trains
+        self.outputs = caller.outputs
+        self.output_shape = self.joined_shape(self._output_shapes(caller))
+        return caller
+
+    def _output_shapes(self, caller: Caller) -> list[Any]:
+        """Returns the static shapes of the outputs that are used, which those in a graph have too."""
+        shapes = [self._completed(shape) for shape in _shapes_for_any_batch(caller)]
+        for shape in shapes:
+            if self.pooling == "flatten" and shape.rank is not None and shape.rank > 2:
+                check_flattens(self.handle, shape, "use pooling avg or max")
+        return shapes
+
+    def _completed(self, shape: Any) -> Any:
+        """Returns the static shape of an output, with what is known of it outside of the model."""
+        return shape
+
+    def _caller(self, interface: Interface) -> Caller:
+        return Caller.of(interface, self.handle, self._signature, self._features)
+
+    def digest(self) -> str:
+        return folder_digest(self.path)
+
+    def values(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+
+        def read() -> None:
+            used = self._caller(of_model(load_eagerly(self.path, self.handle))).variables()
+            found.update((v.name, value.numpy()) for v, value in zip(self.structure.variables, used))
+
+        run_eagerly_apart(read)
+        return found
+
+    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+        inputs = check_input(self.handle, inputs, self.input_spec)
+        return self._built(inputs, mode)
+
+    def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+        loaded = load_in_graph(self.path, self.handle)
+        model = loaded.model
+        caller = self._caller(of_model(model))
+        read = caller.variables()
+        loaded.keep_only(read)
+        names = [variable.name for variable in self.structure.variables]
+        losses = [(None, tf.cast(loss(), tf.float32)) for loss in getattr(model, "regularization_losses", None) or ()]
+        return BuiltBackbone(
+            features=self.pool(caller.call(model, inputs, mode.training)),
+            variables=dict(zip(names, read)),
+            updates=(),
+            regularization_losses=losses,
+            initial_values=None,
+        )
+
+
+def _check_input(caller: Caller) -> None:
+    """Checks that batches of images, or of texts, can be fed."""
+    image_input.check_batch(caller.handle, caller.batch_size, can_map=True)
+    if caller.image_shape is not None:
+        remedy = "save it again behind tf.transpose(images, [0, 3, 1, 2])"
+        image_input.check_layout(caller.handle, caller.image_shape, remedy)
+        image_input.check_type(caller.handle, caller.image_type)
+
+
+def _shapes_for_any_batch(caller: Caller) -> list[Any]:
+    """Returns the static shapes of the outputs that are used, for batches of any size.
+
+    Raises:
+      UserError: one of them holds no features.
+    """
+    shapes = []
+    for spec in caller.used(caller.functions[0].outputs):
+        for kind, what in ((tf.RaggedTensorSpec, "ragged"), (tf.SparseTensorSpec, "sparse")):
+            if isinstance(spec, kind):
+                raise UserError(f"{caller.handle} gives a {what} tensor; name another output with features=.")
+        check_floating(caller.handle, spec.dtype)
+        shape = spec.shape
+        if caller.batch_size == 1:
+            if not shape.rank or shape[0] != 1:
+                raise UserError(f"{caller.handle} takes one example, but gives {shape}; save it again with a batch.")
+            shape = tf.TensorShape([None, *shape[1:]])
+        shapes.append(shape)
+    return shapes
+
+
+def _why_without_training(caller: Caller) -> str:
+    if caller.batch_size == 1:
+        return "takes one example at a time"
+    return "" if caller.trains else "was saved for inference, without a training switch"
+
+
+def _structure(handle: str, caller: Caller) -> SourceStructure:
+    trainable, written = caller.trainable_ids(), caller.written_in_training()
+    seen: dict[str, int] = {}
+    variables = []
+    for variable in caller.variables():
+        name = variable.name.removesuffix(":0")
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        variables.append(
+            SourceVariable(
+                name=f"{name}_{count}" if count else name,
+                shape=tuple(variable.shape.as_list()),
+                dtype=variable.dtype.name,
+                trainable=variable.trainable if trainable is None else id(variable) in trainable,
+                statistic=None if written is None else name in written,
+            )
+        )
+    if not variables:
+        raise UserError(f"{handle} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
+    reason = _why_without_training(caller)
+    return SourceStructure(handle, tuple(variables), one_training_switch=True, inference_only=reason)

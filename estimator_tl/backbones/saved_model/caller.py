@@ -1,0 +1,302 @@
+"""How a SavedModel is called: which of its traced functions, with what inputs, outputs and variables."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from estimator_tl.backbones.effects import Effects
+from estimator_tl.backbones.input import images as image_input
+from estimator_tl.backbones.saved_model.interface import Function, Interface
+from estimator_tl.backbones.saved_model.traces import (
+    TOKENS,
+    alone,
+    arguments_of,
+    input_of,
+    order,
+    takes,
+    training_argument,
+)
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError, nearest
+
+_DEFAULT_SIGNATURE = "serving_default"
+_DEFAULT_OUTPUTS = ("default", "pooled_output")  # of Hub's models in general, and of its encoders
+_ENDPOINTS = "return_endpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """The one way in which a model is called.
+
+    Attributes:
+      interface: what the model offers.
+      handle: what the user called it.
+      functions: the traced functions of that call, those for inference first.
+      signature: the name of the signature that is called; None for the model's own ``__call__``.
+      features: which of several outputs are used, if the user said.
+      arguments: what the call takes besides its input, other than ``training``.
+    """
+
+    interface: Interface
+    handle: str
+    functions: Sequence[Function]
+    signature: str | None
+    features: Sequence[str]
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        interface: Interface,
+        handle: str,
+        signature: str | None,
+        features: Sequence[str] = (),
+        tokens: bool = False,
+    ) -> Caller:
+        """Finds out how to call a model.
+
+        Args:
+          interface: what the model offers.
+          handle: what the user called it.
+          signature: see `Caller`.
+          features: see `Caller`.
+          tokens: whether it is to take a dict of token ids.
+
+        Raises:
+          UserError: there is no such signature, nothing that takes pictures or text, or no call for inference.
+        """
+        signature = _chosen_signature(interface, handle, signature)
+        functions = list(interface.functions or ()) if signature is None else [interface.signatures[signature]]
+        usable = [function for function in functions if takes(input_of(function), tokens)]
+        if not usable and tokens:
+            raise UserError(
+                f"{handle} does not take {TOKENS[0]}, with or without {' and '.join(TOKENS[1:])}; use an encoder "
+                "that does, or leave vocab and preprocess out for a model that takes strings."
+            )
+        if any(takes(input_of(function), tokens=True) for function in functions) and not usable:
+            raise UserError(
+                f"{handle} takes token ids; give it a tokenizer: text_encoder({handle!r}, vocab='vocab.txt'), or "
+                "preprocess='FOLDER' in place of vocab."
+            )
+        if not usable:
+            what = f"signature {signature!r} of {handle}" if signature else handle
+            raise UserError(
+                f"{what} takes neither a batch of images [batch, height, width, channels] nor a batch of strings; "
+                "use an image feature vector or a sentence embedding here."
+            )
+        arguments: dict[str, Any] = {}
+        if signature is None:
+            usable, arguments = _with_endpoints(interface, usable, features)
+        usable.sort(key=functools.partial(order, interface))
+        if signature is None and training_argument(interface, usable[0]):
+            raise UserError(
+                f"{handle} was saved for training only, as training=True is the one way to call it; save it with a "
+                "trace for training=False, too."
+            )
+        return cls(interface, handle, usable, signature, features, arguments)
+
+    @property
+    def image_shape(self) -> list[int | None] | None:
+        """Static shape of the pictures that the model takes, batch first; None for text."""
+        given = alone(input_of(self.functions[0]))
+        return None if isinstance(given, Mapping) or given.dtype == tf.string else given.shape.as_list()
+
+    @property
+    def image_type(self) -> Any:
+        """DType of the pictures that the model takes; None for text."""
+        return None if self.image_shape is None else alone(input_of(self.functions[0])).dtype
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many examples the model takes at once, where it fixes that."""
+        sizes = [spec.shape[0] for spec in tf.nest.flatten(input_of(self.functions[0])) if spec.shape.rank]
+        return next((size for size in sizes if size is not None), None)
+
+    @property
+    def token_inputs(self) -> frozenset[str]:
+        """Names of the token ids and what else an encoder takes; none for models of other inputs."""
+        given = input_of(self.functions[0])
+        return frozenset(given) if isinstance(given, Mapping) else frozenset()
+
+    @property
+    def row_length(self) -> int | None:
+        """How many token ids a row must have, where the model fixes that."""
+        given = input_of(self.functions[0])
+        return given["input_word_ids"].shape[-1] if isinstance(given, Mapping) else None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what the call gives, endpoints included; empty where it gives one tensor without a name."""
+        functions = self.functions if self.signature else self.interface.functions or ()
+        given = [function.outputs for function in functions]
+        names = {key: None for outputs in given if isinstance(outputs, Mapping) for key in _tensors(outputs)}
+        return sorted(names)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a call for training, with ``training=True``, besides the one for inference.
+
+        A model that takes one example at a time has none: it would normalize each by itself.
+        """
+        return True in self._training_values and self.batch_size is None
+
+    @property
+    def _training_values(self) -> set[bool | None]:
+        """The ``training`` arguments that the call was traced for."""
+        if self.signature is not None:
+            return {None}
+        return {training_argument(self.interface, function) for function in self.functions}
+
+    def effects(self) -> Effects:
+        """Returns what the call for inference does besides computing the outputs that are used."""
+        writes: list[str] = []
+        draws: set[str] = set()
+        for function in self.functions:
+            if self.signature is None and training_argument(self.interface, function):
+                continue
+            used = {id(spec) for spec in self.used(function.outputs)}
+            every = tf.nest.flatten(function.outputs)
+            effects = function.effects([number for number, spec in enumerate(every) if id(spec) in used])
+            writes.extend(effects.writes)
+            draws.update(effects.draws)
+        return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(draws)))
+
+    def written_in_training(self) -> frozenset[str] | None:
+        """Returns the names of the variables that the call for training writes to; None where there is no such call."""
+        if not self.trains:
+            return None
+        calls = [function for function in self.functions if training_argument(self.interface, function)]
+        return frozenset(name for function in calls for name in function.effects([]).writes)
+
+    def without_writes(self) -> str:
+        """Says how to call the model so that inference writes to no variable."""
+        for name in [None, *sorted(self.interface.signatures)]:
+            try:
+                other = Caller.of(self.interface, self.handle, name, self.features, bool(self.token_inputs))
+                is_harmless = other.signature == name and not other.effects().writes
+            except UserError:
+                continue
+            if is_harmless:
+                way = f"use signature={name!r}" if name else "leave signature out for its own call"
+                return f"{way}, which does not"
+        return "export it again for inference, without augmentation and with batch norm in inference mode"
+
+    def call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
+        """Returns the outputs that are used, for a batch.
+
+        Args:
+          model: as loaded; this caller is of its interface.
+          inputs: a tensor, or a dict of tensors.
+          training: the argument, where the call was traced for it.
+        """
+        given = input_of(self.functions[0])
+        if isinstance(inputs, Mapping):
+            inputs = {name: inputs[name] for name in given}
+        elif isinstance(given, Mapping):
+            inputs = dict.fromkeys(given, inputs)
+        inputs = tf.nest.map_structure(lambda tensor, spec: image_input.cast(tensor, spec.dtype), inputs, given)
+        if self.batch_size == 1:
+            return self._one_by_one(model, inputs)
+        return self._called(model, inputs, training)
+
+    def _called(self, model: Any, inputs: Any, training: bool) -> list[Any]:
+        if self.signature is not None:
+            if not isinstance(inputs, Mapping):
+                inputs = dict.fromkeys(self.functions[0].inputs[1], inputs)
+            return self.used(model.signatures[self.signature](**inputs))
+        value = training and self.trains
+        switch = {"training": value} if value in self._training_values else {}
+        return self.used(model(inputs, **switch, **self.arguments))
+
+    def _one_by_one(self, model: Any, inputs: Any) -> list[Any]:
+        """Returns what a model that takes one example at a time gives for each of a batch."""
+
+        def call(example: Any) -> list[Any]:
+            batch = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example)
+            return [output[0] for output in self._called(model, batch, training=False)]
+
+        specs = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in self.used(self.functions[0].outputs)]
+        has_text = any(tensor.dtype == tf.string for tensor in tf.nest.flatten(inputs))
+        with tf.device("/cpu:0" if has_text else None):  # loops over strings fail on a GPU
+            return list(tf.map_fn(call, inputs, fn_output_signature=specs))
+
+    def used(self, outputs: Any) -> list[Any]:
+        """Returns those that are used of all outputs, which are tensors or their specs.
+
+        Raises:
+          UserError: there are several and none is named, or a named one is not there.
+        """
+        if isinstance(outputs, Mapping):
+            return [self._tensor(outputs, name) for name in self.features or [self._usual(outputs)]]
+        if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+            outputs = outputs[0]
+        if not hasattr(outputs, "shape"):
+            raise UserError(f"{self.handle} gives several outputs ({outputs}); use a model with one feature output.")
+        if self.features:
+            raise UserError(
+                f"{self.handle} gives one output without a name; leave {', '.join(map(repr, self.features))} out."
+            )
+        return [outputs]
+
+    def _usual(self, outputs: Mapping[str, Any]) -> str:
+        usual = next((key for key in _DEFAULT_OUTPUTS if key in outputs), None)
+        if len(outputs) > 1 and usual is None:
+            raise UserError(
+                f"{self.handle} gives several outputs ({', '.join(sorted(outputs))}); name one with "
+                "output_key= or --backbone_output_key, or some with features=[...]."
+            )
+        return usual or next(iter(outputs))
+
+    def _tensor(self, outputs: Mapping[str, Any], name: str) -> Any:
+        if name not in _tensors(outputs):
+            raise UserError(f"{self.handle} has no output {name!r}; {nearest(name, _tensors(outputs))}")
+        return outputs[name]
+
+    def variables(self) -> list[Any]:
+        """Returns the variables that the call reads or writes, in the order of first use in the graph."""
+        return list({id(v): v for function in self.functions for v in function.variables}.values())
+
+    def trainable_ids(self) -> set[int] | None:
+        """Returns the ids of the variables that the model calls trainable; None where it does not say."""
+        trainable = self.interface.trainable
+        return None if trainable is None else {id(variable) for variable in trainable}
+
+
+def _chosen_signature(interface: Interface, handle: str, signature: str | None) -> str | None:
+    """Returns the signature to call; None for the model's own call."""
+    known = sorted(interface.signatures)
+    if signature is None and interface.functions is not None:
+        return None
+    if signature is None and _DEFAULT_SIGNATURE not in known:
+        raise UserError(
+            f"{handle} cannot be called and has no signature {_DEFAULT_SIGNATURE!r}, only {known}; name one "
+            "with signature= or --backbone_signature, or use a model that can be called."
+        )
+    signature = signature or _DEFAULT_SIGNATURE
+    if signature not in known:
+        raise UserError(f"{handle} has no signature {signature!r}; {nearest(signature, known)}")
+    return signature
+
+
+def _with_endpoints(
+    interface: Interface, functions: list[Function], features: Sequence[str]
+) -> tuple[list[Function], dict[str, Any]]:
+    """Returns the functions that give these features, and the arguments by which they are called.
+
+    Hub's image models return their inner activations by name where they are called with ``return_endpoints``.
+    https://www.tensorflow.org/hub/common_saved_model_apis/images
+    """
+    asked = [function for function in functions if arguments_of(interface, function).get(_ENDPOINTS)]
+    plain = [function for function in functions if function not in asked]
+    outputs = plain[0].outputs if plain else {}
+    is_enough = isinstance(outputs, Mapping) and set(features) <= set(outputs)
+    if asked and (not plain or (features and not is_enough)):
+        return asked, {_ENDPOINTS: True}
+    return plain, {}
+
+
+def _tensors(outputs: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key, value in outputs.items() if hasattr(value, "shape"))

@@ -1,0 +1,185 @@
+"""How SavedModels are described from their files, and loaded into the graph that uses them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from estimator_tl.backbones.saved_model import interface
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
+from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.files.object_graphs import keys_by_number
+from estimator_tl.tf_internals.files.saved_models import missing_operations, read_saved_model
+from estimator_tl.tf_internals.graphs import text_ops
+from estimator_tl.tf_internals.graphs.replicas import listed_as_wholes
+
+
+def describe(path: str, handle: str) -> interface.Interface:
+    """Returns what a SavedModel offers, out of its file where that says so.
+
+    Args:
+      path: the folder that holds saved_model.pb.
+      handle: what the user called it.
+
+    Raises:
+      UserError: it cannot be loaded, as far as that can be seen from outside.
+    """
+    saved = read_saved_model(path)
+    graphs = list(saved.meta_graphs) if saved is not None else []
+    if len(graphs) > 1:
+        tags = "; ".join(", ".join(graph.meta_info_def.tags) or "no tags" for graph in graphs)
+        raise UserError(
+            f"{handle} holds {len(graphs)} graphs ({tags}), and one is expected; export it again with one of them."
+        )
+    if len(graphs) != 1 or not graphs[0].object_graph_def.nodes:  # TensorFlow 1 saved no objects
+        loaded = run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
+        return interface.with_effects(loaded, graphs[0]) if graphs else loaded
+    with loading_errors(handle):
+        missing = missing_operations(graphs[0])
+        if missing and text_ops.load_text_operations():
+            missing = missing_operations(graphs[0])
+        if missing:
+            raise _missing(handle, missing[0])
+        prefix = os.path.join(path, "variables", "variables")
+        found = interface.of_file(graphs[0], functools.partial(_value, prefix, graphs[0].object_graph_def))
+        if any(node.HasField("variable") for node in graphs[0].object_graph_def.nodes):
+            _check_values(prefix)
+    return found
+
+
+def _value(prefix: str, objects: Any, number: int) -> Any:
+    """Returns the value of a variable of a SavedModel by the number of its object."""
+    reader = tf.train.load_checkpoint(prefix)
+    return reader.get_tensor(keys_by_number(objects, reader)[number])
+
+
+def _check_values(prefix: str) -> None:
+    """Checks that all of a checkpoint is there, without reading it.
+
+    Raises:
+      OSError: a part of it is not.
+    """
+    reader = tf.train.load_checkpoint(prefix)
+    sizes = reader.get_variable_to_shape_map()
+    types = reader.get_variable_to_dtype_map()
+    expected = sum(types[name].size * int(np.prod(shape)) for name, shape in sizes.items() if types[name].is_numeric)
+    found = sum(os.path.getsize(shard) for shard in glob.glob(f"{glob.escape(prefix)}.data-*"))
+    if found < expected:
+        raise OSError(f"{prefix}.data-* hold {found} bytes, of {expected} that {prefix}.index lists")
+
+
+@contextlib.contextmanager
+def loading_errors(handle: str) -> Iterator[None]:
+    """A block in which errors of a SavedModel that cannot be loaded become one line.
+
+    Args:
+      handle: what the user called it.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+        if text_ops.is_missing_operation(error):
+            raise _missing(handle, text_ops.missing_operation(error)) from error
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{handle} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
+
+
+def _missing(handle: str, operation: str) -> UserError:
+    return UserError(
+        f"{handle} needs the operation {operation}, which this TensorFlow lacks; for models with tokenizers inside "
+        f"{text_ops.text_remedy()}, for others import the package that has it by --import_modules."
+    )
+
+
+def load_eagerly(path: str, handle: str) -> Any:
+    """Loads a SavedModel to look at it.
+
+    Args:
+      path: the folder that holds saved_model.pb.
+      handle: what the user called it.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
+    with loading_errors(handle):
+        return _load(path)
+
+
+def _load(path: str) -> Any:
+    """Loads a SavedModel, with the operations of tensorflow-text where it needs them and they are installed."""
+    try:
+        return tf.saved_model.load(path)
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        if not text_ops.is_missing_operation(error) or not text_ops.load_text_operations():
+            raise
+    return tf.saved_model.load(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A SavedModel in the current graph.
+
+    Attributes:
+      model: what TensorFlow gives.
+      variables: the global variables that came with it, those of all replicas.
+    """
+
+    model: Any
+    variables: list[Any]
+
+    def keep_only(self, read: Iterable[Any]) -> None:
+        """Takes what nothing reads out of the graph, as far as sessions and checkpoints see it.
+
+        A model that was compiled brings variables of its metrics and its optimizer. Their names (``count``,
+        ``total_1``) depend on what else is in a graph, so that another graph would look for others in the same
+        checkpoint. Local variables they cannot be: their initializers read the model's folder, which an export has to
+        do without.
+
+        Args:
+          read: the variables that are read.
+        """
+        stay = {id(copy) for v in read for copy in (v, *(getattr(v, "values", None) or ()))}
+        gone = {id(variable) for variable in self.variables} - stay
+        keys = tf.compat.v1.GraphKeys
+        for key in (keys.GLOBAL_VARIABLES, keys.TRAINABLE_VARIABLES, keys.MODEL_VARIABLES):
+            collection = tf.compat.v1.get_collection_ref(key)
+            collection[:] = [variable for variable in collection if id(variable) not in gone]
+
+
+def load_in_graph(path: str, handle: str) -> Loaded:
+    """Loads a SavedModel into the current graph; once for all replicas, which would get variables of their own.
+
+    Args:
+      path: the folder that holds saved_model.pb.
+      handle: what the user called it.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
+
+    def load() -> Loaded:
+        before = {id(variable) for variable in tf.compat.v1.global_variables()}
+        with loading_errors(handle):
+            model = tf.saved_model.load(path)
+        return Loaded(model, [v for v in tf.compat.v1.global_variables() if id(v) not in before])
+
+    def load_for_all(strategy: Any) -> Loaded:
+        del strategy
+        with listed_as_wholes():
+            return load()
+
+    if not tf.distribute.has_strategy():
+        return load()
+    loaded: Loaded = tf.distribute.get_replica_context().merge_call(load_for_all)
+    return loaded

@@ -1,0 +1,1 @@
+"""Encoders of token ids as backbones for raw strings."""

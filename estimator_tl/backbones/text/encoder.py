@@ -1,0 +1,115 @@
+"""Encoders of token ids, BERT and its kin, with raw strings in: they are tokenized in the graph."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from estimator_tl.backbones.base import BuiltBackbone
+from estimator_tl.backbones.digest import file_digest, joined_digest
+from estimator_tl.backbones.input.contract import check_input
+from estimator_tl.backbones.saved_model.backbone import SavedModelBackbone
+from estimator_tl.backbones.saved_model.caller import Caller
+from estimator_tl.backbones.saved_model.interface import Interface
+from estimator_tl.backbones.text.preprocessing import Preprocessing
+from estimator_tl.backbones.text.wordpiece import WordPiece
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError
+from estimator_tl.structure import CallMode
+from estimator_tl.tf_internals.graphs.placement import on_cpu
+
+_DEFAULT_LENGTH = 128  # tokens
+
+
+class TextEncoderBackbone(SavedModelBackbone):
+    """A SavedModel that takes ``input_word_ids``, ``input_mask`` and ``input_type_ids``, behind a tokenizer."""
+
+    kind = "TF2 SavedModel of token ids"
+
+    def __init__(
+        self,
+        path: str,
+        handle: str,
+        vocab: str | None = None,
+        preprocess: str | None = None,
+        seq_length: int | None = None,
+        lower_case: bool = True,
+        allow_unsafe_deserialization: bool = False,
+        **settings: Any,
+    ):
+        """Reads the encoder and its tokenizer.
+
+        Args:
+          path: the folder that holds saved_model.pb.
+          handle: what the user called it.
+          vocab: the WordPiece vocabulary of the encoder, a piece a line; or
+          preprocess: the folder of the preprocessing SavedModel that belongs to the encoder.
+          seq_length: tokens in each row; 128 by default, or what the preprocessing model gives.
+          lower_case: whether the vocabulary is uncased.
+          allow_unsafe_deserialization: load models that read or write files, too.
+          **settings: `pooling`, `signature`, `output_key`, `features`; see `SavedModelBackbone`.
+
+        Raises:
+          UserError: the folder is no such encoder, or the tokenizer none for it.
+        """
+        if (vocab is None) == (preprocess is None):
+            raise UserError(
+                f"text_encoder({handle!r}) needs one tokenizer: vocab='vocab.txt', or preprocess='FOLDER' of its "
+                "preprocessing SavedModel."
+            )
+        self._mask: Any = None
+        self._tokenize: Preprocessing | WordPiece
+        if preprocess is not None:
+            self._tokenize = Preprocessing(preprocess, preprocess, seq_length, allow_unsafe_deserialization)
+            self._tokenizer = {"preprocessing": self._tokenize.digest}
+        else:
+            self._tokenize = WordPiece(str(vocab), lower_case, seq_length or _DEFAULT_LENGTH)
+            self._tokenizer = {"vocabulary": functools.partial(file_digest, str(vocab))}
+        super().__init__(path, handle, allow_unsafe_deserialization=allow_unsafe_deserialization, **settings)
+
+    def _caller(self, interface: Interface) -> Caller:
+        caller = Caller.of(interface, self.handle, self._signature, self._features, tokens=True)
+        lacking = sorted(caller.token_inputs - getattr(self._tokenize, "names", caller.token_inputs))
+        if lacking:
+            raise UserError(
+                f"the preprocessing of {self.handle} gives no {', '.join(lacking)}; take that of the encoder."
+            )
+        if caller.row_length not in (None, self._tokenize.length):
+            raise UserError(
+                f"{self.handle} takes rows of {caller.row_length} tokens, the tokenizer gives {self._tokenize.length}; "
+                f"set seq_length={caller.row_length}."
+            )
+        return caller
+
+    def _completed(self, shape: Any) -> Any:
+        """Returns the shape of an output; how many tokens there are is known here, if not to the encoder."""
+        return tf.TensorShape([shape[0], self._tokenize.length, shape[2]]) if _lacks_length(shape) else shape
+
+    def digest(self) -> str:
+        return joined_digest({"encoder": super().digest(), **{name: read() for name, read in self._tokenizer.items()}})
+
+    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+        inputs = check_input(self.handle, inputs, self.input_spec)
+        with on_cpu():
+            tokens = self._tokenize(inputs)
+        self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
+        return self._built(tokens, mode)
+
+    def _pool_one(self, features: Any) -> Any:
+        if _lacks_length(features.shape):
+            features = tf.ensure_shape(features, self._completed(features.shape))
+        return super()._pool_one(features)
+
+    def _reduced(self, features: Any) -> Any:
+        """Pools a vector a token, [batch, tokens, depth], over the tokens that are there."""
+        if features.shape.rank != 3:
+            return super()._reduced(features)
+        # Without a mask, before the first text, only the shape is asked for.
+        mask = tf.ones_like(features[:, :, :1]) if self._mask is None else self._mask
+        if self.pooling == "max":
+            return tf.reduce_max(tf.where(mask > 0, features, features.dtype.min), axis=1)
+        return tf.reduce_sum(features * mask, axis=1) / tf.reduce_sum(mask, axis=1)
+
+
+def _lacks_length(shape: Any) -> bool:
+    return bool(shape.rank == 3 and shape[1] is None)

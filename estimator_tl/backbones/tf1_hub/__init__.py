@@ -1,0 +1,1 @@
+"""Modules in the TF1 format of TensorFlow Hub as backbones."""

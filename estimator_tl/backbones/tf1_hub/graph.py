@@ -1,0 +1,158 @@
+"""What a graph of a TF1 Hub module computes, and of which variables: walks over its nodes, without building it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from estimator_tl.backbones.effects import Effects, Library
+from estimator_tl.backbones.input import images as image_input
+from estimator_tl.backbones.tf1_hub.importing import RANDOM, VARIABLES, WRITES, node_of
+from estimator_tl.compat import tf
+from estimator_tl.errors import UserError, check_known
+from estimator_tl.tf_internals.files import meta_graphs
+from estimator_tl.tf_internals.graphs.flat import in_order
+
+
+class ModuleGraph:
+    """One graph of a module, seen from one signature.
+
+    Attributes:
+      meta: the MetaGraphDef.
+      nodes: by name.
+      input: name of the tensor that takes the pictures or strings.
+      input_type: its DType.
+      input_shape: static shape of the pictures; None where it takes strings.
+      batch_size: how many examples it takes at once, where the signature fixes that.
+      known_outputs: names of the signature's outputs.
+      outputs: names of the tensors with the features.
+      output_shapes: their static shapes; None where the rank is unknown.
+    """
+
+    def __init__(self, meta: Any, handle: str, signature: str | None, features: Sequence[str]):
+        """Finds the signature.
+
+        Args:
+          meta: a MetaGraphDef.
+          handle: what the user called the module.
+          signature: its name; None for ``image_feature_vector`` where there is one, else ``default``.
+          features: which outputs of the signature; ``default`` where none is named.
+
+        Raises:
+          UserError: there is no such signature or output, or it takes neither pictures nor strings.
+        """
+        self.meta = meta
+        self.nodes = {node.name: node for node in meta.graph_def.node}
+        known = sorted(meta.signature_def)
+        chosen = signature or ("image_feature_vector" if "image_feature_vector" in known else "default")
+        found = meta.signature_def[check_known(f"signature of {handle}", chosen, known)]
+        self.known_outputs = sorted(found.outputs)
+        what = f"output of the signature {chosen} of {handle}"
+        used = [found.outputs[check_known(what, name, self.known_outputs)] for name in features or ["default"]]
+        info = _input(handle, chosen, found.inputs)
+        shape = meta_graphs.static_shape(info)
+        self.input, self.input_type = info.name, tf.as_dtype(info.dtype)
+        self.input_shape = None if self.input_type == tf.string else shape
+        self.batch_size = shape[0] if shape else None
+        self.outputs = [info.name for info in used]
+        self.output_shapes = [meta_graphs.static_shape(info) for info in used]
+
+    def ancestors(self, roots: Iterable[str], through_loops: bool = True) -> list[str]:
+        """Returns the nodes that tensors or ops need, themselves included, each after what it needs.
+
+        Args:
+          roots: names of tensors or ops.
+          through_loops: False to leave out what is needed only by way of a while loop.
+        """
+        fed = {node_of(self.input)}
+
+        def needs(name: str) -> list[str]:
+            if name in fed or (not through_loops and self.nodes[name].op == "Exit"):
+                return []
+            return [node_of(source) for source in self.nodes[name].input]
+
+        return in_order(map(node_of, roots), needs)
+
+    def variables(self, names: Iterable[str]) -> list[str]:
+        """Returns those of `names` that are variables, in the same order."""
+        return [name for name in names if self.nodes[name].op in VARIABLES]
+
+    def listed_as_trainable(self) -> set[str]:
+        """Names of the variables that the module lets gradients move."""
+        return {variable.name for variable in meta_graphs.listed_variables(self.meta, "trainable_variables")}
+
+    def differentiable(self) -> set[str]:
+        """Names of the nodes that gradients of the outputs reach; none pass through imported loops."""
+        return set(self.ancestors(self.outputs, through_loops=False))
+
+    def updates(self, of: Iterable[str]) -> list[str]:
+        """Names of the update ops that write to any of these variables."""
+        wanted = set(of)
+        ops = list(dict.fromkeys(node_of(name) for name in meta_graphs.listed_nodes(self.meta, "update_ops")))
+        written = self.written(ops)
+        return [op for op in ops if wanted & written[op]]
+
+    def written(self, roots: Iterable[str]) -> dict[str, set[str]]:
+        """Returns for each node that tensors or ops need which variables are written to before it is done."""
+        written: dict[str, set[str]] = {}
+        for name in self.ancestors(roots):
+            node = self.nodes[name]
+            written[name] = set().union(*(written.get(node_of(source), ()) for source in node.input))
+            if node.op in WRITES:
+                written[name].add(node_of(node.input[0]))
+        return written
+
+    def losses(self) -> list[str]:
+        """Names of the tensors of the regularization losses."""
+        return list(dict.fromkeys(meta_graphs.listed_nodes(self.meta, "regularization_losses")))
+
+    def variables_of(self, tensor: str) -> set[str]:
+        """Names of the variables that a tensor depends on."""
+        return set(self.variables(self.ancestors([tensor])))
+
+    def needs_input(self, tensor: str) -> bool:
+        """True where a tensor depends on the input."""
+        return node_of(self.input) in self.ancestors([tensor])
+
+    def table_initializers(self, needed: Sequence[str]) -> list[str]:
+        """Names of the ops that fill the tables among these nodes."""
+        tables = {name for name in needed if "Table" in self.nodes[name].op}
+        ops = meta_graphs.listed_nodes(self.meta, "table_initializer")
+        return [op for op in ops if tables & set(self.ancestors([op]))]
+
+    def effects(self) -> Effects:
+        """Returns what computing the outputs does besides."""
+        return Library(self.meta.graph_def).of_tensors(self.outputs, self.outputs)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether random numbers reach the outputs."""
+        return any(RANDOM.fullmatch(self.nodes[name].op) for name in self.ancestors(self.outputs))
+
+    def dtype(self, variable: str) -> str:
+        """Returns the dtype of a variable."""
+        return meta_graphs.dtype_name(self.nodes[variable].attr["dtype"].type)
+
+
+def _input(handle: str, signature: str, inputs: Any) -> Any:
+    """Returns the TensorInfo of the only input, which takes images or strings."""
+    for info in inputs.values() if len(inputs) == 1 else ():
+        shape = meta_graphs.static_shape(info)
+        if info.WhichOneof("encoding") != "name":
+            continue
+        if info.dtype == tf.string and (shape is None or len(shape) == 1):
+            return info
+        if info.dtype != tf.string and shape is not None and len(shape) == 4:
+            image_input.check_type(handle, tf.as_dtype(info.dtype))
+            return info
+    raise UserError(
+        f"the signature {signature} of {handle} takes {_described(inputs)}, neither one batch of images [batch, "
+        "height, width, channels] nor one batch of strings; use another of its signatures, or another module."
+    )
+
+
+def _described(inputs: Any) -> str:
+    return ", ".join(
+        f"{name} ({meta_graphs.dtype_name(info.dtype)}, {meta_graphs.static_shape(info)})"
+        for name, info in sorted(inputs.items())
+    )

@@ -1,0 +1,142 @@
+"""Parts of TF1 graphs brought into the current graph, on variables that exist there.
+
+`import_meta_graph` and `wrap_function` would make variables of their own, which a strategy cannot mirror. Here the
+graph's reads and writes are those of given variables. Those of variables from before resources (``VariableV2``) are
+rewritten into reads and writes of resources, the only ones that strategies have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from estimator_tl.compat import tf
+from estimator_tl.tf_internals.files.meta_graphs import in_current_graph
+
+RESOURCE_VARIABLE = "VarHandleOp"
+_REFERENCE_VARIABLES = ("VariableV2", "Variable")
+VARIABLES = (RESOURCE_VARIABLE, *_REFERENCE_VARIABLES)
+_REFERENCE_WRITES = {
+    "Assign": "AssignVariableOp",
+    "AssignAdd": "AssignAddVariableOp",
+    "AssignSub": "AssignSubVariableOp",
+}
+#: Ops that write to the variable that is their first input.
+WRITES = (*_REFERENCE_WRITES, *_REFERENCE_WRITES.values())
+#: Ops that draw random numbers and have the attributes seed and seed2.
+RANDOM = re.compile(r"Random\w+|(Parameterized)?TruncatedNormal|Multinomial")
+_HANDLE = "estimator_tl_handle"
+
+
+class NotImportableError(ValueError):
+    """A graph that this TensorFlow cannot take over."""
+
+
+def node_of(name: str) -> str:
+    """Returns the name of the node that an input, a tensor or an op belongs to."""
+    return name.lstrip("^").partition(":")[0]
+
+
+def import_nodes(
+    meta_graph: Any,
+    names: Iterable[str],
+    variables: Mapping[str, Any],
+    given: Mapping[str, Any],
+    fetches: Sequence[str],
+) -> list[Any]:
+    """Imports nodes of a meta graph into the current graph.
+
+    Args:
+      meta_graph: a MetaGraphDef.
+      names: of the nodes.
+      variables: what stands for the meta graph's variables, by name; resource variables.
+      given: tensors that stand for tensors of the meta graph, by name.
+      fetches: names of tensors and ops.
+
+    Returns:
+      The imported tensors and ops that `fetches` names.
+
+    Raises:
+      NotImportableError: the nodes do something that cannot be done here.
+    """
+    graph_def = tf.compat.v1.GraphDef(versions=meta_graph.graph_def.versions, library=meta_graph.graph_def.library)
+    kept = set(names) - {node_of(name) for name in given}
+    graph_def.node.extend(_rewritten([node for node in meta_graph.graph_def.node if node.name in kept]))
+    _seed(graph_def)
+    inputs = {source if ":" in source else f"{source}:0" for node in graph_def.node for source in node.input}
+    handles = {f"{name}/{_HANDLE}:0": variable.handle for name, variable in variables.items()}
+    mapped = {name: in_current_graph(tensor) for name, tensor in {**given, **handles}.items() if name in inputs}
+    try:
+        fetched = tf.graph_util.import_graph_def(
+            graph_def,
+            input_map=mapped,
+            return_elements=list(fetches),
+            name="tf1_hub",
+            producer_op_list=meta_graph.meta_info_def.stripped_op_list,
+        )
+    except (ValueError, tf.errors.OpError) as error:
+        raise NotImportableError((str(error).splitlines() or [type(error).__name__])[0]) from error
+    return list(fetched)
+
+
+def _rewritten(nodes: Sequence[Any]) -> list[Any]:
+    """Returns copies of nodes in which all variables are resources from outside."""
+    resources = {node.name for node in nodes if node.op == RESOURCE_VARIABLE}
+    references = {node.name for node in nodes if node.op in _REFERENCE_VARIABLES}
+    present = {node.name for node in nodes} - resources
+    written = {node.name for node in nodes if node.op in _REFERENCE_WRITES and node_of(node.input[0]) in references}
+    replaced = {**{name: f"{name}/{_HANDLE}" for name in resources}, **{name: f"{name}/read" for name in written}}
+    result = []
+    for node in nodes:
+        if node.op == RESOURCE_VARIABLE:
+            continue
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.device = ""
+        for attribute in ("_class", "_output_shapes"):  # places beside nodes that are not imported; unchecked shapes
+            copy.attr.pop(attribute, None)
+        if node.name in references:
+            result.append(_read(type(node), node.name, node.name, node.attr["dtype"]))
+            continue
+        copy.input[:] = [
+            name if name.startswith("^") else replaced.get(node_of(name), name)
+            for name in node.input
+            if not name.startswith("^") or node_of(name) in present
+        ]
+        if node.name in written:
+            copy.input[0] = f"{node_of(node.input[0])}/{_HANDLE}"
+            result.append(_write(copy, _REFERENCE_WRITES[node.op]))
+            result.append(
+                _read(type(node), f"{node.name}/read", node_of(node.input[0]), node.attr["T"], after=node.name)
+            )
+        else:
+            result.append(copy)
+    return result
+
+
+def _read(node_class: Any, name: str, variable: str, dtype: Any, after: str | None = None) -> Any:
+    node = node_class(name=name, op="ReadVariableOp", input=[f"{variable}/{_HANDLE}"])
+    node.attr["dtype"].CopyFrom(dtype)
+    if after:
+        node.input.append(f"^{after}")
+    return node
+
+
+def _write(node: Any, op: str) -> Any:
+    node.op = op
+    node.attr["dtype"].CopyFrom(node.attr["T"])
+    for attribute in ("T", "use_locking", "validate_shape"):
+        node.attr.pop(attribute, None)
+    return node
+
+
+def _seed(graph_def: Any) -> None:
+    """Lets random ops that have no seed of their own follow the graph's, as newly made ones do."""
+    graph = tf.compat.v1.get_default_graph()
+    if graph.seed is None:
+        return
+    made = len(graph.get_operations())
+    for index, node in enumerate(graph_def.node):
+        if RANDOM.fullmatch(node.op) and not node.attr["seed"].i and not node.attr["seed2"].i:
+            node.attr["seed"].i, node.attr["seed2"].i = tf.compat.v1.get_seed(made + index)

@@ -1,0 +1,1 @@
+"""Evaluations of a run, from checkpoints and in memory."""

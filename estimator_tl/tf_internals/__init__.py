@@ -1,0 +1,1 @@
+"""What needs private symbols of TensorFlow, behind plain functions."""

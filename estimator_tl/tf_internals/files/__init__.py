@@ -1,0 +1,1 @@
+"""Checkpoints and SavedModels as files: what they say, whether they are whole."""

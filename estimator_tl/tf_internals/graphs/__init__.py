@@ -1,0 +1,1 @@
+"""Graphs: walks over them, what building one makes, slot variables and replicas."""
