@@ -13,7 +13,7 @@ from estimator_tl.config import DataSpec, EvaluationSpec, LaunchSpec, ModelSpec,
 from estimator_tl.errors import UserError
 
 if TYPE_CHECKING:
-    from estimator_tl.launch.training import Outcome
+    from estimator_tl.launch.outcome import Outcome
 
 _OUTPUT = "Output"
 

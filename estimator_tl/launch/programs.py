@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from estimator_tl.compat import estimator as api
 from estimator_tl.config import EvaluationSpec, LaunchSpec
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.files import check_literal
-from estimator_tl.heads import naming_bad_labels
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import loop
-from estimator_tl.launch.cluster import rendezvous, tasks
 from estimator_tl.launch.cluster.description import Cluster, from_tf_config
 from estimator_tl.launch.cluster.run_config import described, without_peers
 from estimator_tl.launch.evaluating.evaluation import Evaluator
-from estimator_tl.launch.evaluating.in_memory import InMemoryHook, check_in_memory
-from estimator_tl.launch.hooks import StallWatchdog
-from estimator_tl.launch.run.disk import disk_errors, remove_debris
-from estimator_tl.launch.run.ownership import owning
-from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests, stopping_at_signals
-from estimator_tl.launch.training import Outcome, why_early
+from estimator_tl.launch.evaluating.in_memory import check_in_memory
+from estimator_tl.launch.hooks import saver_hook
+from estimator_tl.launch.job import Job
+from estimator_tl.launch.outcome import Outcome
+from estimator_tl.launch.run.disk import remove_debris
+from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests
 from estimator_tl.tf_internals.estimators import is_for_tpu, with_config, without_saving
 from estimator_tl.tf_internals.files.checkpoint_state import correct_state
 
@@ -66,20 +61,147 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = 
         raise UserError(f"train_and_evaluate has no setting {unknown[0]!r}; {known}")
     if train_spec.max_steps is None:
         raise UserError("the TrainSpec has no max_steps, so that nobody knows where training ends; give it one.")
+    check_literal(estimator.model_dir, "model_dir", writes=True)
     own_rules = {name: settings[name] for name in _EVALUATION if settings.get(name) is not None}
     rules = EvaluationSpec(**{**_rules_of(eval_spec), **own_rules})
     launch = LaunchSpec(**{name: settings[name] for name in _LAUNCH if name in settings})
-    requests = StopRequests(launch.max_run_hours)
-    cluster, model_dir = from_tf_config(os.environ.get("TF_CONFIG", "")), estimator.model_dir
-    check_literal(model_dir, "model_dir", writes=True)
-    with stopping_at_signals(requests), _owning(model_dir, cluster), naming_bad_labels():
-        before, started = latest_step(model_dir), time.monotonic()
-        metrics = _Work(estimator, train_spec, eval_spec, rules, launch, requests, before).do(cluster)
-        reached = latest_step(model_dir)
-    outcome = Outcome(metrics, reached, reached - before, time.monotonic() - started, why_early(requests))
+    cluster = from_tf_config(os.environ.get("TF_CONFIG", ""))
+    outcome = ProgramJob(estimator, train_spec, eval_spec, rules, launch, cluster).run()
     if outcome.stop:
-        print(f"stopped at step {reached}: {outcome.stop.reason}", file=sys.stderr, flush=True)
+        print(f"stopped at step {outcome.global_step}: {outcome.stop.reason}", file=sys.stderr, flush=True)
     return outcome
+
+
+class ProgramJob(Job):
+    """A run of a program: its Estimator and input_fns are the program's own."""
+
+    def __init__(
+        self,
+        model: Any,
+        train_spec: Any,
+        eval_spec: Any | None,
+        rules: EvaluationSpec,
+        launch: LaunchSpec,
+        cluster: Cluster | None = None,
+    ):
+        """Prepares the run.
+
+        Args:
+          model: the Estimator.
+          train_spec: a TrainSpec with max_steps.
+          eval_spec: an EvalSpec, if there is something to evaluate on.
+          rules: when to evaluate and to stop.
+          launch: how long tasks wait.
+          cluster: of TF_CONFIG.
+
+        Raises:
+          UserError: the Estimator is for a TPU, or the rules do not fit the cluster.
+        """
+        cluster = None if _is_alone(cluster) else cluster
+        requests = StopRequests(launch.max_run_hours)
+        super().__init__(model.model_dir, cluster, requests, launch.cluster_wait_secs, launch.stall_minutes)
+        if is_for_tpu(model):
+            raise UserError(
+                "train_and_evaluate has not been made for a TPUEstimator on its TPU; call its train and evaluate, or "
+                "use `estimator-tl train --distribution=tpu`."
+            )
+        check_in_memory(rules, cluster is None)
+        if cluster and cluster.job == "evaluator" and eval_spec is None:
+            raise UserError("this task is the evaluator, but there is no eval_spec; give train_and_evaluate one.")
+        self._estimator, self._train_spec, self._eval_spec, self._rules = model, train_spec, eval_spec, rules
+        self._before = 0
+        self.throttle_secs = rules.eval_throttle_secs
+        self.evaluator_delay_secs = _evaluator_delay(eval_spec)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        config = self._estimator.config
+        return {
+            "max_steps": self.total,
+            "save_checkpoints_steps": config.save_checkpoints_steps,
+            "save_checkpoints_secs": config.save_checkpoints_secs,
+            "tf_random_seed": config.tf_random_seed,
+        }
+
+    @property
+    def synchronous(self) -> bool:
+        return self.cluster is not None and self._estimator.config.train_distribute is not None
+
+    @property
+    def before(self) -> int:
+        return self._before
+
+    @property
+    def total(self) -> int:
+        return int(self._train_spec.max_steps)
+
+    @property
+    def train_input(self) -> Callable[..., Any]:
+        input_fn: Callable[..., Any] = self._train_spec.input_fn
+        return input_fn
+
+    def begin(self, owns: bool) -> None:
+        if owns:
+            newest = correct_state(self.model_dir)
+            if newest:
+                newest.tell()
+            remove_debris(self.model_dir)
+        self._before = latest_step(self.model_dir)
+
+    def end(self, outcome: Outcome) -> None:
+        """Keeps nothing, as the program gets the outcome."""
+
+    def parts(self) -> list[tuple[int | None, int]]:
+        return [(None, self.total)] if self.before < self.total else []
+
+    def estimator(self, phase: int | None) -> Any:
+        return without_saving(self._estimator) if self.synchronous else self._estimator
+
+    def evaluator(self) -> Evaluator | None:
+        if self._eval_spec is None:
+            return None
+        if self._rules.in_memory and self._eval_spec.hooks:
+            raise UserError("an evaluation in memory has no session for the hooks of the EvalSpec; leave them out.")
+        return Evaluator(
+            self._evaluated(),
+            self._eval_spec.input_fn,
+            self._eval_spec.exporters or (),
+            self._rules,
+            [*(self._eval_spec.hooks or ()), StopEvaluationHook(self.requests)],
+            self._eval_spec.name,
+        )
+
+    def _evaluated(self) -> Any:
+        """Returns the Estimator as this process evaluates it, without a cluster."""
+        config = self._estimator.config
+        if hasattr(config, "tpu_config"):
+            # A TPUEstimator, on the CPU, gives its functions more than it has among its params.
+            return self._estimator
+        with described(None):
+            local = api.RunConfig(
+                self.model_dir,
+                tf_random_seed=config.tf_random_seed,
+                session_config=without_peers(config.session_config),
+            )
+        return with_config(self._estimator, local)
+
+    def saver(self, listeners: Sequence[Any], folder: str) -> Any:
+        config = self._estimator.config
+        # Other workers save to a folder that nobody keeps, and only where all have to save together.
+        own = list(self._train_spec.saving_listeners or ()) if folder == self.model_dir else []
+        return saver_hook(folder, config.save_checkpoints_steps, config.save_checkpoints_secs, [*own, *listeners])
+
+    def hooks(self) -> list[Any]:
+        return list(self._train_spec.hooks)
+
+    def session_config(self) -> Any:
+        return self._estimator.config.session_config
+
+
+def _evaluator_delay(eval_spec: Any | None) -> float:
+    if eval_spec is None or eval_spec.start_delay_secs == _defaults().start_delay_secs:
+        return 0.0
+    return float(eval_spec.start_delay_secs)
 
 
 def _rules_of(eval_spec: Any | None) -> dict[str, Any]:
@@ -98,144 +220,3 @@ def _defaults() -> Any:
 
 def _is_alone(cluster: Cluster | None) -> bool:
     return cluster is None or not (cluster.is_distributed or cluster.job == "evaluator")
-
-
-@contextlib.contextmanager
-def _owning(model_dir: str, cluster: Cluster | None) -> Iterator[None]:
-    """A block in which this process, where it writes checkpoints, does so alone, from the newest whole one on."""
-    if cluster is not None and not cluster.is_chief and not _is_alone(cluster):
-        with disk_errors(model_dir):
-            yield
-        return
-    with owning(model_dir), disk_errors(model_dir, owned=True):
-        newest = correct_state(model_dir)
-        if newest:
-            newest.tell()
-        remove_debris(model_dir)
-        yield
-
-
-@dataclasses.dataclass
-class _Work:
-    """The part of one process."""
-
-    estimator: Any
-    train_spec: Any
-    eval_spec: Any | None
-    rules: EvaluationSpec
-    launch: LaunchSpec
-    requests: StopRequests
-    before: int
-
-    def do(self, cluster: Cluster | None) -> dict[str, float]:
-        if is_for_tpu(self.estimator):
-            raise UserError(
-                "train_and_evaluate has not been made for a TPUEstimator on its TPU; call its train and evaluate, or "
-                "use `estimator-tl train --distribution=tpu`."
-            )
-        check_in_memory(self.rules, _is_alone(cluster))
-        if cluster is None or _is_alone(cluster):
-            return self._alone()
-        if cluster.job == "evaluator" and self.eval_spec is None:
-            raise UserError("this task is the evaluator, but there is no eval_spec; give train_and_evaluate one.")
-        job = self._job(cluster)
-        if cluster.is_chief:
-            return tasks.run_chief(job, self.estimator.model_dir)
-        follower = rendezvous.Follower(self.estimator.model_dir, cluster, job.settings, self.launch.cluster_wait_secs)
-        if not follower.join(self.requests.pending):
-            return {}
-        if cluster.job == "ps":
-            tasks.run_server(cluster, follower, self.requests, self.estimator.config.session_config)
-        elif cluster.job == "evaluator":
-            return tasks.run_evaluator(job, follower, self.estimator.model_dir)
-        else:
-            tasks.run_worker(job, follower)
-        return {}
-
-    def _alone(self) -> dict[str, float]:
-        evaluator = self._evaluator() if self.eval_spec else None
-        if evaluator:
-            evaluator.look_back(self.before, self.requests)
-        end = self.train_spec.max_steps
-        in_memory = [InMemoryHook(evaluator, self.requests, end)] if evaluator and evaluator.rules.in_memory else []
-        loop.train_and_evaluate(
-            lambda _: self.estimator,
-            self.train_spec.input_fn,
-            [self._listener(evaluator)] if evaluator and not in_memory else [],
-            [(None, end)] if self.before < end else [],
-            lambda listeners: self._saver(listeners, self.estimator.model_dir),
-            [*self._hooks(), *in_memory],
-            self.requests,
-        )
-        if evaluator is None or (self.requests.stop and self.requests.stop.resumes):
-            return {}
-        return loop.finish(evaluator, latest_step(self.estimator.model_dir))
-
-    def _job(self, cluster: Cluster) -> tasks.Job:
-        synchronous = self.estimator.config.train_distribute is not None
-        config = self.estimator.config
-        return tasks.Job(
-            cluster=cluster,
-            make_estimator=lambda: without_saving(self.estimator) if synchronous else self.estimator,
-            train_input=self.train_spec.input_fn,
-            total=self.train_spec.max_steps,
-            make_saver=self._saver,
-            hooks=self._hooks(),
-            chief_hooks=[],
-            make_evaluator=self._evaluator if self.eval_spec else None,
-            make_listener=self._listener,
-            requests=self.requests,
-            synchronous=synchronous,
-            settings={
-                "max_steps": self.train_spec.max_steps,
-                "save_checkpoints_steps": config.save_checkpoints_steps,
-                "save_checkpoints_secs": config.save_checkpoints_secs,
-                "tf_random_seed": config.tf_random_seed,
-            },
-            throttle_secs=self.rules.eval_throttle_secs,
-            evaluator_delay_secs=self._evaluator_delay(),
-        )
-
-    def _evaluator_delay(self) -> float:
-        if self.eval_spec is None or self.eval_spec.start_delay_secs == _defaults().start_delay_secs:
-            return 0.0
-        return float(self.eval_spec.start_delay_secs)
-
-    def _hooks(self) -> list[Any]:
-        minutes = self.launch.stall_minutes
-        return [*([StallWatchdog(minutes)] if minutes else []), *self.train_spec.hooks]
-
-    def _evaluator(self) -> Evaluator:
-        assert self.eval_spec is not None
-        config = self.estimator.config
-        with described(None):
-            local = api.RunConfig(
-                self.estimator.model_dir,
-                tf_random_seed=config.tf_random_seed,
-                session_config=without_peers(config.session_config),
-            )
-        rules = self.rules
-        if rules.in_memory and self.eval_spec.hooks:
-            raise UserError("an evaluation in memory has no session for the hooks of the EvalSpec; leave them out.")
-        # A TPUEstimator, on the CPU, gives its functions more than it has among its params.
-        by_itself = hasattr(self.estimator.config, "tpu_config")
-        made = self.estimator if by_itself else with_config(self.estimator, local)
-        return Evaluator(
-            made,
-            self.eval_spec.input_fn,
-            self.eval_spec.exporters or (),
-            rules,
-            [*(self.eval_spec.hooks or ()), StopEvaluationHook(self.requests)],
-            self.eval_spec.name,
-        )
-
-    def _listener(self, evaluator: Evaluator) -> loop.EvaluationListener:
-        return loop.EvaluationListener(
-            evaluator, self.requests, self.before, self.train_spec.max_steps, None, self.rules.eval_throttle_secs
-        )
-
-    def _saver(self, listeners: Sequence[Any], folder: str) -> Any:
-        config = self.estimator.config
-        # Other workers save to a folder that nobody keeps, and only where all have to save together.
-        own = list(self.train_spec.saving_listeners or ()) if folder == self.estimator.model_dir else []
-        return loop.saver_hook(folder, config.save_checkpoints_steps, config.save_checkpoints_secs, [*own, *listeners])

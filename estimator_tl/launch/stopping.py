@@ -150,6 +150,18 @@ class EvaluationStopped(Exception):
     """An evaluation was left because the process is to stop; the checkpoint that it is of has been saved."""
 
 
+def ask_where_a_hook_stopped(requests: StopRequests, step: int, end: int) -> None:
+    """Asks for the end of training where it has ended early without a request: by a hook of the program.
+
+    Args:
+      requests: told.
+      step: the global step reached.
+      end: the one that was to be reached.
+    """
+    if step < end:
+        requests.ask(f"a hook of the program ended training before step {end}", resumes=False)
+
+
 @contextlib.contextmanager
 def stopping_at_signals(requests: StopRequests, grace_secs: float = _GRACE_SECS) -> Iterator[None]:
     """A block in which SIGTERM, and SIGUSR1 as Slurm sends it before a time limit, ask for the end of training.

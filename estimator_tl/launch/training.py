@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
-from estimator_tl.compat import quiet, tf
+from estimator_tl.compat import estimator, quiet, tf
 from estimator_tl.config import RunSpec
-from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
+from estimator_tl.errors import UserError
+from estimator_tl.export import make_exporters
 from estimator_tl.heads import naming_bad_labels
-from estimator_tl.inputs import DataSource, latest_step
+from estimator_tl.inputs import DataSource
 from estimator_tl.inputs.folders.image_folder import bad_example_error
-from estimator_tl.launch.cluster import rendezvous, tasks
+from estimator_tl.launch import loop
 from estimator_tl.launch.cluster.description import Cluster
-from estimator_tl.launch.cluster.run_config import make_run_config, make_session_config
+from estimator_tl.launch.cluster.run_config import evaluation_session_config, make_run_config, make_session_config
 from estimator_tl.launch.cluster.strategy import Distribution, distribution_of
+from estimator_tl.launch.evaluating.evaluation import Evaluator
 from estimator_tl.launch.evaluating.in_memory import check_in_memory
-from estimator_tl.launch.hooks import profile_window
-from estimator_tl.launch.run import plan_change, run_dir
-from estimator_tl.launch.run.disk import disk_errors, remove_debris
-from estimator_tl.launch.run.ownership import owning
+from estimator_tl.launch.hooks import NanGuardHook, NormsHook, ProfilerHook, ProgressHook, profile_window, saver_hook
+from estimator_tl.launch.job import Job
+from estimator_tl.launch.outcome import Outcome
+from estimator_tl.launch.run import plan_change, run_dir, session
+from estimator_tl.launch.run.disk import remove_debris
 from estimator_tl.launch.run.preparation import Prepared, prepare
-from estimator_tl.launch.stopping import Stop, StopRequests, stopping_at_signals
-from estimator_tl.launch.work import Work
+from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests
+from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.files.checkpoint_state import correct_state
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a call of `train` did.
-
-    Attributes:
-      metrics: of the last evaluation; empty where this process made none.
-      global_step: the step reached.
-      steps: how many of them the run has made since this call began.
-      seconds: what they took, with evaluations.
-      stop: why training ended before its last step; None where it did not.
-    """
-
-    metrics: dict[str, float]
-    global_step: int
-    steps: int
-    seconds: float
-    stop: Stop | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """What tells a scheduler whether the process is to be started again."""
-        return STOPPED_EXIT_CODE if self.stop and self.stop.resumes else 0
 
 
 def train(
@@ -77,58 +57,176 @@ def train(
       LostPeersError: other tasks did not come, or are gone.
     """
     run_dir.check_name(model_dir)
-    requests = StopRequests(spec.launch.max_run_hours)
-    distribution = distribution_of(spec.launch, cluster)
-    _check_launch(spec, model_dir, distribution, cluster)
-    if distribution.kind == "multi_worker_mirrored":
-        # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
-        tf.compat.v1.disable_eager_execution()
-    follower = _follower(spec, model_dir, cluster)
-    with stopping_at_signals(requests):
-        if cluster and cluster.job != "evaluator":
-            rendezvous.wait_for_names(cluster, spec.launch.cluster_wait_secs, requests.pending)
-        if follower:
-            if not follower.join(requests.pending):
-                return Outcome({}, latest_step(model_dir), 0, 0.0, requests.stop)
-            if cluster and cluster.job == "ps":
-                return _serve(spec, model_dir, cluster, distribution, requests, follower)
-        with contextlib.nullcontext() if follower else owning(model_dir), disk_errors(model_dir, not follower):
-            run = prepare(spec, model_dir, distribution, tells=follower is None)
-            if requests.stop:
-                return Outcome({}, run.before, 0, 0.0, requests.stop)
-            if not follower:
-                _write_beginning(run, model_dir, flags_text)
-            if spec.training.deterministic:
-                tf.config.experimental.enable_op_determinism()
-            started = time.monotonic()
+    return TrainJob(spec, model_dir, cluster, flags_text, hooks).run()
+
+
+class TrainJob(Job):
+    """A run of the command: its data, backbone and plan come from settings."""
+
+    def __init__(
+        self, spec: RunSpec, model_dir: str, cluster: Cluster | None, flags_text: str = "", hooks: Sequence[Any] = ()
+    ):
+        """See `train` for the arguments.
+
+        Raises:
+          UserError: the settings do not fit the devices or the cluster.
+        """
+        launch = spec.launch
+        requests = StopRequests(launch.max_run_hours)
+        super().__init__(model_dir, cluster, requests, launch.cluster_wait_secs, launch.stall_minutes)
+        self._spec, self._flags_text, self._own_hooks = spec, flags_text, hooks
+        self.throttle_secs = spec.evaluation.eval_throttle_secs
+        self.distribution = distribution_of(launch, cluster)
+        self.distribution.batch_of_replica(spec.training.batch_size)  # raises where it cannot be divided
+        self._window = profile_window(launch.profile) if launch.profile else None
+        check_in_memory(spec.evaluation, cluster is None and self.distribution.is_of_one_process)
+        if cluster and cluster.job == "evaluator" and not (spec.data.eval_data or spec.data.validation_fraction):
+            raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
+        if cluster:
+            quiet.silence_cluster_warnings()
+        self._session_config = make_session_config(launch, cluster, self.distribution)
+        if self.distribution.synchronous:
+            # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
+            tf.compat.v1.disable_eager_execution()
+        self._guard = NanGuardHook(model_dir=model_dir, where=_where(self.distribution, cluster))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self._spec.to_json()
+
+    @property
+    def synchronous(self) -> bool:
+        return self.distribution.synchronous
+
+    @property
+    def before(self) -> int:
+        return self._run.before
+
+    @property
+    def total(self) -> int:
+        return self._run.total
+
+    @property
+    def train_input(self) -> Callable[..., Any]:
+        return tpu.per_host(self._run.train_input) if self.distribution.on_tpu else self._run.train_input
+
+    @property
+    def evaluated_every(self) -> int | None:
+        any_step = self._spec.launch.save_checkpoints_secs or self.distribution.saves_anywhere
+        return None if any_step else self._run.every
+
+    @functools.cached_property
+    def _run(self) -> Prepared:
+        return prepare(self._spec, self.model_dir, self.distribution, tells=self._leads)
+
+    @functools.cached_property
+    def _config(self) -> Any:
+        """The RunConfig of this process, without the steps between checkpoints, which depend on the data."""
+        fields = session.config_fields(self._spec.training)
+        if self.distribution.owns_saving:  # TensorFlow would save beside this project's hook
+            fields["save_checkpoints_steps"] = fields["save_checkpoints_secs"] = None
+        return make_run_config(
+            self.model_dir,
+            self._spec.launch,
+            self.cluster,
+            self.distribution,
+            session_config=self._session_config,
+            **fields,
+        )
+
+    @property
+    def _leads(self) -> bool:
+        """Whether this process writes the run directory."""
+        return self.cluster is None or self.cluster.is_chief
+
+    def begin(self, owns: bool) -> None:
+        if self.cluster is None:
+            self._config  # noqa: B018 - raises, before data are read, where devices are not there
+        run = self._run
+        if owns and not self.requests.stop:
+            _write_beginning(run, self.model_dir, self._flags_text)
+        if self._spec.training.deterministic:
+            tf.config.experimental.enable_op_determinism()
+
+    def end(self, outcome: Outcome) -> None:
+        self._run.record["result"] = dataclasses.asdict(outcome)
+        run_dir.write_record(self.model_dir, self._run.record)
+
+    @contextlib.contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        run = self._run
+        try:
             with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
-                metrics = Work(spec, run, model_dir, distribution, cluster, requests, list(hooks)).do(follower)
-            reached = latest_step(model_dir)
-            outcome = Outcome(metrics, reached, reached - run.before, time.monotonic() - started, why_early(requests))
-            if not follower:
-                run.record["result"] = dataclasses.asdict(outcome)
-                run_dir.write_record(model_dir, run.record)
-    return outcome
+                yield
+        except estimator.NanLossDuringTrainingError as error:
+            raise UserError(
+                "the loss is not finite; lower --learning_rate, or train in one process, not on a TPU, to be "
+                "told the layer. The last checkpoint is kept."
+            ) from error
+
+    def parts(self) -> list[tuple[int | None, int]]:
+        return list(loop.stretches(self._run.plan, self._run.before, self._run.total))
+
+    def estimator(self, phase: int | None) -> Any:
+        config = self._config
+        if not (self.distribution.owns_saving or self._spec.launch.save_checkpoints_secs):
+            config = config.replace(save_checkpoints_steps=self._run.every)
+        model_fn = self._run.model_fn(only_phase=phase)
+        if self.distribution.on_tpu:
+            return tpu.make_estimator(model_fn, self.model_dir, config, self._spec.training.batch_size)
+        return estimator.Estimator(model_fn, self.model_dir, config, params={})
+
+    def evaluator(self) -> Evaluator | None:
+        if self._run.evaluation is None:
+            return None
+        data, part = self._run.evaluation
+        spec, rules, input_spec = self._spec, self._spec.evaluation, self._run.source.input_spec
+        config = session.local_config(self.model_dir, spec.training, evaluation_session_config(spec.launch))
+        return Evaluator(
+            estimator.Estimator(self._run.model_fn(), self.model_dir, config, params={}),
+            data.input_fn(input_spec, spec.training.batch_size, part),
+            make_exporters(
+                rules.exporters,
+                input_spec,
+                rules.metric,
+                rules.sign > 0,
+                rules.exports_to_keep,
+                {run_dir.LABELS: os.path.join(self.model_dir, run_dir.LABELS)},
+            ),
+            rules,
+            [StopEvaluationHook(self.requests)],
+        )
+
+    def saver(self, listeners: Sequence[Any], folder: str) -> Any:
+        secs = self._spec.launch.save_checkpoints_secs
+        return saver_hook(folder, self._run.every, secs, [self._guard.listener, *listeners], self.distribution.loop)
+
+    def hooks(self) -> list[Any]:
+        shown = self._shown() if self._leads else []
+        norms = self._norms() if self._leads or self.synchronous else []
+        return [self._guard, *shown, *norms, *self._own_hooks]
+
+    def session_config(self) -> Any:
+        return self._session_config
+
+    def _shown(self) -> list[Any]:
+        """Returns the hooks of the task that people look at."""
+        batch_size, replicas = self._spec.training.batch_size, self.distribution.replicas
+        profiler = [ProfilerHook(*self._window, self.model_dir)] if self._window else []
+        return [ProgressHook(self._run.total, batch_size, replicas=replicas), *profiler]
+
+    def _norms(self) -> list[Any]:
+        every = self._spec.launch.log_norms
+        groups = {variable.name: variable.group for variable in self._run.source.structure.variables}
+        folder = self.model_dir if self._leads else None
+        return [NormsHook(every, folder, groups, with_tasks=self.synchronous)] if every else []
 
 
-def _follower(spec: RunSpec, model_dir: str, cluster: Cluster | None) -> rendezvous.Follower | None:
-    if cluster is None or cluster.is_chief:
-        return None
-    return rendezvous.Follower(model_dir, cluster, spec.to_json(), spec.launch.cluster_wait_secs)
-
-
-def _check_launch(spec: RunSpec, model_dir: str, distribution: Distribution, cluster: Cluster | None) -> None:
-    distribution.batch_of_replica(spec.training.batch_size)
-    if spec.launch.profile:
-        profile_window(spec.launch.profile)
-    check_in_memory(spec.evaluation, cluster is None and distribution.kind in ("off", "mirrored"))
-    if cluster and cluster.job == "evaluator" and not (spec.data.eval_data or spec.data.validation_fraction):
-        raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
-    if cluster:
-        quiet.silence_cluster_warnings()
-        make_session_config(spec.launch, cluster, distribution)  # raises
-    else:
-        make_run_config(model_dir, spec.launch, None, distribution)  # raises, for the devices as well
+def _where(distribution: Distribution, cluster: Cluster | None) -> Literal["alone", "cluster", "tpu"]:
+    """Returns where training runs, as the NaN guard calls it."""
+    if cluster is not None:
+        return "cluster"
+    return "tpu" if distribution.on_tpu else "alone"
 
 
 def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
@@ -143,26 +241,6 @@ def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
             f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {listed}", file=sys.stderr
         )
     run_dir.write(model_dir, run.record, run.data.labels, flags_text)
-
-
-def _serve(
-    spec: RunSpec,
-    model_dir: str,
-    cluster: Cluster,
-    distribution: Distribution,
-    requests: StopRequests,
-    follower: rendezvous.Follower,
-) -> Outcome:
-    """Does the part of a parameter server, which needs neither data nor model."""
-    config = make_run_config(model_dir, spec.launch, cluster, distribution)
-    started = time.monotonic()
-    tasks.run_server(cluster, follower, requests, config.session_config)
-    return Outcome({}, latest_step(model_dir), 0, time.monotonic() - started, why_early(requests))
-
-
-def why_early(requests: StopRequests) -> Stop | None:
-    """Returns why training ended early; that the chief has finished is no such reason."""
-    return requests.stop if requests.stop and requests.stop.reason else None
 
 
 @contextlib.contextmanager

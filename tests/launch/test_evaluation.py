@@ -15,9 +15,10 @@ from estimator_tl.compat import estimator
 from estimator_tl.config import EvaluationSpec
 from estimator_tl.errors import UserError
 from estimator_tl.export import BestExporter
-from estimator_tl.launch import loop
-from estimator_tl.launch.evaluating.evaluation import HISTORY, Evaluator, read_history, reason_to_stop
-from estimator_tl.launch.loop import EvaluationListener
+from estimator_tl.launch.evaluating import listeners
+from estimator_tl.launch.evaluating.evaluation import HISTORY, Evaluator, finish, read_history, reason_to_stop
+from estimator_tl.launch.evaluating.listeners import EvaluationListener
+from estimator_tl.launch.hooks import ReachedHook
 from estimator_tl.launch.stopping import EvaluationStopped, StopRequests
 from tests import linear
 from tests.cli.test_bad_input import refused
@@ -133,7 +134,7 @@ def test_a_final_export_of_another_step_than_the_metrics_is_an_error(tmp_path):
 
 def test_a_step_that_no_checkpoint_has_is_an_error(tmp_path):
     save_checkpoint(tmp_path, 10)
-    reached = loop.ReachedHook()
+    reached = ReachedHook()
     reached.step = 10
     reached.check_saved(str(tmp_path))
     reached.step = 11
@@ -217,7 +218,7 @@ def test_which_checkpoints_are_evaluated():
 
 def test_the_throttle_leaves_out_all_but_the_last(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(listeners.time, "monotonic", lambda: now[0])
 
     def steps():
         for step in (10, 20, 30, 40, 100):
@@ -243,17 +244,17 @@ def test_nothing_is_evaluated_after_a_signal():
 
 def test_the_end_evaluates_only_what_was_not():
     evaluator = FakeEvaluator()
-    assert loop.finish(evaluator, 0)["n"] == 0  # a run with nothing left to train
+    assert finish(evaluator, 0)["n"] == 0  # a run with nothing left to train
     evaluator.step = 9
     EvaluationListener(evaluator, StopRequests(), before=0, total=9).after_save(None, 9)
-    assert loop.finish(evaluator, 9)["n"] == 1
+    assert finish(evaluator, 9)["n"] == 1
     assert evaluator.count == 2
-    assert loop.finish(evaluator, 10)["n"] == 2
+    assert finish(evaluator, 10)["n"] == 2
 
 
 def test_a_signal_in_the_last_evaluation_leaves_without_metrics_and_exports():
     evaluator = FakeEvaluator(error=EvaluationStopped())
-    assert loop.finish(evaluator, 9) == {}
+    assert finish(evaluator, 9) == {}
     assert not evaluator.finished
 
 

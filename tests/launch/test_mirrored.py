@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from estimator_tl.compat import tf
-from estimator_tl.launch import work
+from estimator_tl.launch.training import TrainJob
 from tests.contract.test_variables import checkpoint_values
 from tests.runs import HEAD, moved, states, train
 
@@ -21,13 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def estimators(monkeypatch):
     """The configs of the Estimators of a run, in the order in which they are made."""
-    configs, made = [], work.Work._estimator
+    configs, estimator = [], TrainJob.estimator
 
-    def noted(self, config, phase):
-        configs.append((phase, config))
-        return made(self, config, phase)
+    def noted(self, phase):
+        model = estimator(self, phase)
+        configs.append((phase, model.config))
+        return model
 
-    monkeypatch.setattr(work.Work, "_estimator", noted)
+    monkeypatch.setattr(TrainJob, "estimator", noted)
     return configs
 
 

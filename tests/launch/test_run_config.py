@@ -19,9 +19,8 @@ from estimator_tl.launch.cluster.run_config import (
     run_config,
 )
 from estimator_tl.launch.cluster.strategy import Distribution, distribution_of
-from estimator_tl.launch.programs import _Work
+from estimator_tl.launch.programs import ProgramJob
 from estimator_tl.launch.run import session
-from estimator_tl.launch.stopping import StopRequests
 
 OFF = Distribution("off")
 SERVERS = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
@@ -239,8 +238,8 @@ def test_a_program_evaluates_with_its_own_session_config(tf_config, tmp_path):
     assert list(config.session_config.device_filters) == ["/job:ps", "/job:chief/task:0"]
     model = estimator.Estimator(lambda features: None, config=config)
     spec = estimator.EvalSpec(lambda: None)
-    work = _Work(model, None, spec, EvaluationSpec(), LaunchSpec(), StopRequests(), 0)
-    found = work._evaluator().estimator.config.session_config
+    job = ProgramJob(model, None, spec, EvaluationSpec(), LaunchSpec())
+    found = job.evaluator().estimator.config.session_config
     assert found.intra_op_parallelism_threads == 3
     assert list(found.device_filters) == []
     assert not found.experimental.share_cluster_devices_in_session

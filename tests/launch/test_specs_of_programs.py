@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import sys
@@ -16,11 +15,10 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.config import EvaluationSpec, LaunchSpec
 from estimator_tl.errors import UserError
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import loop
-from estimator_tl.launch.cluster import rendezvous, tasks
+from estimator_tl.launch.cluster import rendezvous
 from estimator_tl.launch.evaluating.evaluation import read_history
-from estimator_tl.launch.programs import _rules_of, _Work
-from estimator_tl.launch.stopping import Stop, StopRequests
+from estimator_tl.launch.programs import ProgramJob, _rules_of
+from estimator_tl.launch.stopping import Stop
 from tests import linear
 from tests.cluster import Cluster
 from tests.runs import train, written
@@ -77,15 +75,12 @@ def test_no_data_at_all_are_refused(tmp_path):
 
 def test_data_that_end_in_a_phase_end_the_run(tmp_path):
     """The next phase would begin with its data from the beginning, at a step that is not its own."""
-    requests = StopRequests()
     model = estimator.Estimator(linear.model_fn, str(tmp_path))
-
-    def saver(listeners):
-        return loop.saver_hook(str(tmp_path), 5, None, listeners)
-
-    loop.train_and_evaluate(lambda _: model, batches(3), [], [(0, 5), (1, 20)], saver, [], requests)
-    assert latest_step(str(tmp_path)) == 3
-    assert requests.stop == Stop("the training data ended before step 20", resumes=False)
+    job = ProgramJob(model, estimator.TrainSpec(batches(3), max_steps=20), None, EvaluationSpec(), LaunchSpec())
+    job.parts = lambda: [(0, 5), (1, 20)]
+    outcome = job.run()
+    assert outcome.global_step == latest_step(str(tmp_path)) == 3
+    assert outcome.stop == Stop("the training data ended before step 20", resumes=False)
 
 
 class _StopAt(tf.compat.v1.train.SessionRunHook):
@@ -215,11 +210,11 @@ def test_an_evaluator_waits_before_its_first_evaluation(tmp_path, said, delay):
     model = estimator.Estimator(linear.model_fn, config=etl.run_config(str(tmp_path)))
     model.train(linear.input_fn, max_steps=1)
     specs = estimator.TrainSpec(linear.input_fn, max_steps=5), estimator.EvalSpec(linear.eval_input_fn, **said)
-    work = _Work(model, *specs, EvaluationSpec(metric="loss"), LaunchSpec(), StopRequests(), 0)
+    job = ProgramJob(model, *specs, EvaluationSpec(metric="loss"), LaunchSpec())
     evaluated = []
-    job = dataclasses.replace(work._job(None), make_evaluator=lambda: _Evaluator(evaluated))
+    job.evaluator = lambda: _Evaluator(evaluated)
     assert job.evaluator_delay_secs == delay
-    tasks.run_evaluator(job, _Follower(evaluated), str(tmp_path))
+    job._evaluate(_Follower(evaluated))
     (waited,) = evaluated
     assert delay <= waited < delay + 0.9
 
@@ -228,9 +223,9 @@ def test_saving_listeners_are_those_of_the_chief(tmp_path):
     listener = tf.compat.v1.train.CheckpointSaverListener()
     training = estimator.TrainSpec(linear.input_fn, max_steps=5, saving_listeners=[listener])
     model = estimator.Estimator(linear.model_fn, config=etl.run_config(str(tmp_path)))
-    work = _Work(model, training, None, EvaluationSpec(), LaunchSpec(), StopRequests(), 0)
-    assert listener in work._saver([], str(tmp_path))._listeners
-    assert listener not in work._saver([], str(tmp_path / "of a worker"))._listeners
+    job = ProgramJob(model, training, None, EvaluationSpec(), LaunchSpec())
+    assert listener in job.saver([], str(tmp_path))._listeners
+    assert listener not in job.saver([], str(tmp_path / "of a worker"))._listeners
 
 
 def test_the_command_tells_and_keeps_it(keras_h5, pictures, tmp_path, capsys, monkeypatch):

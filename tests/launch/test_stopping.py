@@ -16,7 +16,7 @@ import pytest
 
 from estimator_tl.compat import tf
 from estimator_tl.inputs import latest_step
-from estimator_tl.launch import work
+from estimator_tl.launch import training
 from estimator_tl.launch.evaluating.evaluation import read_history
 from estimator_tl.launch.run import session
 from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopHook, StopRequests, stopping_at_signals
@@ -134,7 +134,7 @@ def test_a_signal_in_an_evaluation_keeps_the_checkpoint(keras_h5, pictures, tmp_
             os.kill(os.getpid(), signal.SIGTERM)
             wait_for(lambda: self._requests.stop)
 
-    monkeypatch.setattr(work, "StopEvaluationHook", Killed)
+    monkeypatch.setattr(training, "StopEvaluationHook", Killed)
     run, handlers = tmp_path / "run", [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     flags = ["--validation_fraction=0.2", "--save_checkpoints_steps=2", "--exporters=final"]
     train(run, keras_h5, pictures, 6, *flags, code=STOPPED)

@@ -141,7 +141,7 @@ def test_estimator_needs_no_strategy(kind):
     ],
 )
 def test_the_algorithm_reaches_the_mirrored_strategy(name, expected):
-    strategy = make_strategy(Distribution("mirrored", TWO_CPUS, 2), name)
+    strategy = make_strategy(distribution_of(LaunchSpec(cpu_replicas=2, all_reduce_alg=name), None))
     assert strategy.num_replicas_in_sync == 2
     assert type(strategy.extended._cross_device_ops) is expected
 
@@ -150,7 +150,7 @@ def test_the_algorithm_reaches_the_mirrored_strategy(name, expected):
 def test_the_algorithm_reaches_the_strategy_of_many_workers(name, monkeypatch):
     given = {}
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda **kwargs: given.update(kwargs))
-    make_strategy(Distribution("multi_worker_mirrored"), name)
+    make_strategy(distribution_of(LaunchSpec(all_reduce_alg=name), CLUSTERS["workers"]))
     assert given["communication_options"].implementation.name == name.upper()
 
 

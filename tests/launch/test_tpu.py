@@ -175,7 +175,7 @@ def test_only_this_projects_hook_saves(keras_h5, pictures, tmp_path, one_core_on
 
 
 def test_the_flags_are_in_the_help(capsys):
-    main(["train", "--help"])
+    main(["train", "--helpfull"])
     shown = capsys.readouterr().out
     for flag in ("--tpu", "--tpu_zone", "--gcp_project", "--iterations_per_loop", "--num_tpu_cores"):
         assert flag in shown

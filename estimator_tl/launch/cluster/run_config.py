@@ -21,7 +21,6 @@ from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.devices import check_devices
 
 _TF_CONFIG = "TF_CONFIG"
-_OF_CLUSTERS = ("parameter_server", "multi_worker_mirrored")
 _OF_SESSION = (
     "session_config",
     "xla",
@@ -96,27 +95,28 @@ def make_run_config(
     """
     values: dict[str, Any] = {
         "model_dir": model_dir,
-        "session_config": make_session_config(launch, cluster, distribution),
         "keep_checkpoint_every_n_hours": launch.keep_checkpoint_every_n_hours or 10000,
         "session_creation_timeout_secs": launch.session_creation_timeout_secs,
     }
+    if "session_config" not in fields:
+        values["session_config"] = make_session_config(launch, cluster, distribution)
     if launch.save_checkpoints_secs:
         values["save_checkpoints_secs"] = launch.save_checkpoints_secs
         fields.pop("save_checkpoints_steps", None)
     if launch.log_step_count_steps:
         values["log_step_count_steps"] = launch.log_step_count_steps
         fields.pop("log_step_count_steps", None)
-    in_cluster = cluster is not None and cluster.job != "evaluator" and distribution.kind in _OF_CLUSTERS
+    in_cluster = cluster is not None and cluster.job != "evaluator" and distribution.is_of_tasks
     evaluates = cluster is not None and cluster.job == "evaluator"
     with described(cluster if in_cluster or evaluates else None):
-        strategy = None if evaluates else make_strategy(distribution, launch.all_reduce_alg)
+        strategy = None if evaluates else make_strategy(distribution)
         if strategy is not None:
             values["train_distribute"] = strategy
-        if distribution.kind == "tpu":
+        if distribution.on_tpu:
             made = tpu.make_config(distribution.resolver, distribution.loop, {**values, **fields})
         else:
             made = estimator.RunConfig(**{**values, **fields})
-    if strategy is not None and distribution.kind == "mirrored":
+    if strategy is not None and distribution.mirrored:
         check_devices(strategy, made.session_config)
     if in_cluster:
         assert cluster is not None
@@ -145,7 +145,7 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
         tf.config.experimental.enable_tensor_float_32_execution(launch.precision == "tf32")
     usual = LaunchSpec()
     asked = [name for name in _OF_SESSION if getattr(launch, name) != getattr(usual, name)]
-    if distribution.kind in ("off", "tpu") and not asked:
+    if not asked and not (distribution.mirrored or distribution.is_of_tasks):
         return None
     config = tf.compat.v1.ConfigProto(
         allow_soft_placement=True,
@@ -163,10 +163,10 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
     config.gpu_options.allow_growth = launch.gpu_allow_growth
     if launch.num_gpus is not None:
         config.device_count["GPU"] = launch.num_gpus
-    if distribution.kind == "mirrored" and distribution.devices[0].startswith("/cpu"):
+    if distribution.mirrored and distribution.devices[0].startswith("/cpu"):
         config.device_count["CPU"] = distribution.replicas
-    config.isolate_session_state = distribution.kind == "tpu"
-    if distribution.kind == "parameter_server":
+    config.isolate_session_state = distribution.on_tpu
+    if distribution.has_servers:
         assert cluster is not None
         _see_servers(config, cluster)
     if launch.device_filters:

@@ -33,6 +33,7 @@ class Distribution:
       replicas: parts into which a batch is divided; 1 on parameter servers, where each step is one worker's.
       loop: steps that one session call makes.
       resolver: the TPUClusterResolver of a TPU.
+      all_reduce: how replicas sum gradients, as the strategy takes it; None for its default.
     """
 
     kind: str
@@ -40,6 +41,42 @@ class Distribution:
     replicas: int = 1
     loop: int = 1
     resolver: Any = None
+    all_reduce: Any = dataclasses.field(default=None, compare=False)
+
+    @property
+    def is_of_one_process(self) -> bool:
+        """Whether one process trains on its own devices."""
+        return self.kind in ("off", "mirrored")
+
+    @property
+    def is_of_tasks(self) -> bool:
+        """Whether the tasks of a cluster train."""
+        return self.kind in ("parameter_server", "multi_worker_mirrored")
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether the tasks of a cluster make each step together."""
+        return self.kind == "multi_worker_mirrored"
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether one process trains on several replicas."""
+        return self.kind == "mirrored"
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether parameter servers hold the variables."""
+        return self.kind == "parameter_server"
+
+    @property
+    def on_tpu(self) -> bool:
+        """Whether a TPU trains."""
+        return self.kind == "tpu"
+
+    @property
+    def owns_saving(self) -> bool:
+        """Whether Estimator must not save by itself, beside this project's hook."""
+        return self.synchronous or self.on_tpu
 
     @property
     def saves_anywhere(self) -> bool:
@@ -47,7 +84,7 @@ class Distribution:
 
         A TPU makes steps in lots; parameter servers have those of all workers, of which the chief sees its own.
         """
-        return self.kind in ("parameter_server", "tpu")
+        return self.has_servers or self.on_tpu
 
     def batch_of_replica(self, batch_size: int) -> int:
         """Returns what an input_fn has to give for a global batch size.
@@ -92,8 +129,7 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
             )
         if kind == "off" or len(local) == 1:
             return Distribution("off")
-        _cross_device_ops(launch.all_reduce_alg)  # raises where mirrored has no such algorithm
-        return Distribution(kind, local, len(local))
+        return Distribution(kind, local, len(local), all_reduce=_cross_device_ops(launch.all_reduce_alg))
     _check_cluster(kind, cluster)
     assert cluster is not None
     if launch.cpu_replicas > 1:
@@ -113,8 +149,8 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
             f"num_gpus {launch.num_gpus}: under multi_worker_mirrored TensorFlow takes all GPUs that it sees; leave "
             "num_gpus out, and set the environment variable CUDA_VISIBLE_DEVICES."
         )
-    _communication(launch.all_reduce_alg)  # raises where it has no such algorithm
-    return Distribution(kind, local, cluster.workers * len(local))
+    all_reduce = _communication(launch.all_reduce_alg)
+    return Distribution(kind, local, cluster.workers * len(local), all_reduce=all_reduce)
 
 
 def _on_tpu(launch: LaunchSpec, cluster: Cluster | None) -> Distribution:
@@ -163,16 +199,12 @@ def _gpus(launch: LaunchSpec) -> int:
     return there if launch.num_gpus is None else launch.num_gpus
 
 
-def make_strategy(distribution: Distribution, all_reduce_alg: str = "auto") -> Any:
-    """Returns the `tf.distribute` strategy of a distribution; None where Estimator needs none.
-
-    Raises:
-      UserError: the strategy has no such algorithm.
-    """
-    if distribution.kind == "mirrored":
-        return tf.distribute.MirroredStrategy(list(distribution.devices), _cross_device_ops(all_reduce_alg))
-    if distribution.kind == "multi_worker_mirrored":
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=_communication(all_reduce_alg))
+def make_strategy(distribution: Distribution) -> Any:
+    """Returns the `tf.distribute` strategy of a distribution; None where Estimator needs none."""
+    if distribution.mirrored:
+        return tf.distribute.MirroredStrategy(list(distribution.devices), distribution.all_reduce)
+    if distribution.synchronous:
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=distribution.all_reduce)
     return None
 
 

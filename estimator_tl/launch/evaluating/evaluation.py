@@ -16,7 +16,7 @@ from estimator_tl.errors import UserError, nearest
 from estimator_tl.export import whole_versions
 from estimator_tl.files import write_whole
 from estimator_tl.launch.hooks.progress import show_evaluation
-from estimator_tl.launch.stopping import StopRequests
+from estimator_tl.launch.stopping import EvaluationStopped, StopRequests
 from estimator_tl.tf_internals.files.checkpoint_state import latest_checkpoint, step_of
 
 Metrics = dict[str, float]
@@ -162,6 +162,21 @@ class Evaluator:
         history = [*known, metrics]
         write_whole(self._file, "".join(json.dumps(item) + "\n" for item in history))
         return history
+
+
+def finish(evaluator: Evaluator, step: int) -> Metrics:
+    """Evaluates the last checkpoint, where that was not done, does the final exports, and returns the metrics.
+
+    Where a signal ends that evaluation there are none.
+    """
+    if evaluator.is_behind(step):
+        try:
+            evaluator.evaluate(at_least=step)
+        except EvaluationStopped:
+            return {}
+    evaluator.finish()
+    assert evaluator.metrics is not None
+    return evaluator.metrics
 
 
 def check_step(metrics: Mapping[str, Any], checkpoint: str, at_least: int = 0) -> None:

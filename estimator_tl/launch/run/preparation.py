@@ -137,7 +137,7 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
 
 def _open_source(spec: RunSpec, distribution: Distribution) -> Backbone:
     source = session.open_backbone(spec.model, spec.data.rules)
-    if distribution.kind == "tpu" and isinstance(source.input_spec, TextSpec):
+    if distribution.on_tpu and isinstance(source.input_spec, TextSpec):
         raise UserError(f"{source.handle} takes strings, which TPUs have not; use another --distribution.")
     return source
 

@@ -1,0 +1,319 @@
+"""Training and evaluation of a run: the part of this process, alone or as a task of a cluster.
+
+Parameter servers are Estimator's classic ones: each worker trains by itself on variables that the servers hold.
+MultiWorkerMirrored is run by TensorFlow's distribute coordinator. In both, one gated graph serves all phases, as a task
+cannot start its server a second time.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from estimator_tl.compat import estimator, tf
+from estimator_tl.heads import naming_bad_labels
+from estimator_tl.inputs import latest_step
+from estimator_tl.launch.cluster import following, rendezvous, servers
+from estimator_tl.launch.cluster.description import Cluster
+from estimator_tl.launch.evaluating.evaluation import Evaluator, Metrics, finish
+from estimator_tl.launch.evaluating.in_memory import InMemoryHook
+from estimator_tl.launch.evaluating.listeners import EvaluationListener, UnlessEvaluated
+from estimator_tl.launch.hooks import ReachedHook, StallWatchdog
+from estimator_tl.launch.outcome import Outcome
+from estimator_tl.launch.run.disk import disk_errors
+from estimator_tl.launch.run.ownership import owning
+from estimator_tl.launch.stopping import (
+    EvaluationStopped,
+    Stop,
+    StopHook,
+    StopRequests,
+    ask_where_a_hook_stopped,
+    stopping_at_signals,
+)
+from estimator_tl.tf_internals.files.checkpoint_state import listed_checkpoints
+
+_JOIN_SECS = 6.0
+
+
+class Job(abc.ABC):
+    """What there is to train and evaluate; `run` does the part of this process.
+
+    Attributes:
+      model_dir: the run directory.
+      cluster: with this task; None for one process.
+      requests: what may end training early.
+      wait_secs: how long tasks wait for each other.
+      stall_minutes: without a step, before this task leaves; 0 for never.
+      throttle_secs: at least between the beginnings of two evaluations.
+      evaluator_delay_secs: before an evaluator task's first evaluation, unless the run has ended.
+    """
+
+    throttle_secs = 0.0
+    evaluator_delay_secs = 0.0
+
+    def __init__(
+        self, model_dir: str, cluster: Cluster | None, requests: StopRequests, wait_secs: float, stall_minutes: float
+    ):
+        """Prepares the job; see the class for the arguments."""
+        self.model_dir, self.cluster, self.requests = model_dir, cluster, requests
+        self.wait_secs, self.stall_minutes = wait_secs, stall_minutes
+
+    @property
+    @abc.abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Plain values that all tasks must have in common."""
+
+    @property
+    @abc.abstractmethod
+    def synchronous(self) -> bool:
+        """Whether all workers make each step together."""
+
+    @property
+    @abc.abstractmethod
+    def before(self) -> int:
+        """The global step at which this call begins."""
+
+    @property
+    @abc.abstractmethod
+    def total(self) -> int:
+        """The global step at which training ends."""
+
+    @property
+    @abc.abstractmethod
+    def train_input(self) -> Callable[..., Any]:
+        """The input_fn of training; it begins with the batch of the global step at which it is called."""
+
+    @abc.abstractmethod
+    def parts(self) -> list[tuple[int | None, int]]:
+        """Returns what is left to train in one process: phase numbers (None for all) and the steps where they end."""
+
+    @abc.abstractmethod
+    def estimator(self, phase: int | None) -> Any:
+        """Returns this task's Estimator, for one phase or (None) for all."""
+
+    @abc.abstractmethod
+    def evaluator(self) -> Evaluator | None:
+        """Returns what evaluates in this process; None without evaluation."""
+
+    @abc.abstractmethod
+    def saver(self, listeners: Sequence[Any], folder: str) -> Any:
+        """Returns the hook that saves checkpoints.
+
+        Args:
+          listeners: of what is saved.
+          folder: where to.
+        """
+
+    @abc.abstractmethod
+    def hooks(self) -> list[Any]:
+        """Returns the hooks of training in this task, the saver and those of the job itself left out."""
+
+    @abc.abstractmethod
+    def session_config(self) -> Any:
+        """Returns the ConfigProto of this task's server and sessions."""
+
+    @property
+    def evaluated_every(self) -> int | None:
+        """Steps between evaluated checkpoints; None where each checkpoint is evaluated."""
+        return None
+
+    @abc.abstractmethod
+    def begin(self, owns: bool) -> None:
+        """Prepares training or evaluation; nothing is written where it raises.
+
+        Args:
+          owns: whether this process writes the run directory.
+        """
+
+    @abc.abstractmethod
+    def end(self, outcome: Outcome) -> None:
+        """Keeps what was done, in the process that writes the run directory."""
+
+    def naming_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a block in which errors of TensorFlow become errors that a user can act on."""
+        return naming_bad_labels()
+
+    def run(self) -> Outcome:
+        """Does the part of this process.
+
+        Raises:
+          UserError: something has to be changed by the user.
+          LostPeersError: other tasks did not come, or are gone.
+        """
+        cluster = self.cluster
+        with stopping_at_signals(self.requests):
+            if cluster and cluster.job != "evaluator":
+                rendezvous.wait_for_names(cluster, self.wait_secs, self.requests.pending)
+            if cluster is None:
+                return self._own(self._train_alone)
+            if cluster.is_chief:
+                return self._own(self._train_as_chief)
+            follower = rendezvous.Follower(self.model_dir, cluster, self.settings, self.wait_secs)
+            if not follower.join(self.requests.pending):
+                return Outcome({}, latest_step(self.model_dir), 0, 0.0, self.requests.stop)
+            with disk_errors(self.model_dir):
+                if cluster.job == "ps":
+                    return self._serve(cluster, follower)
+                part = self._evaluate if cluster.job == "evaluator" else self._train_as_worker
+                return self._do(lambda: part(follower), owns=False)
+
+    def _own(self, part: Callable[[], Metrics]) -> Outcome:
+        with owning(self.model_dir), disk_errors(self.model_dir, owned=True):
+            return self._do(part, owns=True)
+
+    def _do(self, part: Callable[[], Metrics], owns: bool) -> Outcome:
+        self.begin(owns)
+        if self.requests.stop:
+            return Outcome({}, self.before, 0, 0.0, self.requests.stop)
+        started = time.monotonic()
+        with self.naming_errors():
+            metrics = part()
+        outcome = self._outcome(metrics, started)
+        if owns:
+            self.end(outcome)
+        return outcome
+
+    def _serve(self, cluster: Cluster, follower: rendezvous.Follower) -> Outcome:
+        """Does the part of a parameter server, which needs neither data nor model."""
+        started = time.monotonic()
+        servers.serve(cluster, follower, self.requests, self.session_config())
+        return Outcome({}, latest_step(self.model_dir), 0, time.monotonic() - started, self._why_early())
+
+    def _outcome(self, metrics: Metrics, started: float) -> Outcome:
+        reached = latest_step(self.model_dir)
+        return Outcome(metrics, reached, reached - self.before, time.monotonic() - started, self._why_early())
+
+    def _why_early(self) -> Stop | None:
+        """Returns why training ended early; that the chief has finished is no such reason."""
+        stop = self.requests.stop
+        return stop if stop and stop.reason else None
+
+    def _train_alone(self) -> Metrics:
+        evaluator = self.evaluator()
+        hooks, listeners = self._hooks(), []
+        if evaluator:
+            evaluator.look_back(self.before, self.requests)
+            if evaluator.rules.in_memory:
+                hooks.append(InMemoryHook(evaluator, self.requests, self.total))
+            else:
+                listeners.append(self._listener(evaluator))
+        for phase, end in self.parts():
+            if self.requests.stop or not self._train_part(phase, end, hooks, listeners):
+                break
+        return self._finish(evaluator)
+
+    def _train_part(self, phase: int | None, end: int, hooks: Sequence[Any], listeners: Sequence[Any]) -> bool:
+        """Trains until a phase ends; returns whether the next one may begin."""
+        model, reached = self.estimator(phase), ReachedHook()
+        last = [reached, self.saver(listeners, self.model_dir), StopHook(self.requests, self.total)]
+        try:
+            model.train(self.train_input, max_steps=end, hooks=[*hooks, *last])
+        except EvaluationStopped:
+            return False
+        reached.check_saved(self.model_dir)
+        ask_where_a_hook_stopped(self.requests, latest_step(self.model_dir), end)
+        return True
+
+    def _train_as_chief(self) -> Metrics:
+        """Trains and saves; evaluates where no evaluator has joined."""
+        with rendezvous.Chief(self.model_dir, self.settings) as chief:
+            if latest_step(self.model_dir) >= self.total:
+                time.sleep(_JOIN_SECS)  # or the others would wait for a chief that has nothing to do for them
+                chief.end(rendezvous.DONE)
+                return {} if chief.has_evaluator() else self._finish(self.evaluator())
+            self.requests.watch(chief.evaluators_wish)
+            evaluator = self.evaluator()
+            listener = self._listener(evaluator) if evaluator else None
+            listeners = [UnlessEvaluated(listener, chief.has_evaluator, self.synchronous)] if listener else []
+            reached = ReachedHook()
+            with contextlib.suppress(EvaluationStopped):
+                hooks = [following.ReadyHook(chief), reached]
+                self._train_in_cluster(hooks, [self.saver(listeners, self.model_dir)])
+                ask_where_a_hook_stopped(self.requests, latest_step(self.model_dir), self.total)
+            reached.check_saved(self.model_dir)
+            stop = self.requests.stop
+            chief.end(rendezvous.STOPPED if stop and stop.resumes else rendezvous.DONE, stop.reason if stop else "")
+            return {} if chief.has_evaluator() else self._finish(evaluator)
+
+    def _train_as_worker(self, follower: rendezvous.Follower) -> Metrics:
+        """Trains until the chief says that the run has ended."""
+        self.requests.watch(lambda: following.end_of_the_chief(follower))
+        follower.wait_until_ready(self.synchronous, self.requests.pending)
+        if follower.is_running and not self.requests.stop:
+            with tempfile.TemporaryDirectory() as folder, following.not_outliving_the_chief(follower):
+                # Where tasks make each step together they have to save together too: variables that each has its own
+                # copy of are summed up for it. Only the chief's checkpoint is kept.
+                self._train_in_cluster([], [self.saver([], folder)] if self.synchronous else [])
+        if self.synchronous and self.requests.stop:  # agreed on; the chief knows what for
+            following.take_reason(self.requests, follower)
+        return {}
+
+    def _train_in_cluster(self, hooks: Sequence[Any], saver: Sequence[Any]) -> None:
+        assert self.cluster
+        stopping = StopHook(self.requests, self.total, agree=self.synchronous)
+        hooks = [*self._hooks(), *hooks, stopping, *saver]
+        model = self.estimator(None)
+        if self.synchronous:
+            spec = estimator.TrainSpec(self.train_input, max_steps=self.total, hooks=hooks)
+            with servers.naming_a_taken_port(self.cluster):
+                estimator.train_and_evaluate(model, spec, estimator.EvalSpec(self.train_input, steps=1))
+            return
+        # A chief with nobody but an evaluator trains by itself.
+        server = servers.start(self.cluster, model.config.session_config) if self.cluster.is_distributed else None
+        model.train(self.train_input, max_steps=self.total, hooks=hooks)
+        del server
+
+    def _evaluate(self, follower: rendezvous.Follower) -> Metrics:
+        """Evaluates the newest checkpoint whenever there is one, until the run has ended, and exports at last."""
+        follower.wish("")
+        self.requests.watch(lambda: following.end_of_the_chief(follower))
+        evaluator, seen = self.evaluator(), None
+        assert evaluator, "there is something to evaluate on"
+        earliest = time.monotonic() + self.evaluator_delay_secs
+        while True:
+            follower.check_alive()
+            ended = follower.state == rendezvous.DONE  # looked at before the checkpoint, so that the last is not missed
+            checkpoints = listed_checkpoints(self.model_dir)
+            newest = checkpoints[-1] if checkpoints else None
+            stop = self.requests.pending()
+            if stop and stop.resumes:
+                return {}
+            if newest and newest != seen and (ended or time.monotonic() >= earliest):
+                earliest = time.monotonic() + self.throttle_secs
+                try:
+                    reason = evaluator.evaluate(newest)
+                except EvaluationStopped:
+                    return {}
+                except (tf.errors.NotFoundError, ValueError):
+                    if os.path.exists(f"{newest}.index"):
+                        raise
+                    continue  # the chief has deleted it; there is a newer one
+                seen = newest
+                if reason and not ended:
+                    follower.wish(reason)
+            elif ended:
+                evaluator.finish()
+                return evaluator.metrics or {}
+            else:
+                time.sleep(0.5)
+
+    def _finish(self, evaluator: Evaluator | None) -> Metrics:
+        """Evaluates the last checkpoint, unless the run is to go on later."""
+        stop = self.requests.stop
+        if evaluator is None or (stop and stop.resumes):
+            return {}
+        return finish(evaluator, latest_step(self.model_dir))
+
+    def _hooks(self) -> list[Any]:
+        watchdog = [StallWatchdog(self.stall_minutes)] if self.stall_minutes else []
+        return [*watchdog, *self.hooks()]
+
+    def _listener(self, evaluator: Evaluator) -> EvaluationListener:
+        return EvaluationListener(
+            evaluator, self.requests, self.before, self.total, self.evaluated_every, self.throttle_secs
+        )
