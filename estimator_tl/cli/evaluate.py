@@ -104,7 +104,7 @@ def _check_there(text: str) -> None:
 
 
 def _tell_missing_classes(data: Any) -> None:
-    from estimator_tl.launch.run.preparation import missing_classes
+    from estimator_tl.launch.run.run_data import missing_classes
 
     gone = missing_classes(data)
     if gone:

@@ -18,6 +18,9 @@ WEIGHT_KEY = "weight"
 _SERVED = ("class_ids", "classes", "all_class_ids", "all_classes", "probabilities", "logits")
 
 
+_NO_COUNT = "the classifier does not know its number of classes; give n_classes= or labels=."
+
+
 @dataclasses.dataclass(frozen=True)
 class Classifier:
     """Dense layers and softmax (or, for two classes, a logistic output).
@@ -50,7 +53,7 @@ class Classifier:
           UserError: it is not known yet.
         """
         if self.n_classes is None:
-            raise UserError("the classifier does not know its number of classes; give n_classes= or labels=.")
+            raise UserError(_NO_COUNT)
         return self.n_classes
 
     @property
@@ -68,7 +71,8 @@ class Classifier:
         Raises:
           UserError: it does not, or the number of classes is not known.
         """
-        self.class_count  # noqa: B018 - raises
+        if self.n_classes is None:
+            raise UserError(_NO_COUNT)
         if feature_rank not in (None, 2):
             remedy = "use --pooling=avg, max or flatten" if feature_rank > 2 else "name an output of depth by features="
             raise UserError(

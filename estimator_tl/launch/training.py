@@ -154,9 +154,8 @@ class TrainJob(Job):
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
-        run = self._run
         try:
-            with _naming_bad_examples([run.data, *([run.evaluation[0]] if run.evaluation else [])]):
+            with _naming_bad_examples(self._run.data.sources):
                 yield
         except estimator.NanLossDuringTrainingError as error:
             raise UserError(
@@ -171,20 +170,19 @@ class TrainJob(Job):
         config = self._config
         if not (self.distribution.owns_saving or self._spec.launch.save_checkpoints_secs):
             config = config.replace(save_checkpoints_steps=self._run.every)
-        model_fn = self._run.model_fn(only_phase=phase)
+        model_fn = self._run.model_fn if phase is None else self._run.model_fn_of_phase(phase)
         if self.distribution.on_tpu:
             return tpu.make_estimator(model_fn, self.model_dir, config, self._spec.training.batch_size)
         return estimator.Estimator(model_fn, self.model_dir, config, params={})
 
     def evaluator(self) -> Evaluator | None:
-        if self._run.evaluation is None:
+        if self._run.eval_input is None:
             return None
-        data, part = self._run.evaluation
         spec, rules, input_spec = self._spec, self._spec.evaluation, self._run.source.input_spec
         config = session.local_config(self.model_dir, spec.training, evaluation_session_config(spec.launch))
         return Evaluator(
-            estimator.Estimator(self._run.model_fn(), self.model_dir, config, params={}),
-            data.input_fn(input_spec, spec.training.batch_size, part),
+            estimator.Estimator(self._run.model_fn, self.model_dir, config, params={}),
+            self._run.eval_input,
             make_exporters(
                 rules.exporters,
                 input_spec,
@@ -235,7 +233,7 @@ def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
         newest.tell()
     remove_debris(model_dir)
     if run.changed_at is not None:
-        new = plan_change.adopt_checkpoint(run.model_fn(), run.train_input, model_dir)
+        new = plan_change.adopt_checkpoint(run.model_fn, run.train_input, model_dir)
         listed = f"{len(new)} slot variables begin empty" if new else "no new slot variables"
         print(
             f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {listed}", file=sys.stderr

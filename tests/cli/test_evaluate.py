@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from estimator_tl.cli.main import main
-from estimator_tl.inputs.folders import image_folder
+from estimator_tl.inputs import image_folder
 from tests.tiny import write_pictures
 
 CLASSES = ("cat", "dog", "owl")
