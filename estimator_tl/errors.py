@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: Stopped by a signal after saving. Kubernetes TFJob's policy `ExitCode` starts a task again from 128 on.
 STOPPED_EXIT_CODE = 143
@@ -11,7 +11,7 @@ STOPPED_EXIT_CODE = 143
 STALLED_EXIT_CODE = 138
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Something the user can fix: a flag, a file, a data set, a source.
 
     The message is one line that says what is wrong, where, and what to do.
@@ -23,6 +23,28 @@ class UserError(ValueError):
 
 class LostPeersError(RuntimeError):
     """The tasks that this one works with are gone, or never came; it asks to be started again by leaving with 138."""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type where the message is empty."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def shortened(items: Sequence[str], limit: int = 5) -> str:
+    """Returns the first items, separated by commas, and how many more there are.
+
+    Args:
+      items: any number.
+      limit: how many to list at most.
+    """
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def and_more(count: int, word: str = "and") -> str:
+    """Returns e.g. `` (and 3 more)`` for what follows one that is named; empty for none."""
+    return f" ({word} {count} more)" if count > 0 else ""
 
 
 def check_known(kind: str, value: str, known: Iterable[str]) -> str:

@@ -74,7 +74,7 @@ assert "tensorflow" not in sys.modules, "importing the package is quick"
 receiver_fn = lambda: None
 assert {call}.name == "best"
 assert estimator_tl.BestExporter is estimator_tl.export.BestExporter
-assert issubclass(estimator_tl.UserError, ValueError)
+assert issubclass(estimator_tl.UserError, Exception)
 assert issubclass(estimator_tl.LostPeersError, RuntimeError)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300, cwd=ROOT)

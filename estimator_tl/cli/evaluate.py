@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from estimator_tl.cli.command import Command, CommandFlags, refuse_arguments
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, shortened
 
 
 def define(command: CommandFlags) -> None:
@@ -108,7 +108,7 @@ def _tell_missing_classes(data: Any) -> None:
 
     gone = missing_classes(data)
     if gone:
-        listed = ", ".join(map(repr, gone[:5])) + f" and {len(gone) - 5} more" * (len(gone) > 5)
+        listed = shortened([repr(name) for name in gone])
         print(f"{data.root} has no example of {listed} any more; the metrics are of the other classes", file=sys.stderr)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from estimator_tl.cli.command import Command, CommandFlags, refuse_arguments
 from estimator_tl.config import ModelSpec
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, shortened
 from estimator_tl.specs import DATA_RULES
 
 
@@ -106,9 +106,9 @@ def _source_text(source: Any) -> str:
             f"input          {_input_text(spec)}",
             *([f"rescales       {_rescaling_text(source)}"] if source.finding else []),
             f"output         {source.output_shape}, pooling {source.pooling}",
-            *([f"outputs        {_listed(source.outputs)}"] if source.outputs else []),
-            *([f"random         {_listed(source.draws)}: answers differ from call to call"] if source.draws else []),
-            *([f"unsafe         {_listed(source.unsafe)}"] if source.unsafe else []),
+            *([f"outputs        {_names(source.outputs)}"] if source.outputs else []),
+            *([f"random         {_names(source.draws)}: answers differ from call to call"] if source.draws else []),
+            *([f"unsafe         {_names(source.unsafe)}"] if source.unsafe else []),
             f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
             f"layers         {layers}; groups {len(structure.groups())}",
             f"digest         {source.digest()}",
@@ -116,8 +116,8 @@ def _source_text(source: Any) -> str:
     )
 
 
-def _listed(names: Sequence[str], limit: int = 40) -> str:
-    return ", ".join(names[:limit]) + f", and {len(names) - limit} more" * (len(names) > limit)
+def _names(names: Sequence[str]) -> str:
+    return shortened(names, limit=40)
 
 
 def _input_text(spec: Any) -> str:

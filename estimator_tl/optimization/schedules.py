@@ -121,8 +121,6 @@ def as_schedule(value: float | str | Schedule) -> Schedule:
         return value
     try:
         return constant(float(value))
-    except UserError:
-        raise
     except (TypeError, ValueError):
         made: Schedule = registry.make(str(value))
         return made

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, shortened
 from estimator_tl.specs import INPUT_PLACE
 from estimator_tl.tf_internals.files.checkpoint_state import correct_state, newest_checkpoint
 from estimator_tl.tf_internals.files.checkpoints import extend_checkpoint
+from estimator_tl.tf_internals.graphs.replicas import copies
 
 _STOP = "signal_early_stopping/STOP"
 _READ_BYTES = 16 << 20
@@ -29,8 +30,7 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         """Args: frozen: the graph's frozen variables by name."""
         self._frozen: dict[str, Any] = {}
         for name, variable in frozen.items():
-            copies = getattr(variable, "values", None) or (variable,)  # one for each replica of a strategy
-            self._frozen.update({f"{name}/replica_{i}" if i else name: copy for i, copy in enumerate(copies)})
+            self._frozen.update({f"{name}/replica_{i}" if i else name: copy for i, copy in enumerate(copies(variable))})
         self._before: dict[str, str] = {}
 
     def after_create_session(self, session: Any, coord: Any) -> None:
@@ -41,9 +41,8 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         after = self._digests(session)
         moved = [name for name, digest in self._before.items() if after[name] != digest]
         if moved:
-            listed = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
             raise FrozenVariablesChangedError(
-                f"{len(moved)} frozen variables changed during training: {listed}; "
+                f"{len(moved)} frozen variables changed during training: {shortened(moved)}; "
                 "something outside the plan (an optimizer, a hook, an op of the model) writes to them."
             )
 

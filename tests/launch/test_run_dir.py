@@ -9,6 +9,7 @@ import pytest
 from estimator_tl.config import DataSpec, ModelSpec, RunSpec, TrainingSpec
 from estimator_tl.errors import UserError
 from estimator_tl.launch.run import run_dir
+from tests.runs import train
 
 SPEC = RunSpec(ModelSpec("keras.MobileNet", input_range=(-1, 1)), DataSpec("/data"), TrainingSpec(train_steps=5))
 
@@ -73,3 +74,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_an_address_is_no_folder():
     with pytest.raises(UserError, match="gs://bucket/run is an address; .* mount it"):
         run_dir.check_writable("gs://bucket/run")
+
+
+def test_a_setting_that_is_not_taken_is_named_with_its_file(keras_h5, pictures, tmp_path):
+    """A refusal of a setting is no damage of the file."""
+    train(tmp_path, keras_h5, pictures, 1)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace('"batch_norm": "inference"', '"batch_norm": "inferense"'))
+    with pytest.raises(UserError) as refused:
+        run_dir.read(str(tmp_path))
+    assert str(refused.value) == (
+        f"{path} holds a setting that this version does not take: unknown batch_norm 'inferense'; did you mean "
+        "'inference'? Known: inference, train, recalibrate."
+    )

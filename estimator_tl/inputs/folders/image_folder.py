@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from estimator_tl.errors import UserError, check_known, nearest
+from estimator_tl.errors import UserError, and_more, check_known, nearest
 from estimator_tl.inputs.folders import first_rules
 from estimator_tl.inputs.folders.listing import SortedFiles, counted, files_below, is_hidden, kinds_of, sort_out
 from estimator_tl.inputs.images.decoding import KINDS
@@ -217,6 +217,6 @@ def bad_example_error(root: str, bad: Sequence[str], why: str | None = None) -> 
       bad: their names, at least one.
       why: what is wrong with the first, in words that follow its name; that it cannot be read, by default.
     """
-    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    more = and_more(len(bad) - 1)
     why = why or f"is not a readable {decoded_kinds()}"
     return UserError(f"{os.path.join(root, bad[0])} {why}{more}; replace it, or use --on_bad_example=skip.")

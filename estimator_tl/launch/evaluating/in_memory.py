@@ -20,6 +20,7 @@ from estimator_tl.launch.evaluating.evaluation import Evaluator
 from estimator_tl.launch.stopping import StopRequests
 from estimator_tl.tf_internals.estimators import call_input_fn
 from estimator_tl.tf_internals.files.checkpoints import assign
+from estimator_tl.tf_internals.graphs.replicas import has_copies
 
 _READ_BYTES = 64 << 20
 
@@ -136,10 +137,7 @@ def variables_of(graph: Any) -> dict[str, Any]:
     Of a strategy's variables it is the value that a checkpoint would hold, such as the mean of what replicas count.
     """
     held = {variable.op.name: variable for variable in graph.get_collection("variables")}
-    return {
-        name: variable.read_value() if getattr(variable, "values", None) else variable
-        for name, variable in held.items()
-    }
+    return {name: variable.read_value() if has_copies(variable) else variable for name, variable in held.items()}
 
 
 def _check_spec(spec: Any, missing: Sequence[str]) -> None:

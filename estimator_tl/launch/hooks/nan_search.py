@@ -9,6 +9,7 @@ import numpy as np
 
 from estimator_tl.compat import tf
 from estimator_tl.tf_internals.graphs.ops import ancestors
+from estimator_tl.tf_internals.graphs.replicas import copies
 
 _AT_ONCE = 64
 
@@ -20,8 +21,8 @@ def finite(value: Any) -> bool:
 
 def bad_variables(session: Any, variables: Iterable[Any]) -> list[str]:
     """Returns the names of the variables that hold something non-finite, in their order."""
-    copies = [copy for v in variables if v.dtype.is_floating for copy in getattr(v, "values", None) or (v,)]
-    return [copies[index].op.name for index, _ in _bad(session, copies, {})]
+    floating = [copy for variable in variables if variable.dtype.is_floating for copy in copies(variable)]
+    return [floating[index].op.name for index, _ in _bad(session, floating, {})]
 
 
 def before_collectives(tensor: Any) -> list[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from estimator_tl.compat import tf
 from estimator_tl.launch.hooks.counting import CountingHook
 from estimator_tl.optimization.training import GRADIENTS, Gradient
+from estimator_tl.tf_internals.graphs.replicas import copies
 from estimator_tl.tuning.collections import TRAINABLE
 
 _HEAD = "head"
@@ -47,7 +48,7 @@ class NormsHook(CountingHook):
         gradients = graph.get_collection(GRADIENTS)
         trained = [*graph.get_collection(TRAINABLE), *(gradient.variable for gradient in gradients)]
         # One of the copies of a strategy, which are equal.
-        self._variables = {v.op.name: (getattr(v, "values", None) or (v,))[0] for v in trained}
+        self._variables = {v.op.name: copies(v)[0] for v in trained}
         self._gradient_norms = {
             group: self._norm([gradient for gradient in gradients if gradient.variable.op.name in names])
             for group, names in self._members().items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from estimator_tl import heads
 from estimator_tl.config import RunSpec
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError, and_more, nearest
 from estimator_tl.inputs import DataSource
 from estimator_tl.launch.run import run_dir, session
 from estimator_tl.specs import InputSpec
@@ -120,7 +120,7 @@ def _check_no_class_is_gone(data: DataSource, model_dir: str) -> None:
     """Refuses data that lack a class which a run has begun with; its examples would count as none of the others."""
     gone = missing_classes(data)
     if gone:
-        more = f" (nor {len(gone) - 1} more)" if len(gone) > 1 else ""
+        more = and_more(len(gone) - 1, "nor")
         raise UserError(
             f"{data.root} has no class {gone[0]!r}{more}, which the run in {model_dir} began with; put it back, or use "
             "another --model_dir."

@@ -51,6 +51,8 @@ def read(model_dir: str) -> SavedRun:
     try:
         record = json.loads(path.read_text())
         return SavedRun(RunSpec.from_json(record["settings"]), tuple(record["labels"]), record)
+    except UserError as error:
+        raise UserError(f"{path} holds a setting that this version does not take: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not readable as a run ({error}); train again into another folder.") from error
 

@@ -11,7 +11,7 @@ from estimator_tl import backbones, heads, inputs
 from estimator_tl.backbones import Backbone
 from estimator_tl.compat import estimator
 from estimator_tl.config import FIRST_RULES, DataSpec, ModelSpec, RunSpec, TrainingSpec
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import UserError, and_more, nearest
 from estimator_tl.inputs import DataSource
 from estimator_tl.launch.cluster.run_config import described
 from estimator_tl.launch.evaluating.evaluation import check_step
@@ -266,7 +266,7 @@ def _with_labels(path: str, labels: tuple[str, ...], settings: dict[str, Any]) -
         strangers = sorted(set(_classes(path, settings)) - set(labels))
         if not strangers:
             raise
-        more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+        more = and_more(len(strangers) - 1)
         raise UserError(
             f"{path} holds the class {strangers[0]!r}{more}, which the run does not know; rename it or take it out "
             f"of the data, or train a new run with it; {nearest(strangers[0], labels)}"

@@ -11,6 +11,7 @@ from typing import Any
 from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
 from estimator_tl.files import no_room
 from estimator_tl.tf_internals.files.checkpoint_state import CHANGED, latest_checkpoint, listed_checkpoints, write_state
+from estimator_tl.tf_internals.graphs.replicas import copies
 
 _ASSIGN_BYTES = 32 << 20
 
@@ -21,7 +22,7 @@ def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]
     size = 0
     for name, value in values.items():
         variable = variables[name]
-        for copy in getattr(variable, "values", None) or (variable,):
+        for copy in copies(variable):
             # Feeding the initializer's own value tensor adds no op to the graph.
             fed = copy.initializer.inputs[1]
             shared = any(fed.name == tensor.name for tensor, _ in pending.values())

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
+from estimator_tl.tf_internals.graphs.replicas import copies
 from estimator_tl.tf_internals.graphs.slots import parts
 from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer
 
@@ -106,10 +107,10 @@ class Gate:
         Raises:
           NotGatedError: it does not, as optimizers that assign to variables in an `apply_gradients` of their own.
         """
-        copies = [copy for v in variables for copy in getattr(v, "values", None) or (v,) if _name(v) in self.steps]
-        before = {id(op) for copy in copies for op in _writes(copy)}
+        gated = [copy for variable in variables if _name(variable) in self.steps for copy in copies(variable)]
+        before = {id(op) for copy in gated for op in _writes(copy)}
         yield
-        after = [(_name(copy), op) for copy in copies for op in _writes(copy) if id(op) not in before]
+        after = [(_name(copy), op) for copy in gated for op in _writes(copy) if id(op) not in before]
         past = sorted({name for name, op in after if _SCOPE not in op.name})
         if past:
             raise NotGatedError(

@@ -9,6 +9,16 @@ from typing import Any
 from estimator_tl.compat.versions import load_tensorflow
 
 
+def copies(variable: Any) -> tuple[Any, ...]:
+    """Returns the copies of a variable, one for each replica of a strategy; itself where it has none."""
+    return tuple(getattr(variable, "values", None) or (variable,))
+
+
+def has_copies(variable: Any) -> bool:
+    """Returns whether each replica of a strategy has a copy of a variable."""
+    return bool(getattr(variable, "values", None))
+
+
 def keep_as_it_is(variable: Any) -> None:
     """Has a variable that nothing moves saved from one replica.
 
@@ -19,7 +29,7 @@ def keep_as_it_is(variable: Any) -> None:
       variable: of a strategy, or an ordinary one, which is left alone.
     """
     tf = load_tensorflow()
-    if getattr(variable, "values", None) and variable.synchronization == tf.VariableSynchronization.ON_READ:
+    if has_copies(variable) and variable.synchronization == tf.VariableSynchronization.ON_READ:
         variable._aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
 
 
