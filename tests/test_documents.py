@@ -65,8 +65,8 @@ def test_names_resolve(name):
         value = getattr(value, other)
 
 
-def test_the_best_exporter_as_the_readme_writes_it():
-    (call,) = re.findall(r"`(etl\.BestExporter\(.*?\))`", DOCUMENTS["README.md"])
+def test_the_best_exporter_as_the_documents_write_it():
+    (call,) = re.findall(r"`(etl\.BestExporter\(.*?\))`", DOCUMENTS["PROGRAMS.md"])
     program = f"""
 import sys
 import estimator_tl as etl, estimator_tl
