@@ -22,5 +22,6 @@ def traced(function: Callable[..., Any], *signature: Any) -> Any:
     context = importlib.import_module("tensorflow.python.eager.context")
     # A graph that a function is traced in stays alive with it. The executor is that of no call here, but for its sake
     # TensorFlow leaves branches and loops as they are.
-    with tf.init_scope(), context.function_executor_type("SINGLE_THREADED_EXECUTOR"):
+    # Nor are its devices those of the graph that calls it first, which may be of a task of a cluster.
+    with tf.init_scope(), tf.device(None), context.function_executor_type("SINGLE_THREADED_EXECUTOR"):
         return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
