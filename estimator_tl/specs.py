@@ -17,6 +17,8 @@ INPUT_PLACE = "estimator_tl/input_place"
 DATA_RULES = 2
 
 
+#: The feature that weighs examples.
+WEIGHT_KEY = "weight"
 #: How an output with height and width becomes a vector.
 POOLINGS = ("avg", "max", "flatten", "none")
 #: What happens to files and rows that cannot be read.

@@ -11,10 +11,10 @@ from estimator_tl.errors import UserError, check_known
 from estimator_tl.heads.labels import class_numbers
 from estimator_tl.heads.layers import ACTIVATIONS, dense, hidden_stack
 from estimator_tl.heads.registry import registry
-from estimator_tl.tf_internals import tpu
+from estimator_tl.heads.spec_of_head import spec_of_head
+from estimator_tl.specs import WEIGHT_KEY
 from estimator_tl.tf_internals.graphs.placement import on_cpu
 
-WEIGHT_KEY = "weight"
 _SERVED = ("class_ids", "classes", "all_class_ids", "all_classes", "probabilities", "logits")
 
 
@@ -120,19 +120,18 @@ class Classifier:
         """
         if mode != estimator.ModeKeys.PREDICT:
             labels = class_numbers(labels, self.class_count, self.labels, tf.shape(logits)[0], on_tpu)
-        head = self._head(WEIGHT_KEY if WEIGHT_KEY in features else None)
-        losses = list(regularization_losses) or None
-        if on_tpu:
-            return _tpu_spec(head, features, mode, logits, labels, train_op_fn, losses, embedding)
-        spec = head.create_estimator_spec(
+        spec = spec_of_head(
+            self._head(WEIGHT_KEY if WEIGHT_KEY in features else None),
             features=features,
             mode=mode,
             logits=logits,
             labels=labels,
             train_op_fn=train_op_fn,
-            regularization_losses=losses,
+            regularization_losses=list(regularization_losses) or None,
+            embedding=embedding,
+            on_tpu=on_tpu,
         )
-        return self._name_classes(spec, embedding) if mode == estimator.ModeKeys.PREDICT else spec
+        return spec if on_tpu or mode != estimator.ModeKeys.PREDICT else self._name_classes(spec, embedding)
 
     def _head(self, weight_column: str | None) -> Any:
         common = {"weight_column": weight_column, "name": None}
@@ -174,39 +173,6 @@ class Classifier:
             "features": export.PredictOutput({"features": embedding}),
         }
         return spec._replace(predictions=predictions, export_outputs=outputs)
-
-
-def _tpu_spec(
-    head: Any,
-    features: Mapping[str, Any],
-    mode: str,
-    logits: Any,
-    labels: Any,
-    train_op_fn: Callable[[Any], Any],
-    regularization_losses: Sequence[Any] | None,
-    embedding: Any,
-) -> Any:
-    """Returns what the API's head gives without the strings that it makes in every mode; XLA compiles no strings."""
-    if mode == estimator.ModeKeys.PREDICT:
-        predictions = {**head.predictions(logits, ["logits", "probabilities", "class_ids"]), "features": embedding}
-        served = {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: estimator.export.PredictOutput(predictions)}
-        return tpu.spec(mode=mode, predictions=predictions, export_outputs=served)
-    loss = head.loss(labels, logits, features, mode, regularization_losses)
-    if mode == estimator.ModeKeys.TRAIN:
-        with tf.name_scope("training"):  # as in the API's heads, for the names of the optimizer's variables
-            return tpu.spec(mode=mode, loss=loss, train_op=train_op_fn(loss))
-    given = {"labels": labels, "logits": logits}
-    if WEIGHT_KEY in features:
-        given[WEIGHT_KEY] = features[WEIGHT_KEY]
-    if regularization_losses:
-        given["regularization"] = tf.reshape(tf.add_n(regularization_losses), [1])
-
-    def measured(labels: Any, logits: Any, regularization: Any = None, **columns: Any) -> Any:
-        losses = None if regularization is None else [tf.reduce_mean(regularization)]
-        metrics = head.update_metrics(head.metrics(losses), columns, logits, labels, regularization_losses=losses)
-        return {name: (metric.result(), tf.group(*metric.updates)) for name, metric in metrics.items()}
-
-    return tpu.spec(mode=mode, loss=loss, eval_metrics=(measured, given))
 
 
 @registry.register()

@@ -1,0 +1,82 @@
+"""The spec of a head of the Estimator API, as an Estimator takes it or as a TPUEstimator does.
+
+A head of this project says which head of the API it is. What a TPU needs in another form is made here once: the API's
+heads make strings in every mode, and XLA compiles no strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from estimator_tl.compat import estimator, tf
+from estimator_tl.specs import WEIGHT_KEY
+from estimator_tl.tf_internals import tpu
+
+#: Predictions of the API's heads that hold numbers.
+_NUMBERS = ("logits", "probabilities", "class_ids")
+
+
+def spec_of_head(
+    head: Any,
+    *,
+    features: Mapping[str, Any],
+    mode: str,
+    logits: Any,
+    labels: Any,
+    train_op_fn: Callable[[Any], Any],
+    regularization_losses: Sequence[Any] | None,
+    embedding: Any,
+    on_tpu: bool,
+    numbers: Sequence[str] = _NUMBERS,
+) -> Any:
+    """Returns the EstimatorSpec of a head of the API, or its TPUEstimatorSpec.
+
+    Args:
+      head: e.g. a `tf.estimator.MultiClassHead`.
+      features: the input features; ``weight`` weighs examples where present.
+      mode: a ModeKeys value.
+      logits: float32, as the head takes them.
+      labels: as the head takes them; None when predicting.
+      train_op_fn: from the scalar loss to the train op.
+      regularization_losses: scalars added to the loss; None for none.
+      embedding: float32 [batch, depth], the features below the head; a TPU predicts them under ``features``.
+      on_tpu: whether to return a TPUEstimatorSpec.
+      numbers: the predictions of the head that hold no strings.
+    """
+    if not on_tpu:
+        return head.create_estimator_spec(
+            features=features,
+            mode=mode,
+            logits=logits,
+            labels=labels,
+            train_op_fn=train_op_fn,
+            regularization_losses=regularization_losses,
+        )
+    if mode == estimator.ModeKeys.PREDICT:
+        predictions = {**head.predictions(logits, list(numbers)), "features": embedding}
+        served = {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: estimator.export.PredictOutput(predictions)}
+        return tpu.spec(mode=mode, predictions=predictions, export_outputs=served)
+    loss = head.loss(labels, logits, features, mode, regularization_losses)
+    if mode == estimator.ModeKeys.TRAIN:
+        with tf.name_scope("training"):  # as in the API's heads, for the names of the optimizer's variables
+            return tpu.spec(mode=mode, loss=loss, train_op=train_op_fn(loss))
+    return tpu.spec(mode=mode, loss=loss, eval_metrics=_metrics(head, features, logits, labels, regularization_losses))
+
+
+def _metrics(
+    head: Any, features: Mapping[str, Any], logits: Any, labels: Any, regularization_losses: Sequence[Any] | None
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Returns the metrics of a head as a TPU takes them: a function, and its tensors, [batch, ...] or [1]."""
+    tensors = {"labels": labels, "logits": logits}
+    if WEIGHT_KEY in features:
+        tensors[WEIGHT_KEY] = features[WEIGHT_KEY]
+    if regularization_losses:
+        tensors["regularization"] = tf.reshape(tf.add_n(regularization_losses), [1])
+
+    def measured(labels: Any, logits: Any, regularization: Any = None, **columns: Any) -> Any:
+        losses = None if regularization is None else [tf.reduce_mean(regularization)]
+        metrics = head.update_metrics(head.metrics(losses), columns, logits, labels, regularization_losses=losses)
+        return {name: (metric.result(), tf.group(*metric.updates)) for name, metric in metrics.items()}
+
+    return measured, tensors
