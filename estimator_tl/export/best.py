@@ -24,6 +24,14 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
 
     The Estimator API's own compares losses unless told otherwise, and a restart makes it forget what it has seen, so
     that it may put a worse model in the place of a better one. This one keeps the best value beside the exports.
+
+    Example:
+      >>> receiver_fn = etl.export.image_receiver_fn(backbone.image_spec)
+      >>> exporter = etl.BestExporter(receiver_fn, metric="accuracy", exports_to_keep=3)
+      >>> validation = data.input_fn(backbone.image_spec, 4, "validation")
+      >>> eval_spec = etl.estimator.EvalSpec(validation, exporters=[exporter])
+      >>> eval_spec.exporters[0].name
+      'best'
     """
 
     def __init__(

@@ -97,6 +97,13 @@ def export_saved_model(
 
     Raises:
       UserError: the folder cannot be written, or there is no checkpoint. No part of a version is left there.
+
+    Example:
+      >>> estimator = etl.estimator.Estimator(model_fn, "runs/flowers", params={})
+      >>> version = etl.export_saved_model(estimator, "serving/flowers", backbone.input_spec, data.labels)
+      >>> server = etl.compat.tf.saved_model.load(version).signatures["serving_default"]
+      >>> sorted(server.structured_outputs)
+      ['all_class_ids', 'all_classes', 'class_ids', 'classes', 'logits', 'probabilities']
     """
     checkpoint = checkpoint_path or latest_checkpoint(trained.model_dir)
     if checkpoint is None:

@@ -188,6 +188,11 @@ def classifier(
 
     Raises:
       UserError: an argument is out of range.
+
+    Example:
+      >>> head = etl.heads.classifier(hidden_units=[128], dropout=0.2, labels=["cat", "dog", "owl"])
+      >>> head.class_count
+      3
     """
     units = (hidden_units,) if isinstance(hidden_units, int) else tuple(hidden_units)
     if any(not isinstance(u, int) or u < 1 for u in units):

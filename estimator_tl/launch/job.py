@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import os
 import tempfile
 import time
@@ -29,7 +30,6 @@ from estimator_tl.launch.run.disk import disk_errors
 from estimator_tl.launch.run.ownership import owning
 from estimator_tl.launch.stopping import (
     EvaluationStopped,
-    Stop,
     StopHook,
     StopRequests,
     ask_where_a_hook_stopped,
@@ -145,53 +145,44 @@ class Job(abc.ABC):
           UserError: something has to be changed by the user.
           LostPeersError: other tasks did not come, or are gone.
         """
-        cluster = self.cluster
+        cluster, follower = self.cluster, None
         with stopping_at_signals(self.requests):
             if cluster and cluster.job != "evaluator":
                 rendezvous.wait_for_names(cluster, self.wait_secs, self.requests.pending)
-            if cluster is None:
-                return self._own(self._train_alone)
-            if cluster.is_chief:
-                return self._own(self._train_as_chief)
-            follower = rendezvous.Follower(self.model_dir, cluster, self.settings, self.wait_secs)
-            if not follower.join(self.requests.pending):
-                return Outcome({}, latest_step(self.model_dir), 0, 0.0, self.requests.stop)
-            with disk_errors(self.model_dir):
-                if cluster.job == "ps":
-                    return self._serve(cluster, follower)
-                part = self._evaluate if cluster.job == "evaluator" else self._train_as_worker
-                return self._do(lambda: part(follower), owns=False)
+            if cluster and not cluster.is_chief:
+                follower = rendezvous.Follower(self.model_dir, cluster, self.settings, self.wait_secs)
+                if not follower.join(self.requests.pending):
+                    return self._outcome({}, time.monotonic(), steps=0)
+            leads = follower is None
+            with owning(self.model_dir) if leads else contextlib.nullcontext(), disk_errors(self.model_dir, leads):
+                if cluster and follower and cluster.job == "ps":  # needs neither data nor model
+                    started = time.monotonic()
+                    servers.serve(cluster, follower, self.requests, self.session_config())
+                    return self._outcome({}, started, steps=0)
+                self.begin(leads)
+                if self.requests.stop:
+                    return self._outcome({}, time.monotonic(), steps=0)
+                started = time.monotonic()
+                with self.naming_errors():
+                    metrics = self._part(follower)()
+                outcome = self._outcome(metrics, started, latest_step(self.model_dir) - self.before)
+                if leads:
+                    self.end(outcome)
+                return outcome
 
-    def _own(self, part: Callable[[], Metrics]) -> Outcome:
-        with owning(self.model_dir), disk_errors(self.model_dir, owned=True):
-            return self._do(part, owns=True)
+    def _part(self, follower: rendezvous.Follower | None) -> Callable[[], Metrics]:
+        """Returns what this task does."""
+        if self.cluster is None:
+            return self._train_alone
+        if follower is None:
+            return self._train_as_chief
+        part = self._evaluate if self.cluster.job == "evaluator" else self._train_as_worker
+        return functools.partial(part, follower)
 
-    def _do(self, part: Callable[[], Metrics], owns: bool) -> Outcome:
-        self.begin(owns)
-        if self.requests.stop:
-            return Outcome({}, self.before, 0, 0.0, self.requests.stop)
-        started = time.monotonic()
-        with self.naming_errors():
-            metrics = part()
-        outcome = self._outcome(metrics, started)
-        if owns:
-            self.end(outcome)
-        return outcome
-
-    def _serve(self, cluster: Cluster, follower: rendezvous.Follower) -> Outcome:
-        """Does the part of a parameter server, which needs neither data nor model."""
-        started = time.monotonic()
-        servers.serve(cluster, follower, self.requests, self.session_config())
-        return Outcome({}, latest_step(self.model_dir), 0, time.monotonic() - started, self._why_early())
-
-    def _outcome(self, metrics: Metrics, started: float) -> Outcome:
-        reached = latest_step(self.model_dir)
-        return Outcome(metrics, reached, reached - self.before, time.monotonic() - started, self._why_early())
-
-    def _why_early(self) -> Stop | None:
-        """Returns why training ended early; that the chief has finished is no such reason."""
+    def _outcome(self, metrics: Metrics, started: float, steps: int) -> Outcome:
         stop = self.requests.stop
-        return stop if stop and stop.reason else None
+        early = stop if stop and stop.reason else None  # that the chief has finished is no reason
+        return Outcome(metrics, latest_step(self.model_dir), steps, time.monotonic() - started, early)
 
     def _train_alone(self) -> Metrics:
         evaluator = self.evaluator()

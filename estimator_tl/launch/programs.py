@@ -54,6 +54,17 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = 
     Raises:
       UserError: something has to be changed by the user.
       LostPeersError: other tasks did not come, or are gone; leave with 138 to be started again.
+
+    Example:
+      >>> estimator = etl.estimator.Estimator(model_fn, "runs/program", params={})
+      >>> outcome = etl.train_and_evaluate(
+      ...     estimator,
+      ...     etl.estimator.TrainSpec(data.input_fn(backbone.image_spec, 4, "train", training=True), max_steps=2),
+      ...     etl.estimator.EvalSpec(data.input_fn(backbone.image_spec, 4, "validation")),
+      ...     early_stopping_steps=100,
+      ... )
+      >>> outcome.global_step, outcome.exit_code
+      (2, 0)
     """
     unknown = [name for name in settings if name not in (*_EVALUATION, *_LAUNCH)]
     if unknown:

@@ -100,6 +100,15 @@ def image_folder(
 
     Raises:
       UserError: no such folder, fewer than two classes, an empty class, an unreadable image, a folder of splits.
+
+    Example:
+      >>> data = etl.inputs.image_folder("flowers", validation=0.2)
+      >>> data.labels
+      ('roses', 'tulips')
+      >>> input_fn = data.input_fn(backbone.image_spec, batch_size=4, split="validation")
+      >>> features, labels = input_fn().element_spec
+      >>> features["image"].shape.as_list()
+      [None, 8, 8, 3]
     """
     check_fractions(validation, test)
     check_known("on_bad_example", on_bad_example, BAD_EXAMPLE_POLICIES)

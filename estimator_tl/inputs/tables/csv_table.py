@@ -85,6 +85,11 @@ def csv(
     Raises:
       UserError: there is no such file or column; the file can be read in two ways; it has fewer than two classes, a
         class that is not among `labels`, or a bad row.
+
+    Example:
+      >>> data = etl.inputs.csv("reviews.csv", text="review", label="opinion")
+      >>> len(data), data.labels
+      (20, ('bad', 'good'))
     """
     check_fractions(validation, test)
     check_known("on_bad_example", on_bad_example, BAD_EXAMPLE_POLICIES)

@@ -51,6 +51,11 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
     Raises:
       UserError: a setting is unknown, or does not fit the machine or the cluster; or TensorFlow takes the name of the
         model_dir as a pattern.
+
+    Example:
+      >>> config = etl.run_config("runs/flowers", intra_op_threads=2, save_checkpoints_steps=500)
+      >>> config.save_checkpoints_steps, config.session_config.intra_op_parallelism_threads
+      (500, 2)
     """
     if model_dir:
         check_literal(model_dir, "model_dir", writes=True)
