@@ -22,7 +22,7 @@ from estimator_tl.backbones.saved_model.model_file import check_model_file
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, about
 from estimator_tl.specs import ImageSpec, TextSpec
 
 FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -65,9 +65,9 @@ def keras_file(
     def contract(shape: tuple[int, int, int, int], finding: Finding) -> ImageSpec:
         return images_spec(path, shape, input_range, finding)
 
-    is_folder = os.path.isdir(path)
-    if is_folder:
-        check_model_file(path, path)
+    if os.path.isdir(path):
+        with about(path):
+            check_model_file(path)
     else:
         check_file(path)
     check_keras(path, path, allow_unsafe_deserialization)
