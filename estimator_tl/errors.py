@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 #: Stopped by a signal after saving. Kubernetes TFJob's policy `ExitCode` starts a task again from 128 on.
 STOPPED_EXIT_CODE = 143
 #: Lost the tasks that it works with, or makes no step any more: to be started again. TFJob calls it user-defined.
 STALLED_EXIT_CODE = 138
+#: Stands in a message for the name of a pretrained source, until `about` puts it there.
+SOURCE = "<source>"
 
 
 class UserError(Exception):
@@ -45,6 +48,20 @@ def shortened(items: Sequence[str], limit: int = 5) -> str:
 def and_more(count: int, word: str = "and") -> str:
     """Returns e.g. `` (and 3 more)`` for what follows one that is named; empty for none."""
     return f" ({word} {count} more)" if count > 0 else ""
+
+
+@contextlib.contextmanager
+def about(handle: str) -> Iterator[None]:
+    """A block in which `handle`, what the user called a source, replaces `SOURCE` in the messages of user errors.
+
+    So what looks into a source need not know its name.
+    """
+    try:
+        yield
+    except UserError as error:
+        message = str(error).replace(repr(SOURCE), repr(handle))
+        error.args = (message.replace(SOURCE, handle),)
+        raise
 
 
 def check_known(kind: str, value: str, known: Iterable[str]) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import glob
+import importlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from estimator_tl.errors import UserError, nearest
@@ -109,6 +110,38 @@ def _dotted(node: ast.expr, text: str) -> str:
     raise UserError(f"the spec {text!r} does not begin with a name; write e.g. last_layers(20).")
 
 
+def load(place: str) -> Callable[..., Any]:
+    """Imports what ``package.module:NAME`` names."""
+    module, _, name = place.partition(":")
+    thing: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return thing
+
+
+def check_arguments(what: str, maker: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Checks that a call fits the signature of what it calls.
+
+    Args:
+      what: the thing in words, with its name.
+      maker: what is called.
+      args: its positional arguments.
+      kwargs: its arguments by name.
+
+    Raises:
+      UserError: an unknown argument, or a wrong number of them.
+    """
+    signature = inspect.signature(maker)
+    accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    for key in kwargs:
+        if not accepts_any and key not in signature.parameters:
+            raise UserError(f"{what} has no argument {key!r}; {nearest(key, signature.parameters)}")
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        # Without types, which would make the line longer than people read.
+        parameters = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+        raise UserError(f"{what}{inspect.Signature(parameters)}: {error}; correct the arguments.") from error
+
+
 class Registry:
     """Names of one kind (tuning policy, head, optimizer, ...) and what makes each.
 
@@ -116,9 +149,15 @@ class Registry:
     ``--import_modules`` imports such a program's module before specs are read.
     """
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, places: Mapping[str, str] | None = None):
+        """Begins with what is known from the start.
+
+        Args:
+          kind: what the names are names of.
+          places: where to find what makes each, ``package.module:NAME`` by name; imported at its first use.
+        """
         self.kind = kind
-        self._makers: dict[str, Callable[..., Any]] = {}
+        self._makers: dict[str, Callable[..., Any] | str] = dict(places or {})
 
     def register(self, name: str | None = None) -> Callable[[_Maker], _Maker]:
         """Returns a decorator that files a function or class under `name` (its own name by default)."""
@@ -138,7 +177,7 @@ class Registry:
 
     def takes(self, name: str, argument: str) -> bool:
         """Returns whether what is registered under a name has this argument; False for an unknown name."""
-        return name in self._makers and argument in inspect.signature(self._makers[name]).parameters
+        return name in self and argument in inspect.signature(self._maker(name)).parameters
 
     def make(self, spec: str | Call) -> Any:
         """Builds what a spec names.
@@ -147,23 +186,17 @@ class Registry:
           UserError: an unknown name, an unknown argument, or a wrong number of them.
         """
         call = parse_call(spec) if isinstance(spec, str) else spec
-        if call.name not in self._makers:
+        if call.name not in self:
             raise UserError(f"unknown {self.kind} {call.name!r}; {nearest(call.name, self.names())}")
-        maker = self._makers[call.name]
+        maker = self._maker(call.name)
         args = [self._nested(arg) for arg in call.args]
         kwargs = {key: self._nested(value) for key, value in call.kwargs.items()}
-        signature = inspect.signature(maker)
-        accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-        for key in kwargs:
-            if not accepts_any and key not in signature.parameters:
-                raise UserError(
-                    f"{self.kind} {call.name} has no argument {key!r}; {nearest(key, signature.parameters)}"
-                )
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise UserError(f"{self.kind} {call.name}{signature}: {error}; correct the arguments.") from error
+        check_arguments(f"{self.kind} {call.name}", maker, args, kwargs)
         return maker(*args, **kwargs)
+
+    def _maker(self, name: str) -> Callable[..., Any]:
+        maker = self._makers[name]
+        return load(maker) if isinstance(maker, str) else maker
 
     def _nested(self, value: Any) -> Any:
         if isinstance(value, Call):

@@ -95,6 +95,37 @@ def test_no_two_modules_import_each_other():
         visit(name, [])
 
 
+def first_attributes(cls):
+    """Names of the attributes that a class has before a method is called: those of its body and of `__init__`."""
+    for node in cls.body:
+        if isinstance(node, ast.AnnAssign):
+            yield node.target.id
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name
+            if node.name == "__init__":
+                yield from assignments(node)
+
+
+def assignments(method):
+    for node in ast.walk(method):
+        is_assigned = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if is_assigned and ast.unparse(node.value) == "self":
+            yield node.attr
+
+
+def test_no_attribute_is_born_outside_of_init():
+    latecomers = set()
+    for path, _ in modules():
+        for cls in ast.walk(ast.parse(path.read_text())):
+            if isinstance(cls, ast.ClassDef):
+                methods = [node for node in cls.body if isinstance(node, ast.FunctionDef)]
+                names = {name for method in methods for name in assignments(method)} - set(first_attributes(cls))
+                latecomers |= {f"{path.relative_to(PACKAGE)} {cls.name}.{name}" for name in names}
+    assert not latecomers
+
+
 def test_help_does_not_import_tensorflow():
     code = "import sys; from estimator_tl.cli.main import main; main(['train', '--help']); "
     code += "assert 'tensorflow' not in sys.modules"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from estimator_tl.errors import UserError
@@ -61,6 +63,27 @@ def test_makes_by_name_and_arguments():
 def test_answers_mistakes_with_the_nearest_name(text, message):
     with pytest.raises(UserError, match=message):
         make_registry().make(text)
+
+
+def test_what_a_place_names_is_imported_at_its_first_use(monkeypatch, tmp_path):
+    (tmp_path / "late_optimizers.py").write_text("def later(rate=0.5):\n    return ('later', rate)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry("optimizer", {"later": "late_optimizers:later"})
+    assert "later" in registry
+    assert registry.names() == ["later"]
+    assert "late_optimizers" not in sys.modules
+    with pytest.raises(UserError) as error:
+        registry.make("later(1, 2)")
+    assert str(error.value) == "optimizer later(rate=0.5): too many positional arguments; correct the arguments."
+    assert registry.make("later(1)") == ("later", 1)
+    assert registry.takes("later", "rate")
+    assert not registry.takes("later", "decay")
+
+
+def test_a_program_may_replace_what_a_place_names():
+    registry = Registry("optimizer", {"later": "nowhere:later"})
+    registry.register("later")(lambda: "mine")
+    assert registry.make("later") == "mine"
 
 
 def test_paths_become_absolute_in_paths_and_specs(tmp_path, monkeypatch):

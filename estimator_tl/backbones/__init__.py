@@ -3,119 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from estimator_tl.backbones.base import Backbone, BuiltBackbone
+from estimator_tl.backbones.base import Backbone, BuiltBackbone, NoLayersError, TakesTextError
 from estimator_tl.backbones.fetching import handles
-from estimator_tl.backbones.input.contract import TakesTextError
 from estimator_tl.backbones.input.range import UnknownRangeError
-from estimator_tl.errors import UserError, nearest
-from estimator_tl.registry import Call, Registry, parse_call
+from estimator_tl.backbones.safety import check_keras
+from estimator_tl.errors import UserError, about
+from estimator_tl.registry import Call, Registry, check_arguments, load, parse_call
 
-registry = Registry("backbone")
+registry = Registry(
+    "backbone",
+    {
+        "checkpoint": "estimator_tl.backbones.checkpoint.backbone:CheckpointBackbone",
+        "keras_model": "estimator_tl.backbones.keras.files:keras_file",
+        "saved_model": "estimator_tl.backbones.saved_model.formats:of_either_format",
+        "text_encoder": "estimator_tl.backbones.text.encoder:TextEncoderBackbone",
+        "tf1_hub": "estimator_tl.backbones.tf1_hub.backbone:TF1HubBackbone",
+    },
+)
 
+_APPLICATION = "estimator_tl.backbones.keras.applications:keras_application"  # of any name that begins with keras.
+_KERAS_FILES = (".h5", ".hdf5", ".keras")
 _SIGNED = {"signature", "output_key"}  # arguments of what TensorFlow saved as functions
 
 __all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry", "takes_range"]
-
-
-@registry.register("keras_model")
-def _keras_model(
-    path: str,
-    image_size: int | tuple[int, int] | None = None,
-    input_range: tuple[float, float] | None = None,
-    pooling: str = "avg",
-    features: str | Sequence[str] | None = None,
-    drop_top: int = 0,
-    custom_objects: str | Mapping[str, Any] | None = None,
-    allow_unsafe_deserialization: bool = False,
-) -> Backbone:
-    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.keras.files import keras_file
-
-    return keras_file(**given)
-
-
-@registry.register("saved_model")
-def _saved_model(
-    path: str,
-    image_size: int | tuple[int, int] | None = None,
-    input_range: tuple[float, float] | None = None,
-    pooling: str = "avg",
-    signature: str | None = None,
-    output_key: str | None = None,
-    features: str | Sequence[str] | None = None,
-    allow_unsafe_deserialization: bool = False,
-) -> Backbone:
-    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.saved_model import backbone as saved_model
-    from estimator_tl.backbones.tf1_hub import backbone as tf1_hub
-
-    folder = handles.resolve(path)
-    if os.path.exists(os.path.join(folder, tf1_hub.MARK)):
-        return _tf1_hub(**given)
-    return saved_model.SavedModelBackbone(handle=path, **{**given, "path": folder})
-
-
-@registry.register("tf1_hub")
-def _tf1_hub(
-    path: str,
-    image_size: int | tuple[int, int] | None = None,
-    input_range: tuple[float, float] | None = None,
-    pooling: str = "avg",
-    signature: str | None = None,
-    output_key: str | None = None,
-    features: str | Sequence[str] | None = None,
-    allow_unsafe_deserialization: bool = False,
-) -> Backbone:
-    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.tf1_hub.backbone import TF1HubBackbone
-
-    return TF1HubBackbone(handle=path, **{**given, "path": handles.resolve(path)})
-
-
-@registry.register("text_encoder")
-def _text_encoder(
-    path: str,
-    vocab: str | None = None,
-    preprocess: str | None = None,
-    seq_length: int | None = None,
-    lower_case: bool = True,
-    pooling: str = "avg",
-    signature: str | None = None,
-    output_key: str | None = None,
-    features: str | Sequence[str] | None = None,
-    allow_unsafe_deserialization: bool = False,
-) -> Backbone:
-    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.text.encoder import TextEncoderBackbone
-
-    given["preprocess"] = None if preprocess is None else handles.resolve(preprocess)
-    return TextEncoderBackbone(handle=path, **{**given, "path": handles.resolve(path)})
-
-
-@registry.register("checkpoint")
-def _checkpoint(
-    path: str,
-    network: str,
-    image_size: int | None = None,
-    pooling: str = "avg",
-    input_range: tuple[float, float] | None = None,
-    channels: int = 3,
-    features: str | Sequence[str] | None = None,
-    scope: str = "",
-    rename: dict[str, str] | None = None,
-    exclude: str | Sequence[str] = (),
-    skip_mismatched: bool = False,
-    ema: bool = True,
-) -> Backbone:
-    given = dict(locals())  # the signature is spelled out for messages about wrong arguments
-    from estimator_tl.backbones.checkpoint.backbone import CheckpointBackbone
-
-    return CheckpointBackbone(**given)
 
 
 def backbone(
@@ -159,20 +74,20 @@ def backbone(
 def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbone:
     call = _as_call(handle)
     _check_values(handle, {**kwargs, **(call.kwargs if call else {})})
-    if call is not None and call.name.startswith("keras."):
-        from estimator_tl.backbones.keras.applications import keras_application
+    if call is None:
+        return _open_path(handle, {**kwargs, **unsafe})
+    if call.name.startswith("keras."):
+        return _application(call, handle, kwargs)
+    if call.name == "checkpoint":  # its network is code that the user names anyway
+        unsafe = {}
+    return _made(call.name, call.args, {**kwargs, **unsafe, **call.kwargs})
 
-        _check_no_signature(handle, kwargs)
-        known = list(inspect.signature(keras_application).parameters)[2:]
-        for name in kwargs:
-            if name not in known:
-                raise UserError(f"{call.name} has no argument {name!r}; {nearest(name, known)}")
-        return keras_application(call, handle, **kwargs)
-    if call is not None:
-        if call.name == "checkpoint":  # its network is code that the user names anyway
-            unsafe = {}
-        return _made(call.name, call.args, {**kwargs, **unsafe, **call.kwargs})
-    return _open_path(handle, {**kwargs, **unsafe})
+
+def _application(call: Call, handle: str, kwargs: dict[str, Any]) -> Backbone:
+    _check_no_signature(handle, kwargs)
+    application: Callable[..., Backbone] = functools.partial(load(_APPLICATION), call, handle)
+    check_arguments(call.name, application, (), kwargs)
+    return application(**kwargs)
 
 
 def takes_range(handle: str) -> bool:
@@ -180,7 +95,7 @@ def takes_range(handle: str) -> bool:
     call = _as_call(handle)
     if call is None or call.name.startswith("keras."):
         return True
-    return registry.takes(call.name, "input_range") or call.name in ("keras_model", "saved_model")
+    return registry.takes(call.name, "input_range")
 
 
 def _check_values(handle: str, values: Mapping[str, Any]) -> None:
@@ -201,12 +116,6 @@ def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
         )
 
 
-def _with_note(opened: Backbone, note: str) -> Backbone:
-    structure = opened.structure
-    opened.structure = dataclasses.replace(structure, notes=(*structure.notes, note.removesuffix(".")))
-    return opened
-
-
 def _as_call(handle: str) -> Call | None:
     """Parses a handle that is a spec; None for paths and URLs."""
     head = handle.strip().partition("(")[0]
@@ -218,36 +127,38 @@ def _as_call(handle: str) -> Call | None:
 
 
 def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
-    from estimator_tl.backbones.keras import files as keras_files
-    from estimator_tl.backbones.keras import model as keras_model
-
     is_file = os.path.isfile(handle) and not handles.is_archive(handle)
-    if handle.lower().endswith(keras_files.FILE_SUFFIXES) or is_file:
+    if handle.lower().endswith(_KERAS_FILES) or is_file:
         _check_no_signature(handle, kwargs)
         return _made("keras_model", (handle,), kwargs)
-    folder = handles.resolve(handle)
-    if os.path.exists(os.path.join(folder, "keras_metadata.pb")) and not _SIGNED & set(kwargs):
-        from estimator_tl.backbones.safety import check_keras
+    module = handles.module_of(handle)
+    if os.path.exists(os.path.join(module.folder, "keras_metadata.pb")) and not _SIGNED & set(kwargs):
+        return _open_keras_folder(module, kwargs)
+    return _made("saved_model", (module,), kwargs)
 
-        check_keras(folder, handle, kwargs.get("allow_unsafe_deserialization", False))
+
+def _open_keras_folder(module: handles.Module, kwargs: dict[str, Any]) -> Backbone:
+    """Opens a SavedModel that Keras wrote: by its layers, or else, as a subclassed model has none, without them."""
+    with about(module.handle):
+        check_keras(module.folder, kwargs.get("allow_unsafe_deserialization", False))
+    try:
+        return _made("keras_model", (module.folder,), kwargs)
+    except UnknownRangeError:
+        raise
+    except UserError as error:
+        no_layers = isinstance(error, NoLayersError)
+        only_layers = not all(registry.takes("saved_model", name) for name in kwargs)
+        if only_layers or ("features" in kwargs and not no_layers):
+            raise
+        if no_layers:
+            return _made("saved_model", (module,), kwargs)
         try:
-            return _made("keras_model", (folder,), kwargs)
-        except UserError as error:
-            if isinstance(error, UnknownRangeError):
-                raise
-            no_layers = isinstance(error, keras_model.NoLayersError)
-            only_layers = set(kwargs) - set(inspect.signature(_saved_model).parameters)
-            if only_layers or ("features" in kwargs and not no_layers):
-                raise
-            # A subclassed Keras model: it has no layer list, but is a SavedModel like any other.
-            if no_layers:
-                return _made("saved_model", (handle,), kwargs)
-            try:
-                opened = _made("saved_model", (handle,), kwargs)
-            except UserError:
-                raise error from None  # the code of its layers is what it needs most
-            return _with_note(opened, f"a SavedModel without its Keras layers, as {error}")
-    return _made("saved_model", (handle,), kwargs)
+            opened = _made("saved_model", (module,), kwargs)
+        except UserError:
+            raise error from None  # the code of its layers is what it needs most
+        notes = (*opened.structure.notes, f"a SavedModel without its Keras layers, as {error}".removesuffix("."))
+        opened.structure = dataclasses.replace(opened.structure, notes=notes)
+        return opened
 
 
 def _made(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Backbone:

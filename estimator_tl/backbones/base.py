@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estimator_tl import compat
 from estimator_tl.backbones.input.range import Finding
-from estimator_tl.compat import tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError, about
 from estimator_tl.specs import ImageSpec, InputSpec
 from estimator_tl.structure import CallMode, SourceStructure
+
+
+class TakesTextError(UserError):
+    """Settings of images are given for a source that takes text."""
+
+
+class NoLayersError(UserError):
+    """A Keras model has no layers that a graph could be rebuilt from; as a SavedModel it may be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,27 +131,34 @@ class Backbone(abc.ABC):
         Raises:
           UserError: they cannot be joined, or are no floating-point numbers.
         """
-        if not isinstance(features, (list, tuple)):
-            return self._pool_one(features)
-        pooled = [self._pool_one(one) for one in features]
-        if len(pooled) == 1:
-            return pooled[0]
-        _check_joinable([one.shape for one in pooled], self.handle)
-        return tf.concat(pooled, axis=-1)
+        with about(self.handle):
+            if not isinstance(features, (list, tuple)):
+                return self._pool_one(features)
+            pooled = [self._pool_one(one) for one in features]
+            if len(pooled) == 1:
+                return pooled[0]
+            first = pooled[0].shape
+            if any(one.shape.rank != first.rank or not one.shape[:-1].is_compatible_with(first[:-1]) for one in pooled):
+                raise UserError(
+                    f"the features of {SOURCE} have the shapes {', '.join(str(one.shape) for one in pooled)}, which "
+                    "cannot be joined; use pooling avg, max or flatten."
+                )
+            return compat.tf.concat(pooled, axis=-1)
 
     def _pool_one(self, features: Any) -> Any:
-        check_floating(self.handle, features.dtype)
-        features = tf.cast(features, tf.float32)  # before pooling: a mean in float16 would lose digits
+        check_floating(features.dtype)
+        features = compat.tf.cast(features, compat.tf.float32)  # before pooling: a mean in float16 would lose digits
         rank = features.shape.rank
         if self.pooling == "flatten" and rank is not None and rank > 2:
-            return tf.reshape(features, [-1, _static_size(features, self.handle)])
+            check_flattens(features.shape, "set --image_size, or use pooling avg or max")
+            return compat.tf.reshape(features, [-1, math.prod(features.shape.as_list()[1:])])
         if rank is None or rank <= 2 or self.pooling == "none":
             return features
         return self._reduced(features)
 
     def _reduced(self, features: Any) -> Any:
         """Returns the mean or the maximum, as `pooling` says, over all places of float32 [batch, ..., depth]."""
-        reduce = tf.reduce_max if self.pooling == "max" else tf.reduce_mean
+        reduce = compat.tf.reduce_max if self.pooling == "max" else compat.tf.reduce_mean
         return reduce(features, axis=list(range(1, features.shape.rank - 1)))
 
     def joined_shape(self, shapes: Sequence[Any]) -> tuple[int | None, ...] | None:
@@ -151,40 +167,30 @@ class Backbone(abc.ABC):
         Raises:
           UserError: they cannot be joined.
         """
-        shape = tf.TensorShape(shapes[0])
+        shape = compat.tf.TensorShape(shapes[0])
         if len(shapes) > 1:
-            with tf.Graph().as_default():
-                shape = self.pool([tf.compat.v1.placeholder(tf.float32, shape) for shape in shapes]).shape
+            with compat.tf.Graph().as_default():
+                shape = self.pool([compat.tf.compat.v1.placeholder(compat.tf.float32, shape) for shape in shapes]).shape
         return None if shape.rank is None else tuple(shape.as_list())
 
 
-def check_floating(handle: str, dtype: Any) -> None:
+def check_floating(dtype: Any) -> None:
     """Checks the type of an output that is to be features.
 
     Raises:
       UserError: it is no floating-point type, so that no head could learn from it.
     """
-    if not tf.as_dtype(dtype).is_floating:
+    if not compat.tf.as_dtype(dtype).is_floating:
         raise UserError(
-            f"{handle} gives {tf.as_dtype(dtype).name}, not floating-point features; name an output that holds "
+            f"{SOURCE} gives {compat.tf.as_dtype(dtype).name}, not floating-point features; name an output that holds "
             "numbers to learn from, with features=."
         )
 
 
-def _check_joinable(shapes: Sequence[Any], handle: str) -> None:
-    first = shapes[0]
-    if any(shape.rank != first.rank or not shape[:-1].is_compatible_with(first[:-1]) for shape in shapes):
-        raise UserError(
-            f"the features of {handle} have the shapes {', '.join(map(str, shapes))}, which cannot be joined; "
-            "use pooling avg, max or flatten."
-        )
-
-
-def feature_names(handle: str, features: str | Sequence[str] | None, output_key: str | None = None) -> tuple[str, ...]:
+def feature_names(features: str | Sequence[str] | None, output_key: str | None = None) -> tuple[str, ...]:
     """Returns the names of the outputs that are to be used; none for a source's usual one.
 
     Args:
-      handle: what the user called the source.
       features: a layer, endpoint or output, or several.
       output_key: the same for one.
 
@@ -193,20 +199,19 @@ def feature_names(handle: str, features: str | Sequence[str] | None, output_key:
     """
     if features is not None and output_key is not None:
         raise UserError(
-            f"{handle}: features={features!r} and output_key={output_key!r} both say what to use; give one of them."
+            f"{SOURCE}: features={features!r} and output_key={output_key!r} both say what to use; give one of them."
         )
     given = output_key if features is None else features
     names = tuple(given or ()) if isinstance(given, (list, tuple, type(None))) else (given,)
     if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names) or (features == []):
-        raise UserError(f"{handle}: features={features!r} must be a name or a list of different names.")
+        raise UserError(f"{SOURCE}: features={features!r} must be a name or a list of different names.")
     return names
 
 
-def check_flattens(handle: str, shape: Any, remedy: str) -> None:
+def check_flattens(shape: Any, remedy: str) -> None:
     """Checks that an output can be flattened to [batch, depth].
 
     Args:
-      handle: what the user called the source.
       shape: static, of the output.
       remedy: what to do about one that cannot.
 
@@ -214,13 +219,4 @@ def check_flattens(handle: str, shape: Any, remedy: str) -> None:
       UserError: its size is not known.
     """
     if None in shape.as_list()[1:]:
-        raise UserError(f"pooling=flatten needs a known output size, but {handle} gives {shape}; {remedy}.")
-
-
-def _static_size(features: Any, handle: str) -> int:
-    check_flattens(handle, features.shape, "set --image_size, or use pooling avg or max")
-    dims = features.shape.as_list()[1:]
-    size = 1
-    for dim in dims:
-        size *= dim
-    return size
+        raise UserError(f"pooling=flatten needs a known output size, but {SOURCE} gives {shape}; {remedy}.")

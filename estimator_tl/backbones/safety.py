@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator_tl.compat.keras2 import keras_metadata
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.tf_internals.files.saved_models import operations
 
 #: Operations that read or write files that the graph names, or run Python code.
@@ -47,7 +47,7 @@ def _prints_to_file(node: Any) -> bool:
     return bool(node.attr["output_stream"].s.startswith(b"file://"))
 
 
-def check_saved_model(path: str, handle: str, allowed: bool) -> list[str]:
+def check_saved_model(path: str, allowed: bool) -> list[str]:
     """Checks a SavedModel before it is loaded, and returns its `dangerous_operations`.
 
     Raises:
@@ -55,11 +55,11 @@ def check_saved_model(path: str, handle: str, allowed: bool) -> list[str]:
     """
     found = dangerous_operations(path)
     if found and not allowed:
-        raise UserError(f"{handle} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
+        raise UserError(f"{SOURCE} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
     return found
 
 
-def check_keras(path: str, handle: str, allowed: bool) -> None:
+def check_keras(path: str, allowed: bool) -> None:
     """Checks a Keras model before it is loaded.
 
     Raises:
@@ -70,10 +70,10 @@ def check_keras(path: str, handle: str, allowed: bool) -> None:
     config = saved_config(path)
     found = list(dict.fromkeys(_lambda_layers(config)))
     if found:
-        raise UserError(f"{handle} holds Python code in its Lambda layers ({', '.join(found)}); {_REMEDY}.")
+        raise UserError(f"{SOURCE} holds Python code in its Lambda layers ({', '.join(found)}); {_REMEDY}.")
     found = sorted(set(_functions(config)) & _DANGEROUS_FUNCTIONS)
     if found:
-        raise UserError(f"{handle} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
+        raise UserError(f"{SOURCE} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
 
 
 def network_config(path: str) -> Any:

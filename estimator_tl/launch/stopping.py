@@ -88,11 +88,14 @@ class StopHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
           agree: whether to sum over the replicas of the strategy.
         """
         self._requests, self._total, self._agree = requests, total, agree
+        self._step: Any = None
+        self._hands: Any = None
+        self._hand: Any = None
+        self._in_step = self._has_stepped = False
 
     def begin(self) -> None:
         self._step = tf.compat.v1.train.get_global_step()
         self._in_step = self._has_stepped = False
-        self._hands = self._hand = None
         if self._agree:
             self._hand = tf.compat.v1.placeholder_with_default(0.0, [], name="stop_hand")
             strategy = tf.distribute.get_strategy()

@@ -110,7 +110,7 @@ def plain_network(handle: str, source: Backbone) -> PlainNetwork:
         named = weights if weights in (None, "imagenet") else None
         model = function(include_top=False, weights=named, **{"input_shape": source.image_spec.shape, **arguments})
         if weights != named:
-            load_weights(model, str(weights), handle)
+            load_weights(model, str(weights))
         return model
 
     return PlainKerasModel(open_application)

@@ -13,6 +13,7 @@ from estimator_tl.backbones.keras import applications as keras_applications
 from estimator_tl.backbones.keras.application_input import application_contract
 from estimator_tl.cli.main import main
 from estimator_tl.compat import keras, tf
+from estimator_tl.errors import about
 from estimator_tl.tf_internals.eager import run_eagerly_apart
 
 SIZE = 96  # which every application takes
@@ -64,7 +65,8 @@ def first_layers(name, monkeypatch, **arguments):
 def contract(name, input_range=None, **arguments):
     function = getattr(keras.applications, name)
     preprocess = keras_applications._preprocess(function)
-    return application_contract(function, preprocess, f"keras.{name}", arguments, input_range, SHAPE)
+    with about(f"keras.{name}"):
+        return application_contract(function, preprocess, arguments, input_range, SHAPE)
 
 
 @pytest.mark.parametrize("name", one_of_each_family(keras_applications.names()))

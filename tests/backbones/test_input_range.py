@@ -15,6 +15,7 @@ from estimator_tl.backbones.input.range import (
     find,
     joined,
 )
+from estimator_tl.errors import about
 
 SHAPE = (1, 6, 4, 3)
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -125,13 +126,13 @@ ODD = "arithmetic that is no fixed scale and offset"
 def test_a_map_from_which_no_range_follows(function, text):
     finding = find(function, SHAPE)
     assert finding == Finding(text, None)
-    with pytest.raises(UnknownRangeError) as error:
-        chosen_range("m.h5", finding, None)
+    with pytest.raises(UnknownRangeError) as error, about("m.h5"):
+        chosen_range(finding, None)
     assert str(error.value) == (
         f"m.h5 changes its input before its first weights, and no range of images follows from that: {text}; say "
         "which values it takes with --input_range, e.g. 0,255 or 0,1 or -1,1."
     )
-    assert chosen_range("m.h5", finding, (0, 255)) == (0.0, 255.0)
+    assert chosen_range(finding, (0, 255)) == (0.0, 255.0)
 
 
 def test_branches_of_one_input():
@@ -149,7 +150,7 @@ def test_grey_images():
 
 
 def test_what_is_chosen():
-    assert chosen_range("m.h5", None, None) == UNIT
-    assert chosen_range("m.h5", Finding("", None), None) == UNIT
-    assert chosen_range("m.h5", Finding("x / 255", BYTES), None) == BYTES
-    assert chosen_range("m.h5", Finding("x / 255", BYTES), (-1, 1)) == SIGNED
+    assert chosen_range(None, None) == UNIT
+    assert chosen_range(Finding("", None), None) == UNIT
+    assert chosen_range(Finding("x / 255", BYTES), None) == BYTES
+    assert chosen_range(Finding("x / 255", BYTES), (-1, 1)) == SIGNED

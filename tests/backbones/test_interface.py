@@ -122,7 +122,7 @@ def test_the_file_says_what_the_model_does(name, tmp_path, monkeypatch):
     MODELS[name](str(tmp_path / name))
     loaded = plain(interface.of_model(tf.saved_model.load(str(tmp_path / name))))
     monkeypatch.setattr(loading, "load_eagerly", None)
-    described = plain(loading.describe(str(tmp_path / name), name))
+    described = plain(loading.describe(str(tmp_path / name)))
     assert sum(len(f[2]) for f in described["functions"] or described["signatures"].values())
     assert described == loaded
 
@@ -134,7 +134,7 @@ def test_models_without_an_object_graph_are_loaded(tmp_path):
         session.run(kernel.initializer)
         out = tf.matmul(tf.reduce_mean(pictures, [1, 2]), kernel)
         tf.compat.v1.saved_model.simple_save(session, str(tmp_path / "v1"), {"pictures": pictures}, {"out": out})
-    described = loading.describe(str(tmp_path / "v1"), "v1")
+    described = loading.describe(str(tmp_path / "v1"))
     assert list(described.signatures) == ["serving_default"]
     assert described.functions is None
     assert isinstance(described.signatures["serving_default"].outputs["out"], (tf.Tensor, tf.TensorSpec))

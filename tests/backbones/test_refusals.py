@@ -150,3 +150,109 @@ def test_wrong_arguments_of_every_source(
     if not given:
         assert main(["inspect", f"--backbone={handle}"]) == 2
         assert capsys.readouterr().err == f"error: {error.value}\n"
+
+
+_SETTINGS = "image_size=None, input_range=None, pooling='avg'"
+_OF_MODULES = f"path, {_SETTINGS}, signature=None, output_key=None, features=None, allow_unsafe_deserialization=False"
+_OF_KERAS = f"path, {_SETTINGS}, features=None, drop_top=0, custom_objects=None, allow_unsafe_deserialization=False"
+_OF_TEXT = (
+    "path, vocab=None, preprocess=None, seq_length=None, lower_case=True, pooling='avg', signature=None, "
+    "output_key=None, features=None, allow_unsafe_deserialization=False"
+)
+_OF_CHECKPOINTS = (
+    "path, network, image_size=None, pooling='avg', input_range=None, channels=3, features=None, scope='', "
+    "rename=None, exclude=(), skip_mismatched=False, ema=True"
+)
+
+
+@pytest.mark.parametrize(
+    ("handle", "message"),
+    [
+        (
+            "keras_model('m.h5', drop_tp=1)",
+            "backbone keras_model has no argument 'drop_tp'; did you mean 'drop_top'? Known: path, image_size, "
+            "input_range, pooling, features, drop_top, custom_objects, allow_unsafe_deserialization.",
+        ),
+        (
+            "saved_model('m', drop_top=1)",
+            "backbone saved_model has no argument 'drop_top'; Known: path, image_size, input_range, pooling, "
+            "signature, output_key, features, allow_unsafe_deserialization.",
+        ),
+        (
+            "keras_model('m.h5', 8, (0, 1), 'avg', None, 1, None, False, 2)",
+            f"backbone keras_model({_OF_KERAS}): too many positional arguments; correct the arguments.",
+        ),
+        (
+            "saved_model('m', path='m')",
+            f"backbone saved_model({_OF_MODULES}): multiple values for argument 'path'; correct the arguments.",
+        ),
+        (
+            "saved_model(pooling='max')",
+            f"backbone saved_model({_OF_MODULES}): missing a required argument: 'path'; correct the arguments.",
+        ),
+        (
+            "tf1_hub(pooling='max')",
+            f"backbone tf1_hub({_OF_MODULES}): missing a required argument: 'path'; correct the arguments.",
+        ),
+        (
+            "text_encoder(vocab='v.txt')",
+            f"backbone text_encoder({_OF_TEXT}): missing a required argument: 'path'; correct the arguments.",
+        ),
+        (
+            "checkpoint('model.ckpt')",
+            f"backbone checkpoint({_OF_CHECKPOINTS}): missing a required argument: 'network'; correct the arguments.",
+        ),
+        (
+            "kears_model('m.h5')",
+            "unknown backbone 'kears_model'; did you mean 'keras_model'? Known: checkpoint, keras_model, saved_model, "
+            "text_encoder, tf1_hub.",
+        ),
+    ],
+)
+def test_a_call_that_does_not_fit_its_source_is_one_line(handle, message, capsys):
+    with pytest.raises(UserError) as error:
+        etl.backbone(handle)
+    assert str(error.value) == message
+    assert main(["inspect", f"--backbone={handle}"]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("handle", "setting", "message"),
+    [
+        (
+            "keras_model('m.h5')",
+            {"signature": "serve"},
+            "backbone keras_model has no argument 'signature'; did you mean 'features'? Known: path, "
+            "image_size, input_range, pooling, features, drop_top, custom_objects, allow_unsafe_deserialization.",
+        ),
+        (
+            "text_encoder('m', vocab='v.txt')",
+            {"image_size": 8},
+            "backbone text_encoder has no argument 'image_size'; Known: path, vocab, preprocess, seq_length, "
+            "lower_case, pooling, signature, output_key, features, allow_unsafe_deserialization.",
+        ),
+        (
+            "checkpoint('m', network='n.py:f')",
+            {"output_key": "logits"},
+            "backbone checkpoint has no argument 'output_key'; Known: path, network, image_size, pooling, "
+            "input_range, channels, features, scope, rename, exclude, skip_mismatched, ema.",
+        ),
+        (
+            "keras.MobileNet(weights=None)",
+            {"output_key": "logits"},
+            "keras.MobileNet(weights=None) is a Keras model, which has layers and no output_key; leave "
+            "--backbone_output_key out, or name a layer by features='LAYER'.",
+        ),
+        (
+            "keras.MobileNet(weights=None)",
+            {"sha256": "sha256:0"},
+            "keras.MobileNet(weights=None) begins with random values, which no digest pins; leave --backbone_sha256 "
+            "out.",
+        ),
+    ],
+)
+def test_settings_that_a_source_does_not_take(handle, setting, message):
+    with pytest.raises(UserError) as error:
+        etl.backbone(handle, **setting)
+    assert str(error.value) == message

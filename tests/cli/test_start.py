@@ -22,3 +22,20 @@ def test_collections_skip_tensorflow_itself_and_nothing_that_comes_after():
     assert int(first) > 100_000
     assert int(again) <= int(first)
     assert enabled == "True"
+
+
+SOURCES = """
+import sys
+
+import estimator_tl.backbones as backbones
+
+print(sorted(name for name in sys.modules if name in ("keras", "tensorflow", "tf_keras")))
+backbones.backbone(sys.argv[1])
+print(sorted(name for name in sys.modules if name.startswith("estimator_tl.backbones.keras")))
+"""
+
+
+def test_a_source_imports_what_it_needs_when_it_is_opened(hub_module):
+    command = [sys.executable, "-c", SOURCES, hub_module.handle]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "[]\n[]\n"

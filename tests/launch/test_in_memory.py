@@ -96,12 +96,12 @@ def test_by_the_clock(tmp_path, monkeypatch):
 def test_a_signal_leaves_an_evaluation_without_metrics(tmp_path):
     linear, requests = linear_model(tmp_path), StopRequests()
     linear.train(input_fn, max_steps=1)
-    evaluation = InMemoryEvaluation(linear, eval_input_fn, None, requests)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         step = tf.compat.v1.train.get_or_create_global_step()
         kernel = tf.compat.v1.get_variable("kernel", [3, 1])
         session.run([step.initializer, kernel.initializer])
         held = variables_of(session.graph)
+        evaluation = InMemoryEvaluation(Evaluator(linear, eval_input_fn), requests, held)
         assert evaluation.measure(session, held, 7)["global_step"] == 7
         requests.ask("SIGTERM", resumes=True)
         assert evaluation.measure(session, held, 8) is None
@@ -122,9 +122,9 @@ def test_in_a_program(tmp_path):
 
 def test_input_that_cannot_begin_again_is_refused(tmp_path):
     linear = linear_model(tmp_path)
-    evaluation = InMemoryEvaluation(linear, lambda: ({"x": tf.zeros([1, 1])}, tf.zeros([1])), 1, StopRequests())
+    evaluator = Evaluator(linear, lambda: ({"x": tf.zeros([1, 1])}, tf.zeros([1])))
     with pytest.raises(UserError, match="let it return a Dataset"):
-        evaluation.measure(tf.compat.v1.Session(graph=tf.Graph()), {}, 0)
+        InMemoryEvaluation(evaluator, StopRequests(), {})
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def save_with_rescaling(weights, path):
 
     def save():
         base = keras.applications.MobileNet((SIZE, SIZE, 3), 0.25, include_top=False, weights=None)
-        load_weights(base, str(weights), "MobileNet")
+        load_weights(base, str(weights))
         inputs = keras.Input((SIZE, SIZE, 3))
         outputs = base(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs), training=False)
         keras.Model(inputs, outputs).save(str(path))

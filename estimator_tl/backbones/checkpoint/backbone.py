@@ -18,11 +18,11 @@ from estimator_tl.backbones.checkpoint.names import Naming
 from estimator_tl.backbones.checkpoint.network import Called, load_network
 from estimator_tl.backbones.digest import joined_digest
 from estimator_tl.backbones.effects import Library, check_inference
-from estimator_tl.backbones.input.contract import check_input, images_spec, one_image
-from estimator_tl.backbones.input.graph import InputGraph, found_in
+from estimator_tl.backbones.input.contract import check_input, one_image, read_input
+from estimator_tl.backbones.input.graph import InputGraph
 from estimator_tl.backbones.keras.model import regularization_losses
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError, check_known
+from estimator_tl.errors import SOURCE, UserError, about, check_known
 from estimator_tl.specs import POOLINGS
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.eager import run_eagerly_apart
@@ -76,38 +76,43 @@ class CheckpointBackbone(Backbone):
         self.pooling = check_known("pooling", pooling, POOLINGS)
         if channels not in (1, 3):
             raise UserError(f"channels={channels!r} of {self.handle} must be 3, or 1 for grey pictures.")
-        shape = one_image(self.handle, (None, None, None, channels), image_size)
-        naming = Naming.of(scope, rename, exclude, skip_mismatched, ema)
-        self._files = CheckpointFiles(path)
-        self._network = load_network(network)
-        self._features = feature_names(self.handle, features)
-        graph = run_eagerly_apart(functools.partial(self._describe, shape))
-        self._keys = naming.keys(self.structure.variables, self._files, network)
+        with about(self.handle):
+            shape = one_image((None, None, None, channels), image_size)
+            naming = Naming.of(scope, rename, exclude, skip_mismatched, ema)
+            self._files = CheckpointFiles(path)
+            self._network = load_network(network)
+            self._features = feature_names(features)
+            self.outputs, self.structure, self.draws, self.output_shape, graph = run_eagerly_apart(
+                functools.partial(self._describe, shape)
+            )
+            self._keys = naming.keys(self.structure.variables, self._files, network)
+            self.input_spec, self.finding = read_input(shape, tf.float32, lambda: graph, image_size, input_range)
         averages = sum(key.endswith("/ExponentialMovingAverage") for key in self._keys.values())
         self.kind = (
             f"network with {'an object-based' if self._files.is_object_based else 'a name-based'} checkpoint: "
             f"{len(self._keys)} of {len(self.structure.variables)} variables from it"
             + (f", {averages} of them moving averages" if averages else "")
         )
-        self.finding = found_in(lambda: graph, shape)
-        self.input_spec = images_spec(self.handle, shape, input_range, self.finding)
 
-    def _describe(self, shape: Sequence[int]) -> InputGraph:
-        """Reads the network's structure, and returns the graph from which it did."""
+    def _describe(
+        self, shape: Sequence[int]
+    ) -> tuple[list[str], SourceStructure, tuple[str, ...], tuple[int | None, ...] | None, InputGraph]:
+        """Returns the network's endpoints, its structure, draws and output shape, and the graph that says so."""
         with tf.Graph().as_default() as graph:
             tf.compat.v1.train.get_or_create_global_step()  # not the network's own, where it asks for one
             inputs = tf.compat.v1.placeholder(tf.float32, [None, *shape[1:]], "pictures")
             called = self._network.call(inputs, training=False)
-            self.outputs = [str(key) for key in called.outputs] if isinstance(called.outputs, Mapping) else []
+            endpoints = [str(key) for key in called.outputs] if isinstance(called.outputs, Mapping) else []
             output = self._joined(called)
-            check_floating(self.handle, output.dtype)
-            self.structure = _structure(self.handle, graph, inputs, output, called)
+            check_floating(output.dtype)
+            structure = _structure(self.handle, graph, inputs, output, called)
             effects = Library(graph.as_graph_def()).of_tensors([output.name], [output.name])
-            self.draws = check_inference(self.handle, effects, "assign to variables only where training is True")
-            self.output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
+            draws = check_inference(self.handle, effects, "assign to variables only where training is True")
+            output_shape = tuple(output.shape.as_list()) if output.shape.rank is not None else None
             owners = _owners({_name(variable): variable for variable in called.made.variables})
             values = {op: functools.partial(self._value, name) for op, name in owners.items()}
-            return InputGraph(FlatGraph(graph.as_graph_def()), inputs.name, [output.name], values)
+            input_graph = InputGraph(FlatGraph(graph.as_graph_def()), inputs.name, [output.name], values)
+            return endpoints, structure, draws, output_shape, input_graph
 
     def _value(self, name: str) -> Any:
         """Returns the checkpoint's value of a variable."""
@@ -210,7 +215,7 @@ def _structure(handle: str, graph: Any, inputs: Any, output: Any, called: Called
     ]
     if not variables:
         raise UserError(
-            f"the output of {handle} depends on no variable that the network makes; make them inside its function."
+            f"the output of {SOURCE} depends on no variable that the network makes; make them inside its function."
         )
     # In the order of the data, but each group in one piece, as the network made it.
     return SourceStructure(

@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from typing import IO
 
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 _CHUNK = 1 << 20
@@ -23,7 +23,7 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def unpack(file: str, folder: str, handle: str) -> None:
+def unpack(file: str, folder: str) -> None:
     """Unpacks an archive, whole or with an error.
 
     Files and folders are all that a module is made of, so links and devices are refused wherever they point; the
@@ -32,25 +32,24 @@ def unpack(file: str, folder: str, handle: str) -> None:
     Args:
       file: a tar file, compressed or not, or a zip file; its content says which.
       folder: an empty folder. Where this fails, it may hold a part.
-      handle: what the user called the archive.
 
     Raises:
       UserError: it is no archive, a damaged one, or one with members that do not belong into a module.
     """
     try:
         if zipfile.is_zipfile(file):
-            _unpack_zip(file, folder, handle)
+            _unpack_zip(file, folder)
         elif tarfile.is_tarfile(file):
-            _unpack_tar(file, folder, handle)
+            _unpack_tar(file, folder)
         else:
-            raise UserError(f"{handle} is neither a tar nor a zip archive of a module; check where it leads.")
+            raise UserError(f"{SOURCE} is neither a tar nor a zip archive of a module; check where it leads.")
     except UserError:
         raise
     except Exception as error:  # each format and each compression has its own
-        raise UserError(f"{handle} cannot be unpacked ({str(error) or 'it is cut off'}); get it again.") from error
+        raise UserError(f"{SOURCE} cannot be unpacked ({str(error) or 'it is cut off'}); get it again.") from error
 
 
-def inside(folder: str, name: str, handle: str) -> str:
+def inside(folder: str, name: str) -> str:
     """Returns where a member with this name belongs below a folder.
 
     Raises:
@@ -58,7 +57,7 @@ def inside(folder: str, name: str, handle: str) -> str:
     """
     normal = posixpath.normpath(name)
     if normal.startswith("/") or normal.split("/")[0] == ".." or "\0" in normal or "\\" in normal:
-        raise UserError(f"{handle} holds {name!r}, which would be written outside of its folder; {_REMEDY}.")
+        raise UserError(f"{SOURCE} holds {name!r}, which would be written outside of its folder; {_REMEDY}.")
     return os.path.join(folder, *normal.split("/"))
 
 
@@ -73,16 +72,16 @@ def holds_module(folder: str) -> bool:
     return any(os.path.exists(os.path.join(folder, f"saved_model.{suffix}")) for suffix in ("pb", "pbtxt"))
 
 
-def _unpack_tar(file: str, folder: str, handle: str) -> None:
+def _unpack_tar(file: str, folder: str) -> None:
     with tarfile.open(file) as archive:
         for member in archive:
-            place = inside(folder, member.name, handle)
+            place = inside(folder, member.name)
             if member.isdir():
                 os.makedirs(place, exist_ok=True)
                 continue
             content = archive.extractfile(member) if member.isreg() else None
             if content is None:
-                raise _no_file(handle, member.name)
+                raise _no_file(member.name)
             with content:
                 _write(content, place)
         _check_end(archive)
@@ -99,13 +98,13 @@ def _check_end(archive: tarfile.TarFile) -> None:
         pass
 
 
-def _unpack_zip(file: str, folder: str, handle: str) -> None:
+def _unpack_zip(file: str, folder: str) -> None:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            place = inside(folder, member.filename, handle)
+            place = inside(folder, member.filename)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _no_file(handle, member.filename)
+                raise _no_file(member.filename)
             if member.is_dir():
                 os.makedirs(place, exist_ok=True)
                 continue
@@ -119,5 +118,5 @@ def _write(content: IO[bytes], place: str) -> None:
         shutil.copyfileobj(content, stream, _CHUNK)
 
 
-def _no_file(handle: str, name: str) -> UserError:
-    return UserError(f"{handle} holds {name!r}, which is a link or a device, not a file or a folder; {_REMEDY}.")
+def _no_file(name: str) -> UserError:
+    return UserError(f"{SOURCE} holds {name!r}, which is a link or a device, not a file or a folder; {_REMEDY}.")

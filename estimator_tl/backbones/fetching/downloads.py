@@ -16,8 +16,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from estimator_tl import compat
 from estimator_tl.backbones.fetching import archives
-from estimator_tl.compat import tf
 from estimator_tl.tf_internals import hub_settings
 
 _CHUNK = 1 << 20
@@ -55,7 +55,7 @@ def fetch_https(handle: str, folder: str) -> None:
     """
     if hub_settings.reads_uncompressed() and not archives.is_archive(urllib.parse.urlsplit(handle).path):
         location = _bucket_of(handle)
-        copy(location, list_files(location), folder, handle)
+        copy(location, list_files(location), folder)
         return
     file = f"{folder}.archive"
     try:
@@ -63,7 +63,7 @@ def fetch_https(handle: str, folder: str) -> None:
             _save(response, stream)
     except (OSError, http.client.HTTPException) as error:
         raise _not_fetched(error) from error
-    archives.unpack(file, folder, handle)
+    archives.unpack(file, folder)
 
 
 def _save(response: Any, stream: Any) -> None:
@@ -175,7 +175,7 @@ def list_files(location: str) -> Mapping[str, tuple[int, int]]:
     Raises:
       NotFetchedError: there are none, or they cannot be read.
     """
-    files = tf.io.gfile
+    files = compat.tf.io.gfile
     try:
         if location.startswith("gs://"):
             check_reachable(_STORAGE_HOST)
@@ -190,7 +190,7 @@ def list_files(location: str) -> Mapping[str, tuple[int, int]]:
                 for name in found
             ]
         stats = {name: files.stat(f"{location}/{name}" if name else location) for name in sorted(names)}
-    except (OSError, tf.errors.OpError) as error:
+    except (OSError, compat.tf.errors.OpError) as error:
         raise _not_fetched(error) from error
     if not stats:
         raise NotFetchedError("there are no files", answered=True)
@@ -201,7 +201,7 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-def copy(location: str, files: Mapping[str, Any], folder: str, handle: str) -> None:
+def copy(location: str, files: Mapping[str, Any], folder: str) -> None:
     """Copies what `list_files` listed into an empty folder; an archive is unpacked.
 
     Raises:
@@ -210,21 +210,21 @@ def copy(location: str, files: Mapping[str, Any], folder: str, handle: str) -> N
     """
     try:
         if "" in files:
-            tf.io.gfile.copy(location, f"{folder}.archive")
-            archives.unpack(f"{folder}.archive", folder, handle)
+            compat.tf.io.gfile.copy(location, f"{folder}.archive")
+            archives.unpack(f"{folder}.archive", folder)
             return
         for name in files:
-            place = archives.inside(folder, name, handle)
+            place = archives.inside(folder, name)
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            tf.io.gfile.copy(f"{location}/{name}", place)
-    except (OSError, tf.errors.OpError) as error:
+            compat.tf.io.gfile.copy(f"{location}/{name}", place)
+    except (OSError, compat.tf.errors.OpError) as error:
         raise _not_fetched(error) from error
 
 
 def _not_fetched(error: Exception) -> NotFetchedError:
     """Returns why a server or one of TensorFlow's file systems failed, with what helps."""
     text = reason(error)
-    errors = tf.errors
+    errors = compat.tf.errors
     if isinstance(error, errors.UnimplementedError):
         return NotFetchedError(f"{text}; this TensorFlow cannot read it: copy it to a local folder", answered=True)
     refused = isinstance(error, (errors.PermissionDeniedError, errors.UnauthenticatedError))

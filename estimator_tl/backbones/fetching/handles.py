@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,8 +14,25 @@ from typing import Any
 from estimator_tl.backbones.digest import file_digest
 from estimator_tl.backbones.fetching import archives, downloads, kaggle, module_cache
 from estimator_tl.backbones.saved_model.model_file import check_model_file
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import SOURCE, UserError, about, nearest
 from estimator_tl.files import check_literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A module that is here: what the user called it, and the folder that holds its saved_model.pb."""
+
+    handle: str
+    folder: str
+
+
+def module_of(handle: str | Module) -> Module:
+    """Returns the module that a handle names; see `resolve`. One that was resolved already passes.
+
+    Raises:
+      UserError: there is no such module, or it cannot be had now.
+    """
+    return handle if isinstance(handle, Module) else Module(handle, resolve(handle))
 
 
 def resolve(handle: str) -> str:
@@ -30,17 +48,18 @@ def resolve(handle: str) -> str:
     """
     if handle.startswith("http:"):
         raise UserError(f"{handle} is not encrypted; use https.")
-    if "://" not in handle:
-        folder = _local(handle)
-    elif handle.startswith("https://"):
-        folder = _fetched(handle)
-    else:
-        folder = _copied(handle.rstrip("/"))
-    if not archives.holds_module(folder):
-        raise UserError(f"{handle} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
-    check_literal(folder, "backbone")
-    check_model_file(folder, handle)
-    return folder
+    with about(handle):
+        if "://" not in handle:
+            folder = _local(handle)
+        elif handle.startswith("https://"):
+            folder = _fetched(handle)
+        else:
+            folder = _copied(handle.rstrip("/"))
+        if not archives.holds_module(folder):
+            raise UserError(f"{SOURCE} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
+        check_literal(folder, "backbone")
+        check_model_file(folder)
+        return folder
 
 
 def is_archive(handle: str) -> bool:
@@ -55,7 +74,7 @@ def _local(handle: str) -> str:
     if os.path.isdir(path) or not archives.is_archive(path):
         return path
     key = file_digest(path).replace("sha256:", "archive-")  # another content is another module
-    return archives.module_folder(module_cache.fill(key, handle, lambda f: archives.unpack(path, f, handle)))
+    return archives.module_folder(module_cache.fill(key, handle, lambda f: archives.unpack(path, f)))
 
 
 def _suggestion(handle: str) -> str:
@@ -98,7 +117,7 @@ def _copied(handle: str) -> str:
     try:
         files = downloads.list_files(handle)
         key = f"{name}-{_short_digest(files)}"
-        folder = module_cache.fill(key, handle, lambda f: downloads.copy(handle, files, f, handle))
+        folder = module_cache.fill(key, handle, lambda f: downloads.copy(handle, files, f))
         with contextlib.suppress(OSError):  # in a cache that others filled
             os.utime(folder)  # this one is the newest, even if it is one of before
     except downloads.NotFetchedError as error:

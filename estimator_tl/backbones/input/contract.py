@@ -2,68 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from estimator_tl.backbones.base import TakesTextError
+from estimator_tl.backbones.input.graph import InputGraph, found_in
+from estimator_tl.backbones.input.images import range_of
 from estimator_tl.backbones.input.range import Finding, chosen_range
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.specs import ImageSpec, InputSpec, TextSpec, linear_range
 
 
-class TakesTextError(UserError):
-    """Settings of images are given for a source that takes text."""
-
-
-def resolve_size(handle: str, fixed: tuple[int | None, int | None], asked: int | tuple[int, int] | None) -> Any:
-    """Returns (height, width): the source's own where it fixes them, else what the user asked for.
-
-    Raises:
-      UserError: they contradict each other, or neither says.
-    """
-    wanted = (asked, asked) if isinstance(asked, int) else asked
-    result = []
-    for index, side in enumerate(("height", "width")):
-        own = fixed[index]
-        want = None if wanted is None else wanted[index]
-        if own is None and want is None:
-            raise UserError(f"{handle} takes images of any size; say which with --image_size (e.g. 224).")
-        if own is not None and want is not None and own != want:
-            raise UserError(
-                f"{handle} takes images of {side} {own} only, but --image_size asks for {want}; "
-                "leave --image_size out, or choose another backbone."
-            )
-        result.append(own if own is not None else want)
-    return tuple(result)
-
-
-def one_image(
-    handle: str, shape: Sequence[int | None], image_size: int | tuple[int, int] | None
-) -> tuple[int, int, int, int]:
+def one_image(shape: Sequence[int | None], image_size: int | tuple[int, int] | None) -> tuple[int, int, int, int]:
     """Returns the shape of one image in a batch by itself, for a source that takes images of a static shape.
 
     Args:
-      handle: what the user called the source.
       shape: [batch, height, width, channels].
-      image_size: see `resolve_size`.
+      image_size: what the user asks for, where the source does not fix it.
 
     Raises:
       UserError: the size is not known, or another one is asked for.
     """
-    height, width = resolve_size(handle, (shape[1], shape[2]), image_size)
-    return (1, height, width, shape[3] or 3)
+    requests = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    sides: list[Any] = []
+    for side, size, request in zip(("height", "width"), shape[1:3], requests):
+        if size is None and request is None:
+            raise UserError(f"{SOURCE} takes images of any size; say which with --image_size (e.g. 224).")
+        if size is not None and request is not None and size != request:
+            raise UserError(
+                f"{SOURCE} takes images of {side} {size} only, but --image_size asks for {request}; "
+                "leave --image_size out, or choose another backbone."
+            )
+        sides.append(request if size is None else size)
+    return (1, sides[0], sides[1], shape[3] or 3)
 
 
 def images_spec(
-    handle: str,
-    shape: tuple[int, int, int, int],
-    input_range: tuple[float, float] | None,
-    finding: Finding | None,
+    shape: tuple[int, int, int, int], input_range: tuple[float, float] | None, finding: Finding | None
 ) -> ImageSpec:
     """Returns the input contract of a source that takes images.
 
     Args:
-      handle: what the user called the source.
       shape: see `one_image`.
       input_range: values that the source takes; by default, those that follow from `finding`, or else [0, 1].
       finding: what the source does to its input, if that is known.
@@ -71,8 +51,34 @@ def images_spec(
     Raises:
       UserError: it does something from which no range follows, and none is given.
     """
-    low, high = chosen_range(handle, finding, input_range)
+    low, high = chosen_range(finding, input_range)
     return ImageSpec(*shape[1:], linear_range(low, high), range_words((low, high)), (low, high))
+
+
+def read_input(
+    shape: Sequence[int | None] | None,
+    dtype: Any,
+    graph: Callable[[], InputGraph],
+    image_size: int | tuple[int, int] | None,
+    input_range: tuple[float, float] | None,
+) -> tuple[InputSpec, Finding | None]:
+    """Returns what a source takes, and what it does to images before its first weights.
+
+    Args:
+      shape: static, of its images; None for texts.
+      dtype: of its images.
+      graph: returns its graph.
+      image_size: see `one_image`.
+      input_range: see `images_spec`.
+
+    Raises:
+      UserError: what it takes is not known, or something else is asked for.
+    """
+    if shape is None:
+        return text_spec(image_size=image_size, input_range=input_range), None
+    image = one_image(shape, image_size)
+    finding = found_in(graph, image)
+    return images_spec(image, range_of(dtype, input_range), finding), finding
 
 
 def range_words(values: tuple[float, float]) -> str:
@@ -80,7 +86,7 @@ def range_words(values: tuple[float, float]) -> str:
     return f"[{values[0]:g}, {values[1]:g}]"
 
 
-def text_spec(handle: str, **of_pictures: Any) -> TextSpec:
+def text_spec(**of_pictures: Any) -> TextSpec:
     """Returns the input contract of a source that takes strings.
 
     Raises:
@@ -88,7 +94,7 @@ def text_spec(handle: str, **of_pictures: Any) -> TextSpec:
     """
     for name, value in of_pictures.items():
         if value is not None:
-            raise TakesTextError(f"{handle} takes text, so {name} does not apply; leave it out.")
+            raise TakesTextError(f"{SOURCE} takes text, so {name} does not apply; leave it out.")
     return TextSpec()
 
 

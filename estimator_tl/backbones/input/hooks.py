@@ -32,10 +32,11 @@ class ImageRangeHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
           model_dir: of the run.
         """
         self._handle, self._spec, self._run = handle, spec, (model_dir or "", handle)
+        self._values: dict[str, Any] | None = None
         tf.compat.v1.add_to_collection(_IMAGES, tf.convert_to_tensor(images))
 
     def begin(self) -> None:
-        self._values: dict[str, Any] | None = None
+        self._values = None
         if self._run in _told:
             return
         # Ops are added behind the model's own: random seeds of ops follow from how many are before them.
@@ -93,7 +94,7 @@ def out_of_range(low: float, high: float, smallest: float, largest: float) -> st
 class AnyBatchHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     """Fails an evaluation without a batch, whose loss would be 0."""
 
-    def begin(self) -> None:
+    def __init__(self) -> None:
         self._has_batch = False
 
     def after_run(self, run_context: Any, run_values: Any) -> None:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 
 _CHANNELS = (1, 3, 4)
 _BYTES = (0.0, 255.0)
 
 
-def check_layout(handle: str, shape: Sequence[int | None], remedy: str) -> None:
+def check_layout(shape: Sequence[int | None], remedy: str) -> None:
     """Checks that a source takes images with their channels last.
 
     Args:
-      handle: what the user called the source.
       shape: static, of its input with four dimensions, batch first.
       remedy: what to do about one that takes them first.
 
@@ -25,16 +24,15 @@ def check_layout(handle: str, shape: Sequence[int | None], remedy: str) -> None:
     """
     if shape[1] in _CHANNELS and shape[3] not in _CHANNELS:
         raise UserError(
-            f"{handle} takes images of shape {tuple(shape)}, with their channels first; they are fed as [batch, "
+            f"{SOURCE} takes images of shape {tuple(shape)}, with their channels first; they are fed as [batch, "
             f"height, width, channels], so {remedy}."
         )
 
 
-def check_batch(handle: str, size: int | None, can_map: bool) -> None:
+def check_batch(size: int | None, can_map: bool) -> None:
     """Checks that a source takes batches of any size.
 
     Args:
-      handle: what the user called the source.
       size: the static size of the batch that it takes.
       can_map: whether a source that takes one example at a time is called for each of a batch.
 
@@ -43,12 +41,12 @@ def check_batch(handle: str, size: int | None, can_map: bool) -> None:
     """
     if size is not None and not (size == 1 and can_map):
         raise UserError(
-            f"{handle} takes batches of {size} only, and training, evaluation and serving need others; save it again "
+            f"{SOURCE} takes batches of {size} only, and training, evaluation and serving need others; save it again "
             "with a batch of any size (None)."
         )
 
 
-def check_type(handle: str, dtype: Any) -> None:
+def check_type(dtype: Any) -> None:
     """Checks that images can be cast to the type that a source takes.
 
     Raises:
@@ -56,12 +54,12 @@ def check_type(handle: str, dtype: Any) -> None:
     """
     if not dtype.is_floating and dtype != tf.uint8:
         raise UserError(
-            f"{handle} takes images of type {dtype.name}, for which no range of values is certain; save it again for "
+            f"{SOURCE} takes images of type {dtype.name}, for which no range of values is certain; save it again for "
             "float32 or uint8."
         )
 
 
-def range_of(handle: str, dtype: Any, asked: tuple[float, float] | None) -> tuple[float, float] | None:
+def range_of(dtype: Any, asked: tuple[float, float] | None) -> tuple[float, float] | None:
     """Returns the range of values that a source takes, where the type of its input says so; else what was asked for.
 
     Raises:
@@ -71,7 +69,7 @@ def range_of(handle: str, dtype: Any, asked: tuple[float, float] | None) -> tupl
         return asked
     if asked is not None and tuple(asked) != _BYTES:
         raise UserError(
-            f"{handle} takes images of type uint8, with values in [0, 255]; leave --input_range out, or give 0,255."
+            f"{SOURCE} takes images of type uint8, with values in [0, 255]; leave --input_range out, or give 0,255."
         )
     return _BYTES
 

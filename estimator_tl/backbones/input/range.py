@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 
 Range = tuple[float, float]
 Array = Any
@@ -126,12 +126,11 @@ def find(function: Function, shape: Sequence[int], ranges: Sequence[Range] = RAN
         return Finding(described(next(iter(fits.values()))), None)
 
 
-def chosen_range(handle: str, finding: Finding | None, input_range: Range | None) -> Range:
+def chosen_range(finding: Finding | None, input_range: Range | None) -> Range:
     """Returns the range of the images that a source takes: the user's, or what follows from the source, or [0, 1].
 
     Args:
-      handle: what the user called the source.
-      finding: what it does to its input.
+      finding: what the source does to its input.
       input_range: the range that the user asks for, if any.
 
     Raises:
@@ -144,7 +143,7 @@ def chosen_range(handle: str, finding: Finding | None, input_range: Range | None
         return UNIT
     if finding.range is None:
         raise UnknownRangeError(
-            f"{handle} changes its input before its first weights, and no range of images follows from that: "
+            f"{SOURCE} changes its input before its first weights, and no range of images follows from that: "
             f"{finding.text}; say which values it takes with --input_range, e.g. 0,255 or 0,1 or -1,1."
         )
     return finding.range

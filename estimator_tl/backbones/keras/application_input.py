@@ -9,6 +9,7 @@ import numpy as np
 
 from estimator_tl.backbones.input.contract import range_words
 from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, Range, UnknownRangeError
+from estimator_tl.errors import SOURCE
 from estimator_tl.specs import ImageSpec, linear_range
 
 _OPTION = "include_preprocessing"
@@ -29,7 +30,6 @@ def family(function: Callable[..., Any]) -> str:
 def application_contract(
     function: Callable[..., Any],
     preprocess: Callable[[Any], Any],
-    handle: str,
     arguments: Mapping[str, Any],
     input_range: Range | None,
     shape: tuple[int, int, int, int],
@@ -39,7 +39,6 @@ def application_contract(
     Args:
       function: of `keras.applications`.
       preprocess: of the family, for networks with all their layers.
-      handle: what the user called it.
       arguments: with which the function is called.
       input_range: values that the user says it takes, if any; they win.
       shape: [1, height, width, channels] of the images.
@@ -56,7 +55,7 @@ def application_contract(
         return _linear((float(input_range[0]), float(input_range[1])), shape)
     if own is None:
         raise UnknownRangeError(
-            f"{handle} is without the layers that rescale its input, and what they do is not known; leave "
+            f"{SOURCE} is without the layers that rescale its input, and what they do is not known; leave "
             f"{_OPTION}=False out, or say which values it takes with --input_range, e.g. -1,1."
         )
     return own

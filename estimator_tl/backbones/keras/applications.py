@@ -17,7 +17,7 @@ from estimator_tl.backbones.keras.model import KerasBackbone
 from estimator_tl.backbones.keras.weights import load_weights
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import same_random_weights
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import SOURCE, UserError, nearest
 from estimator_tl.registry import Call
 
 # Sizes that the papers trained with, where they are not 224.
@@ -54,7 +54,7 @@ def keras_application(
       pooling: avg, max, flatten or none.
       input_range: the values that the network takes; by default, its family's own preprocessing, and without
         the layers that do it (``include_preprocessing=False``), what these layers would have done.
-      features: a layer or a list of layers, as for `keras_files.keras_file`.
+      features: a layer or a list of layers, as for `keras_file`.
 
     Raises:
       UserError: unknown name or argument, missing or unfitting weights.
@@ -75,10 +75,11 @@ def keras_application(
     opened = KerasBackbone(
         handle=handle,
         kind=f"Keras application {name}, weights: {weights or 'none (random)'}",
-        load=functools.partial(_build, function, handle, weights, arguments),
+        load=functools.partial(_build, function, weights, arguments),
         digest=None if weights == "imagenet" else functools.partial(_digest, handle, weights),
-        contract=lambda shape, finding: application_contract(
-            function, _preprocess(function), handle, arguments, input_range, shape
+        input_range=input_range,
+        contract=lambda shape, values, _: application_contract(
+            function, _preprocess(function), arguments, values, shape
         ),
         pooling=pooling or "avg",
         features=features,
@@ -103,26 +104,26 @@ def _arguments(function: Callable[..., Any], call: Call, handle: str) -> dict[st
     return {key: value for key, value in call.kwargs.items() if key != "include_top"}
 
 
-def _build(function: Callable[..., Any], handle: str, weights: str | None, arguments: dict[str, Any]) -> Any:
+def _build(function: Callable[..., Any], weights: str | None, arguments: dict[str, Any]) -> Any:
     from_file = weights is not None and weights != "imagenet"
     if from_file and not os.path.isfile(str(weights)):
-        raise UserError(f"weights file {weights!r} of {handle} does not exist; give a path, 'imagenet' or None.")
+        raise UserError(f"weights file {weights!r} of {SOURCE} does not exist; give a path, 'imagenet' or None.")
     try:
         with same_random_weights():  # what a run began from can be told afterwards, with weights=None too
             model = function(include_top=False, weights=None if from_file else weights, **arguments)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{handle}: {str(error).splitlines()[0]}; correct the arguments.") from error
+        raise UserError(f"{SOURCE}: {str(error).splitlines()[0]}; correct the arguments.") from error
     except Exception as error:
         if weights == "imagenet" and "URL" in str(error):
             cache = os.path.join(os.path.expanduser("~"), ".keras", "models")
             # With a file, Keras leaves a layer out of EfficientNet that it has with weights='imagenet'.
             or_path = "" if family(function) == "efficientnet" else ", or give weights='PATH'"
             raise UserError(
-                f"{handle}: the ImageNet weights cannot be downloaded here; put the file into {cache}{or_path}."
+                f"{SOURCE}: the ImageNet weights cannot be downloaded here; put the file into {cache}{or_path}."
             ) from error
         raise
     if from_file:
-        load_weights(model, str(weights), handle)
+        load_weights(model, str(weights))
     return model
 
 

@@ -8,13 +8,13 @@ from typing import Any, Union
 from estimator_tl.backbones.base import feature_names
 from estimator_tl.backbones.keras.objects import ADDED
 from estimator_tl.compat import keras
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import SOURCE, UserError, about, nearest
 
 #: The name of a layer, or several.
 Features = Union[str, Sequence[str]]
 
 
-def cut(model: Any, features: Features | None, drop_top: int, handle: str) -> Any:
+def cut(model: Any, features: Features | None, drop_top: int) -> Any:
     """Returns a model that ends at named layers, made of the layers of `model`.
 
     Args:
@@ -22,24 +22,23 @@ def cut(model: Any, features: Features | None, drop_top: int, handle: str) -> An
       features: a layer, also ``nested/layer`` of a nested model, or several, whose outputs the new model then gives
         in that order; the model's own outputs by default.
       drop_top: how many layers to leave out at the end, instead.
-      handle: what the user called the source.
 
     Raises:
       UserError: there is no such layer, or no such place to cut.
     """
     if drop_top and features:
         raise UserError(
-            f"{handle}: features={features!r} and drop_top={drop_top} both say where to cut; give one of them."
+            f"{SOURCE}: features={features!r} and drop_top={drop_top} both say where to cut; give one of them."
         )
     known = [layer.name for layer in getattr(model, "layers", ())]
     if drop_top:
         if not isinstance(drop_top, int) or not 0 < drop_top < len(known):
             raise UserError(
-                f"{handle}: drop_top={drop_top!r} must leave some of its {len(known)} layers; give 1 or a few."
+                f"{SOURCE}: drop_top={drop_top!r} must leave some of its {len(known)} layers; give 1 or a few."
             )
         features = known[-1 - drop_top]
-    names = list(feature_names(handle, features))
-    return _cut(model, names, handle) if names else model
+    names = list(feature_names(features))
+    return _cut(model, names) if names else model
 
 
 def has_added(model: Any) -> bool:
@@ -53,20 +52,21 @@ def without_added(model: Any) -> Any:
     return keras.Model(model.inputs, outputs, name=model.name)
 
 
-def _cut(model: Any, names: list[str], handle: str) -> Any:
+def _cut(model: Any, names: list[str]) -> Any:
     if not getattr(model, "inputs", None) or not hasattr(model, "layers"):
-        raise UserError(f"{handle} has no graph of layers that could be cut at {names[0]!r}; leave features= out.")
+        raise UserError(f"{SOURCE} has no graph of layers that could be cut at {names[0]!r}; leave features= out.")
     known = [layer.name for layer in model.layers]
     inside: dict[str, list[str]] = {}
     for name in names:
-        nested, inner = _split(model, name, known, handle)
+        nested, inner = _split(model, name, known)
         if inner:
             inside.setdefault(nested, []).append(inner)
-    tensors = {name: _tensor(model, name, handle) for name in names if name in known}
+    tensors = {name: _tensor(model, name) for name in names if name in known}
     for nested, inners in inside.items():
         layer = model.get_layer(nested)
-        part = _cut(layer, inners, f"{nested!r} of {handle}")
-        outputs = part(_tensor(model, nested, handle, of_input=True))
+        with about(f"{nested!r} of {SOURCE}"):
+            part = _cut(layer, inners)
+        outputs = part(_tensor(model, nested, of_input=True))
         tensors.update(zip([f"{nested}/{inner}" for inner in inners], outputs if len(inners) > 1 else [outputs]))
     found = [tensors[name] for name in names]
     try:
@@ -77,12 +77,12 @@ def _cut(model: Any, names: list[str], handle: str) -> Any:
         # Two nested models, whole and cut, would share layers and a name, which a configuration cannot say.
         nested, inners = next(iter(inside.items()))
         raise UserError(
-            f"{handle}: {nested}/{inners[0]} cannot be joined with what comes after {nested!r}; name layers inside of "
+            f"{SOURCE}: {nested}/{inners[0]} cannot be joined with what comes after {nested!r}; name layers inside of "
             f"{nested!r} only, or before it."
         ) from error
 
 
-def _split(model: Any, name: str, known: list[str], handle: str) -> tuple[str, str]:
+def _split(model: Any, name: str, known: list[str]) -> tuple[str, str]:
     """Returns the nested model and what is named in it; an empty string for a layer of the model itself."""
     if name in known:
         return name, ""
@@ -90,10 +90,10 @@ def _split(model: Any, name: str, known: list[str], handle: str) -> tuple[str, s
         if name.startswith(f"{nested}/") and hasattr(model.get_layer(nested), "layers"):
             return nested, name[len(nested) + 1 :]
     inner = [f"{layer.name}/{one.name}" for layer in model.layers for one in getattr(layer, "layers", ())]
-    raise UserError(f"{handle} has no layer {name!r}; {nearest(name, known + inner)}")
+    raise UserError(f"{SOURCE} has no layer {name!r}; {nearest(name, known + inner)}")
 
 
-def _tensor(model: Any, name: str, handle: str, of_input: bool = False) -> Any:
+def _tensor(model: Any, name: str, of_input: bool = False) -> Any:
     """Returns a layer's output, or input, in the graph of the model.
 
     A nested model has a graph of its own besides, and a layer may also have been called elsewhere.
@@ -109,5 +109,5 @@ def _tensor(model: Any, name: str, handle: str, of_input: bool = False) -> Any:
         found.append(tensor)
     if len(found) != 1 or isinstance(found[0], (list, dict)):
         count = "several inputs or outputs" if found else "no output of its own"
-        raise UserError(f"{handle}: layer {name!r} has {count} in this model; name another with features=.")
+        raise UserError(f"{SOURCE}: layer {name!r} has {count} in this model; name another with features=.")
     return found[0]

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, folder_digest, joined_digest
-from estimator_tl.backbones.input.contract import images_spec, text_spec
-from estimator_tl.backbones.input.range import Finding
 from estimator_tl.backbones.keras.cut import Features
 from estimator_tl.backbones.keras.model import KerasBackbone
 from estimator_tl.backbones.keras.objects import imported_objects, missing_objects
@@ -22,10 +20,8 @@ from estimator_tl.backbones.saved_model.model_file import check_model_file
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
-from estimator_tl.errors import UserError
-from estimator_tl.specs import ImageSpec, TextSpec
+from estimator_tl.errors import UserError, about
 
-FILE_SUFFIXES = (".h5", ".hdf5", ".keras")
 _KERAS3_REMEDY = (
     "Keras 2 cannot read it. With Keras 3, rebuild the model, call model.export('FOLDER') and use that SavedModel "
     "folder, or save it again from tf_keras (Keras 2) and use that file"
@@ -61,16 +57,12 @@ def keras_file(
     Raises:
       UserError: the file is missing, damaged, of Keras 3, or holds weights only; or no range follows from it.
     """
-
-    def contract(shape: tuple[int, int, int, int], finding: Finding) -> ImageSpec:
-        return images_spec(path, shape, input_range, finding)
-
-    is_folder = os.path.isdir(path)
-    if is_folder:
-        check_model_file(path, path)
-    else:
-        check_file(path)
-    check_keras(path, path, allow_unsafe_deserialization)
+    with about(path):
+        if os.path.isdir(path):
+            check_model_file(path)
+        else:
+            check_file(path)
+        check_keras(path, allow_unsafe_deserialization)
     code = None
     if isinstance(custom_objects, str):
         code = load_code("custom_objects", custom_objects, "NAMES")
@@ -80,22 +72,19 @@ def keras_file(
             raise UserError(
                 f"custom_objects: {name} is not made of the classes of Keras 2, as {path} is; {use_of_keras2()}."
             )
-    opened = KerasBackbone(
+    return KerasBackbone(
         handle=path,
         kind="Keras model",
         load=functools.partial(_load, path, custom_objects or {}, allow_unsafe_deserialization),
         digest=functools.partial(_digest, path, code),
-        contract=contract,
         image_size=image_size,
+        input_range=input_range,
         pooling=pooling,
         features=features,
         drop_top=drop_top,
         custom_objects=custom_objects,
         allow_code=allow_unsafe_deserialization,
     )
-    if isinstance(opened.input_spec, TextSpec):
-        text_spec(path, input_range=input_range)
-    return opened
 
 
 def _digest(path: str, code: UserCode | None) -> str:

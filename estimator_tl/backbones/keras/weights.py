@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 
 _NAMES = "layer_names"
 _PART = 500  # names in an attribute, which holds 64 kB at most
 
 
-def load_weights(model: Any, path: str, handle: str) -> None:
+def load_weights(model: Any, path: str) -> None:
     """Loads a weights file into a model, whichever of Keras's two HDF5 layouts it has.
 
     Keras chooses the layout by the file's name: ``*.weights.h5`` is read as the
@@ -38,7 +38,7 @@ def load_weights(model: Any, path: str, handle: str) -> None:
             model.load_weights(str(link))
     except (OSError, ValueError, KeyError, TypeError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"weights {path} do not fit {handle}: {first_line}; check the network's arguments.") from error
+        raise UserError(f"weights {path} do not fit {SOURCE}: {first_line}; check the network's arguments.") from error
 
 
 def _names_of_first(group: Any, model: Any) -> list[str]:

@@ -15,15 +15,15 @@ from typing import Any
 from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_flattens, check_floating, feature_names
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.backbones.effects import check_inference
+from estimator_tl.backbones.fetching.handles import Module, module_of
 from estimator_tl.backbones.input import images as image_input
-from estimator_tl.backbones.input.contract import check_input, images_spec, one_image, text_spec
-from estimator_tl.backbones.input.graph import found_in
+from estimator_tl.backbones.input.contract import check_input, read_input
 from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.saved_model.caller import Caller
 from estimator_tl.backbones.saved_model.interface import Interface, of_model
 from estimator_tl.backbones.saved_model.loading import describe, load_eagerly, load_in_graph
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError, check_known
+from estimator_tl.errors import SOURCE, UserError, about, check_known
 from estimator_tl.specs import POOLINGS
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.eager import run_eagerly_apart
@@ -36,8 +36,7 @@ class SavedModelBackbone(Backbone):
 
     def __init__(
         self,
-        path: str,
-        handle: str | None = None,
+        path: str | Module,
         image_size: int | tuple[int, int] | None = None,
         input_range: tuple[float, float] | None = None,
         pooling: str = "avg",
@@ -49,8 +48,7 @@ class SavedModelBackbone(Backbone):
         """Reads the model's structure.
 
         Args:
-          path: the folder that holds saved_model.pb.
-          handle: what the user called it; the path by default.
+          path: the folder that holds saved_model.pb, an archive of it, or its address; see `handles.resolve`.
           image_size: pixels, where the model does not fix them.
           input_range: values that the model takes; by default, those that follow from what it does to them, or else
             [0, 1] by Hub's convention.
@@ -64,38 +62,31 @@ class SavedModelBackbone(Backbone):
         Raises:
           UserError: the folder is not a model that can be called with pictures or text.
         """
-        self.path = path
-        self.handle = handle or path
+        module = module_of(path)
+        self.handle, self.path = module.handle, module.folder
         self.pooling = check_known("pooling", pooling, POOLINGS)
         self._signature = signature
-        self._features = feature_names(self.handle, features, output_key)
-        self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
-        caller = self._describe()
-        if caller.image_shape is None:
-            self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
-        else:
-            shape = one_image(self.handle, caller.image_shape, image_size)
-            self.finding = found_in(caller.functions[0].graph, shape)
-            input_range = image_input.range_of(self.handle, caller.image_type, input_range)
-            self.input_spec = images_spec(self.handle, shape, input_range, self.finding)
-
-    def _describe(self) -> Caller:
-        caller = self._caller(describe(self.path, self.handle))
-        _check_input(caller)
-        effects = caller.effects()
-        self.draws = check_inference(self.handle, effects, caller.without_writes() if effects.writes else "")
-        self.structure = _structure(self.handle, caller)
-        self.is_random = caller.trains
-        self.outputs = caller.outputs
-        self.output_shape = self.joined_shape(self._output_shapes(caller))
-        return caller
+        with about(self.handle):
+            self._features = feature_names(features, output_key)
+            self.unsafe = check_saved_model(self.path, allow_unsafe_deserialization)
+            caller = self._caller(describe(self.path))
+            _check_input(caller)
+            effects = caller.effects()
+            self.draws = check_inference(self.handle, effects, caller.without_writes() if effects.writes else "")
+            self.structure = _structure(self.handle, caller)
+            self.is_random, self.outputs = caller.trains, caller.outputs
+            self.output_shape = self.joined_shape(self._output_shapes(caller))
+            graph = caller.functions[0].graph
+            self.input_spec, self.finding = read_input(
+                caller.image_shape, caller.image_type, graph, image_size, input_range
+            )
 
     def _output_shapes(self, caller: Caller) -> list[Any]:
         """Returns the static shapes of the outputs that are used, which those in a graph have too."""
         shapes = [self._completed(shape) for shape in _shapes_for_any_batch(caller)]
         for shape in shapes:
             if self.pooling == "flatten" and shape.rank is not None and shape.rank > 2:
-                check_flattens(self.handle, shape, "use pooling avg or max")
+                check_flattens(shape, "use pooling avg or max")
         return shapes
 
     def _completed(self, shape: Any) -> Any:
@@ -103,35 +94,35 @@ class SavedModelBackbone(Backbone):
         return shape
 
     def _caller(self, interface: Interface) -> Caller:
-        return Caller.of(interface, self.handle, self._signature, self._features)
+        return Caller.of(interface, self._signature, self._features)
 
     def digest(self) -> str:
         return folder_digest(self.path)
 
     def values(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
+        with about(self.handle):
+            return run_eagerly_apart(self._read_values)
 
-        def read() -> None:
-            used = self._caller(of_model(load_eagerly(self.path, self.handle))).variables()
-            found.update((v.name, value.numpy()) for v, value in zip(self.structure.variables, used))
-
-        run_eagerly_apart(read)
-        return found
+    def _read_values(self) -> dict[str, Any]:
+        variables = self._caller(of_model(load_eagerly(self.path))).variables()
+        return {entry.name: variable.numpy() for entry, variable in zip(self.structure.variables, variables)}
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
         return self._built(inputs, mode)
 
     def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        loaded = load_in_graph(self.path, self.handle)
-        model = loaded.model
-        caller = self._caller(of_model(model))
+        with about(self.handle):
+            loaded = load_in_graph(self.path)
+            model = loaded.model
+            caller = self._caller(of_model(model))
+            features = self.pool(caller.call(model, inputs, mode.training))
         read = caller.variables()
         loaded.keep_only(read)
         names = [variable.name for variable in self.structure.variables]
         losses = [(None, tf.cast(loss(), tf.float32)) for loss in getattr(model, "regularization_losses", None) or ()]
         return BuiltBackbone(
-            features=self.pool(caller.call(model, inputs, mode.training)),
+            features=features,
             variables=dict(zip(names, read)),
             updates=(),
             regularization_losses=losses,
@@ -141,11 +132,11 @@ class SavedModelBackbone(Backbone):
 
 def _check_input(caller: Caller) -> None:
     """Checks that batches of images, or of texts, can be fed."""
-    image_input.check_batch(caller.handle, caller.batch_size, can_map=True)
+    image_input.check_batch(caller.batch_size, can_map=True)
     if caller.image_shape is not None:
         remedy = "save it again behind tf.transpose(images, [0, 3, 1, 2])"
-        image_input.check_layout(caller.handle, caller.image_shape, remedy)
-        image_input.check_type(caller.handle, caller.image_type)
+        image_input.check_layout(caller.image_shape, remedy)
+        image_input.check_type(caller.image_type)
 
 
 def _shapes_for_any_batch(caller: Caller) -> list[Any]:
@@ -158,12 +149,12 @@ def _shapes_for_any_batch(caller: Caller) -> list[Any]:
     for spec in caller.used(caller.functions[0].outputs):
         for kind, what in ((tf.RaggedTensorSpec, "ragged"), (tf.SparseTensorSpec, "sparse")):
             if isinstance(spec, kind):
-                raise UserError(f"{caller.handle} gives a {what} tensor; name another output with features=.")
-        check_floating(caller.handle, spec.dtype)
+                raise UserError(f"{SOURCE} gives a {what} tensor; name another output with features=.")
+        check_floating(spec.dtype)
         shape = spec.shape
         if caller.batch_size == 1:
             if not shape.rank or shape[0] != 1:
-                raise UserError(f"{caller.handle} takes one example, but gives {shape}; save it again with a batch.")
+                raise UserError(f"{SOURCE} takes one example, but gives {shape}; save it again with a batch.")
             shape = tf.TensorShape([None, *shape[1:]])
         shapes.append(shape)
     return shapes
@@ -193,6 +184,6 @@ def _structure(handle: str, caller: Caller) -> SourceStructure:
             )
         )
     if not variables:
-        raise UserError(f"{handle} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
+        raise UserError(f"{SOURCE} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
     reason = _why_without_training(caller)
     return SourceStructure(handle, tuple(variables), one_training_switch=True, inference_only=reason)

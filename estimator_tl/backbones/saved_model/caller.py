@@ -20,7 +20,7 @@ from estimator_tl.backbones.saved_model.traces import (
     training_argument,
 )
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError, nearest
+from estimator_tl.errors import SOURCE, UserError, nearest
 
 _DEFAULT_SIGNATURE = "serving_default"
 _DEFAULT_OUTPUTS = ("default", "pooled_output")  # of Hub's models in general, and of its encoders
@@ -33,7 +33,6 @@ class Caller:
 
     Attributes:
       interface: what the model offers.
-      handle: what the user called it.
       functions: the traced functions of that call, those for inference first.
       signature: the name of the signature that is called; None for the model's own ``__call__``.
       features: which of several outputs are used, if the user said.
@@ -41,7 +40,6 @@ class Caller:
     """
 
     interface: Interface
-    handle: str
     functions: Sequence[Function]
     signature: str | None
     features: Sequence[str]
@@ -49,18 +47,12 @@ class Caller:
 
     @classmethod
     def of(
-        cls,
-        interface: Interface,
-        handle: str,
-        signature: str | None,
-        features: Sequence[str] = (),
-        tokens: bool = False,
+        cls, interface: Interface, signature: str | None, features: Sequence[str] = (), tokens: bool = False
     ) -> Caller:
         """Finds out how to call a model.
 
         Args:
           interface: what the model offers.
-          handle: what the user called it.
           signature: see `Caller`.
           features: see `Caller`.
           tokens: whether it is to take a dict of token ids.
@@ -68,21 +60,21 @@ class Caller:
         Raises:
           UserError: there is no such signature, nothing that takes pictures or text, or no call for inference.
         """
-        signature = _chosen_signature(interface, handle, signature)
+        signature = _chosen_signature(interface, signature)
         functions = list(interface.functions or ()) if signature is None else [interface.signatures[signature]]
         usable = [function for function in functions if takes(input_of(function), tokens)]
         if not usable and tokens:
             raise UserError(
-                f"{handle} does not take {TOKENS[0]}, with or without {' and '.join(TOKENS[1:])}; use an encoder "
+                f"{SOURCE} does not take {TOKENS[0]}, with or without {' and '.join(TOKENS[1:])}; use an encoder "
                 "that does, or leave vocab and preprocess out for a model that takes strings."
             )
         if any(takes(input_of(function), tokens=True) for function in functions) and not usable:
             raise UserError(
-                f"{handle} takes token ids; give it a tokenizer: text_encoder({handle!r}, vocab='vocab.txt'), or "
+                f"{SOURCE} takes token ids; give it a tokenizer: text_encoder({SOURCE!r}, vocab='vocab.txt'), or "
                 "preprocess='FOLDER' in place of vocab."
             )
         if not usable:
-            what = f"signature {signature!r} of {handle}" if signature else handle
+            what = f"signature {signature!r} of {SOURCE}" if signature else SOURCE
             raise UserError(
                 f"{what} takes neither a batch of images [batch, height, width, channels] nor a batch of strings; "
                 "use an image feature vector or a sentence embedding here."
@@ -93,10 +85,10 @@ class Caller:
         usable.sort(key=functools.partial(order, interface))
         if signature is None and training_argument(interface, usable[0]):
             raise UserError(
-                f"{handle} was saved for training only, as training=True is the one way to call it; save it with a "
+                f"{SOURCE} was saved for training only, as training=True is the one way to call it; save it with a "
                 "trace for training=False, too."
             )
-        return cls(interface, handle, usable, signature, features, arguments)
+        return cls(interface, usable, signature, features, arguments)
 
     @property
     def image_shape(self) -> list[int | None] | None:
@@ -175,7 +167,7 @@ class Caller:
         """Says how to call the model so that inference writes to no variable."""
         for name in [None, *sorted(self.interface.signatures)]:
             try:
-                other = Caller.of(self.interface, self.handle, name, self.features, bool(self.token_inputs))
+                other = Caller.of(self.interface, name, self.features, bool(self.token_inputs))
                 is_harmless = other.signature == name and not other.effects().writes
             except UserError:
                 continue
@@ -234,10 +226,10 @@ class Caller:
         if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
             outputs = outputs[0]
         if not hasattr(outputs, "shape"):
-            raise UserError(f"{self.handle} gives several outputs ({outputs}); use a model with one feature output.")
+            raise UserError(f"{SOURCE} gives several outputs ({outputs}); use a model with one feature output.")
         if self.features:
             raise UserError(
-                f"{self.handle} gives one output without a name; leave {', '.join(map(repr, self.features))} out."
+                f"{SOURCE} gives one output without a name; leave {', '.join(map(repr, self.features))} out."
             )
         return [outputs]
 
@@ -245,14 +237,14 @@ class Caller:
         usual = next((key for key in _DEFAULT_OUTPUTS if key in outputs), None)
         if len(outputs) > 1 and usual is None:
             raise UserError(
-                f"{self.handle} gives several outputs ({', '.join(sorted(outputs))}); name one with "
+                f"{SOURCE} gives several outputs ({', '.join(sorted(outputs))}); name one with "
                 "output_key= or --backbone_output_key, or some with features=[...]."
             )
         return usual or next(iter(outputs))
 
     def _tensor(self, outputs: Mapping[str, Any], name: str) -> Any:
         if name not in _tensors(outputs):
-            raise UserError(f"{self.handle} has no output {name!r}; {nearest(name, _tensors(outputs))}")
+            raise UserError(f"{SOURCE} has no output {name!r}; {nearest(name, _tensors(outputs))}")
         return outputs[name]
 
     def variables(self) -> list[Any]:
@@ -265,19 +257,19 @@ class Caller:
         return None if trainable is None else {id(variable) for variable in trainable}
 
 
-def _chosen_signature(interface: Interface, handle: str, signature: str | None) -> str | None:
+def _chosen_signature(interface: Interface, signature: str | None) -> str | None:
     """Returns the signature to call; None for the model's own call."""
     known = sorted(interface.signatures)
     if signature is None and interface.functions is not None:
         return None
     if signature is None and _DEFAULT_SIGNATURE not in known:
         raise UserError(
-            f"{handle} cannot be called and has no signature {_DEFAULT_SIGNATURE!r}, only {known}; name one "
+            f"{SOURCE} cannot be called and has no signature {_DEFAULT_SIGNATURE!r}, only {known}; name one "
             "with signature= or --backbone_signature, or use a model that can be called."
         )
     signature = signature or _DEFAULT_SIGNATURE
     if signature not in known:
-        raise UserError(f"{handle} has no signature {signature!r}; {nearest(signature, known)}")
+        raise UserError(f"{SOURCE} has no signature {signature!r}; {nearest(signature, known)}")
     return signature
 
 

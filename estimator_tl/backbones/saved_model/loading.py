@@ -14,7 +14,7 @@ import numpy as np
 
 from estimator_tl.backbones.saved_model import interface
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.tf_internals.eager import run_eagerly_apart
 from estimator_tl.tf_internals.files.object_graphs import keys_by_number
 from estimator_tl.tf_internals.files.saved_models import missing_operations, read_saved_model
@@ -22,12 +22,11 @@ from estimator_tl.tf_internals.graphs import text_ops
 from estimator_tl.tf_internals.graphs.replicas import listed_as_wholes
 
 
-def describe(path: str, handle: str) -> interface.Interface:
+def describe(path: str) -> interface.Interface:
     """Returns what a SavedModel offers, out of its file where that says so.
 
     Args:
       path: the folder that holds saved_model.pb.
-      handle: what the user called it.
 
     Raises:
       UserError: it cannot be loaded, as far as that can be seen from outside.
@@ -37,17 +36,17 @@ def describe(path: str, handle: str) -> interface.Interface:
     if len(graphs) > 1:
         tags = "; ".join(", ".join(graph.meta_info_def.tags) or "no tags" for graph in graphs)
         raise UserError(
-            f"{handle} holds {len(graphs)} graphs ({tags}), and one is expected; export it again with one of them."
+            f"{SOURCE} holds {len(graphs)} graphs ({tags}), and one is expected; export it again with one of them."
         )
     if len(graphs) != 1 or not graphs[0].object_graph_def.nodes:  # TensorFlow 1 saved no objects
-        loaded = run_eagerly_apart(lambda: interface.of_model(load_eagerly(path, handle)))
+        loaded = run_eagerly_apart(lambda: interface.of_model(load_eagerly(path)))
         return interface.with_effects(loaded, graphs[0]) if graphs else loaded
-    with loading_errors(handle):
+    with loading_errors():
         missing = missing_operations(graphs[0])
         if missing and text_ops.load_text_operations():
             missing = missing_operations(graphs[0])
         if missing:
-            raise _missing(handle, missing[0])
+            raise _missing(missing[0])
         prefix = os.path.join(path, "variables", "variables")
         found = interface.of_file(graphs[0], functools.partial(_value, prefix, graphs[0].object_graph_def))
         if any(node.HasField("variable") for node in graphs[0].object_graph_def.nodes):
@@ -77,11 +76,10 @@ def _check_values(prefix: str) -> None:
 
 
 @contextlib.contextmanager
-def loading_errors(handle: str) -> Iterator[None]:
+def loading_errors() -> Iterator[None]:
     """A block in which errors of a SavedModel that cannot be loaded become one line.
 
     Args:
-      handle: what the user called it.
 
     Raises:
       UserError: it cannot be loaded.
@@ -90,29 +88,28 @@ def loading_errors(handle: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         if text_ops.is_missing_operation(error):
-            raise _missing(handle, text_ops.missing_operation(error)) from error
+            raise _missing(text_ops.missing_operation(error)) from error
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{handle} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
+        raise UserError(f"{SOURCE} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
 
 
-def _missing(handle: str, operation: str) -> UserError:
+def _missing(operation: str) -> UserError:
     return UserError(
-        f"{handle} needs the operation {operation}, which this TensorFlow lacks; for models with tokenizers inside "
+        f"{SOURCE} needs the operation {operation}, which this TensorFlow lacks; for models with tokenizers inside "
         f"{text_ops.text_remedy()}, for others import the package that has it by --import_modules."
     )
 
 
-def load_eagerly(path: str, handle: str) -> Any:
+def load_eagerly(path: str) -> Any:
     """Loads a SavedModel to look at it.
 
     Args:
       path: the folder that holds saved_model.pb.
-      handle: what the user called it.
 
     Raises:
       UserError: it cannot be loaded.
     """
-    with loading_errors(handle):
+    with loading_errors():
         return _load(path)
 
 
@@ -157,12 +154,11 @@ class Loaded:
             collection[:] = [variable for variable in collection if id(variable) not in gone]
 
 
-def load_in_graph(path: str, handle: str) -> Loaded:
+def load_in_graph(path: str) -> Loaded:
     """Loads a SavedModel into the current graph; once for all replicas, which would get variables of their own.
 
     Args:
       path: the folder that holds saved_model.pb.
-      handle: what the user called it.
 
     Raises:
       UserError: it cannot be loaded.
@@ -170,7 +166,7 @@ def load_in_graph(path: str, handle: str) -> Loaded:
 
     def load() -> Loaded:
         before = {id(variable) for variable in tf.compat.v1.global_variables()}
-        with loading_errors(handle):
+        with loading_errors():
             model = tf.saved_model.load(path)
         return Loaded(model, [v for v in tf.compat.v1.global_variables() if id(v) not in before])
 

@@ -6,18 +6,17 @@ import os
 from typing import IO
 
 from estimator_tl.backbones.fetching import module_cache
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 
 _GRAPH = 2  # number of the field that holds the graphs
 _NUMBER, _BYTES = 0, 2  # how protocol buffers write fields: https://protobuf.dev/programming-guides/encoding
 
 
-def check_model_file(folder: str, handle: str) -> None:
+def check_model_file(folder: str) -> None:
     """Checks that the saved_model.pb of a folder holds a model to its end; one that is kept as text is not looked at.
 
     Args:
       folder: of a SavedModel or a TF1 Hub module.
-      handle: what the user called it.
 
     Raises:
       UserError: the file is empty, cut off, or something else.
@@ -32,7 +31,7 @@ def check_model_file(folder: str, handle: str) -> None:
         remedy = "get it again"
         if module_cache.holds(folder):
             remedy = f"delete {module_cache.entry(folder)}, where Hub's cache keeps it, to have it fetched again"
-        raise UserError(f"{handle} is not a loadable SavedModel: {path} {fault}; {remedy}.")
+        raise UserError(f"{SOURCE} is not a loadable SavedModel: {path} {fault}; {remedy}.")
 
 
 def _fault(stream: IO[bytes], size: int) -> str:

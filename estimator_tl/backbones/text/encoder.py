@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.backbones.base import BuiltBackbone
 from estimator_tl.backbones.digest import file_digest, joined_digest
+from estimator_tl.backbones.fetching.handles import Module, module_of, resolve
 from estimator_tl.backbones.input.contract import check_input
 from estimator_tl.backbones.saved_model.backbone import SavedModelBackbone
 from estimator_tl.backbones.saved_model.caller import Caller
@@ -14,7 +16,7 @@ from estimator_tl.backbones.saved_model.interface import Interface
 from estimator_tl.backbones.text.preprocessing import Preprocessing
 from estimator_tl.backbones.text.wordpiece import WordPiece
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.structure import CallMode
 from estimator_tl.tf_internals.graphs.placement import on_cpu
 
@@ -28,55 +30,55 @@ class TextEncoderBackbone(SavedModelBackbone):
 
     def __init__(
         self,
-        path: str,
-        handle: str,
+        path: str | Module,
         vocab: str | None = None,
         preprocess: str | None = None,
         seq_length: int | None = None,
         lower_case: bool = True,
+        pooling: str = "avg",
+        signature: str | None = None,
+        output_key: str | None = None,
+        features: str | Sequence[str] | None = None,
         allow_unsafe_deserialization: bool = False,
-        **settings: Any,
     ):
         """Reads the encoder and its tokenizer.
 
         Args:
-          path: the folder that holds saved_model.pb.
-          handle: what the user called it.
+          path: see `SavedModelBackbone`.
           vocab: the WordPiece vocabulary of the encoder, a piece a line; or
-          preprocess: the folder of the preprocessing SavedModel that belongs to the encoder.
+          preprocess: the preprocessing SavedModel that belongs to the encoder, as `path`.
           seq_length: tokens in each row; 128 by default, or what the preprocessing model gives.
           lower_case: whether the vocabulary is uncased.
+          pooling, signature, output_key, features: of the encoder; see `SavedModelBackbone`.
           allow_unsafe_deserialization: load models that read or write files, too.
-          **settings: `pooling`, `signature`, `output_key`, `features`; see `SavedModelBackbone`.
 
         Raises:
           UserError: the folder is no such encoder, or the tokenizer none for it.
         """
+        module = module_of(path)
         if (vocab is None) == (preprocess is None):
             raise UserError(
-                f"text_encoder({handle!r}) needs one tokenizer: vocab='vocab.txt', or preprocess='FOLDER' of its "
-                "preprocessing SavedModel."
+                f"text_encoder({module.handle!r}) needs one tokenizer: vocab='vocab.txt', or preprocess='FOLDER' of "
+                "its preprocessing SavedModel."
             )
         self._mask: Any = None
         self._tokenize: Preprocessing | WordPiece
         if preprocess is not None:
-            self._tokenize = Preprocessing(preprocess, preprocess, seq_length, allow_unsafe_deserialization)
+            self._tokenize = Preprocessing(resolve(preprocess), seq_length, allow_unsafe_deserialization)
             self._tokenizer = {"preprocessing": self._tokenize.digest}
         else:
             self._tokenize = WordPiece(str(vocab), lower_case, seq_length or _DEFAULT_LENGTH)
             self._tokenizer = {"vocabulary": functools.partial(file_digest, str(vocab))}
-        super().__init__(path, handle, allow_unsafe_deserialization=allow_unsafe_deserialization, **settings)
+        super().__init__(module, None, None, pooling, signature, output_key, features, allow_unsafe_deserialization)
 
     def _caller(self, interface: Interface) -> Caller:
-        caller = Caller.of(interface, self.handle, self._signature, self._features, tokens=True)
+        caller = Caller.of(interface, self._signature, self._features, tokens=True)
         lacking = sorted(caller.token_inputs - getattr(self._tokenize, "names", caller.token_inputs))
         if lacking:
-            raise UserError(
-                f"the preprocessing of {self.handle} gives no {', '.join(lacking)}; take that of the encoder."
-            )
+            raise UserError(f"the preprocessing of {SOURCE} gives no {', '.join(lacking)}; take that of the encoder.")
         if caller.row_length not in (None, self._tokenize.length):
             raise UserError(
-                f"{self.handle} takes rows of {caller.row_length} tokens, the tokenizer gives {self._tokenize.length}; "
+                f"{SOURCE} takes rows of {caller.row_length} tokens, the tokenizer gives {self._tokenize.length}; "
                 f"set seq_length={caller.row_length}."
             )
         return caller

@@ -16,14 +16,15 @@ from typing import Any
 from estimator_tl.backbones.base import Backbone, BuiltBackbone, check_floating, feature_names
 from estimator_tl.backbones.digest import folder_digest
 from estimator_tl.backbones.effects import check_inference
+from estimator_tl.backbones.fetching.handles import Module, module_of
 from estimator_tl.backbones.input import images as image_input
-from estimator_tl.backbones.input.contract import check_input, images_spec, one_image, text_spec
-from estimator_tl.backbones.input.graph import InputGraph, found_in
+from estimator_tl.backbones.input.contract import check_input, read_input
+from estimator_tl.backbones.input.graph import InputGraph
 from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.tf1_hub.graph import ModuleGraph
 from estimator_tl.backbones.tf1_hub.importing import NotImportableError, import_nodes, node_of
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError, check_known
+from estimator_tl.errors import SOURCE, UserError, about, check_known
 from estimator_tl.specs import POOLINGS, ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.files import meta_graphs
@@ -43,8 +44,7 @@ class TF1HubBackbone(Backbone):
 
     def __init__(
         self,
-        path: str,
-        handle: str | None = None,
+        path: str | Module,
         image_size: int | tuple[int, int] | None = None,
         input_range: tuple[float, float] | None = None,
         pooling: str = "avg",
@@ -56,8 +56,7 @@ class TF1HubBackbone(Backbone):
         """Reads the module's structure.
 
         Args:
-          path: the folder that holds tfhub_module.pb.
-          handle: what the user called it; the path by default.
+          path: the folder that holds tfhub_module.pb, an archive of it, or its address; see `handles.resolve`.
           image_size: pixels, where the module does not fix them; what it was trained with by default.
           input_range: values that the module takes; by default, those that follow from what it does to them, or else
             [0, 1] by Hub's convention.
@@ -70,34 +69,32 @@ class TF1HubBackbone(Backbone):
         Raises:
           UserError: the folder is not a module that can be called with images or text.
         """
-        self.path = path
-        self.handle = handle or path
+        module = module_of(path)
+        self.handle, self.path = module.handle, module.folder
         self.pooling = check_known("pooling", pooling, POOLINGS)
-        self.unsafe = check_saved_model(path, self.handle, allow_unsafe_deserialization)
-        graphs = meta_graphs.read_meta_graphs(path, self.handle)
-        if _INFERENCE not in graphs:
-            tags = sorted(sorted(tags) for tags in graphs)
-            raise UserError(f"{self.handle} has no graph without tags, only {tags}; export it with one for inference.")
-        names = feature_names(self.handle, features, output_key)
-        self._inference = ModuleGraph(graphs[_INFERENCE], self.handle, signature, names)
-        self.outputs = self._inference.known_outputs
-        self.draws = check_inference(self.handle, self._inference.effects(), _HARMLESS)
-        has_train = _TRAIN in graphs
-        self._train = ModuleGraph(graphs[_TRAIN], self.handle, signature, names) if has_train else None
-        self.is_random = self._train is not None and self._train.is_random
-        self.structure = self._read_structure()
-        image_input.check_batch(self.handle, self._inference.batch_size, can_map=False)
-        shape = self._inference.input_shape
-        if shape is None:
-            self.input_spec = text_spec(self.handle, image_size=image_size, input_range=input_range)
-        else:
-            image_input.check_layout(self.handle, shape, "export it again with its channels last")
-            input_range = image_input.range_of(self.handle, self._inference.input_type, input_range)
-            trained_with = meta_graphs.attached_image_size(graphs[_INFERENCE]) if None in shape[1:3] else None
-            images = one_image(self.handle, shape, image_size or trained_with)
-            self.finding = found_in(self._input_graph, images)
-            self.input_spec = images_spec(self.handle, images, input_range, self.finding)
-        self.output_shape = self._built_shape()
+        with about(self.handle):
+            self.unsafe = check_saved_model(self.path, allow_unsafe_deserialization)
+            graphs = meta_graphs.read_meta_graphs(self.path)
+            if _INFERENCE not in graphs:
+                tags = sorted(sorted(tags) for tags in graphs)
+                raise UserError(f"{SOURCE} has no graph without tags, only {tags}; export it with one for inference.")
+            names = feature_names(features, output_key)
+            self._inference = ModuleGraph(graphs[_INFERENCE], signature, names)
+            self.outputs = self._inference.known_outputs
+            self.draws = check_inference(self.handle, self._inference.effects(), _HARMLESS)
+            self._train = ModuleGraph(graphs[_TRAIN], signature, names) if _TRAIN in graphs else None
+            self.is_random = self._train is not None and self._train.is_random
+            graph_of = self._used_variables()
+            self._listed = self._find(graph_of)
+            self.structure = self._read_structure(graph_of)
+            image_input.check_batch(self._inference.batch_size, can_map=False)
+            shape, dtype = self._inference.input_shape, self._inference.input_type
+            if shape is not None:
+                image_input.check_layout(shape, "export it again with its channels last")
+                if None in shape[1:3]:
+                    image_size = image_size or meta_graphs.attached_image_size(graphs[_INFERENCE])
+            self.input_spec, self.finding = read_input(shape, dtype, self._input_graph, image_size, input_range)
+            self.output_shape = self._built_shape()
 
     def _input_graph(self) -> InputGraph:
         graph = self._inference
@@ -109,23 +106,25 @@ class TF1HubBackbone(Backbone):
         """The graph that says what trains and what regularizes it."""
         return self._train or self._inference
 
-    def _read_structure(self) -> SourceStructure:
-        """Returns the variables that the output depends on, or that the update ops of those write."""
+    def _used_variables(self) -> dict[str, ModuleGraph]:
+        """Returns the variables that the output depends on, or that the update ops of those write, and their graph."""
         names: dict[str, ModuleGraph] = {}
         for graph in dict.fromkeys((self._inference, self._weighed)):
             used = graph.variables(graph.ancestors(graph.outputs))
             used += graph.variables(graph.ancestors(graph.updates({*names, *used})))
             names.update({name: graph for name in used if name not in names})
         if not names:
-            raise UserError(f"{self.handle} has no variables, so there is nothing to transfer; use a trained module.")
-        trainable = self._trainable(names)
-        self._listed = self._find(names)
+            raise UserError(f"{SOURCE} has no variables, so there is nothing to transfer; use a trained module.")
+        return names
+
+    def _read_structure(self, graph_of: Mapping[str, ModuleGraph]) -> SourceStructure:
+        trainable = self._trainable(graph_of)
         shapes = self._reader().get_variable_to_shape_map()
         missing = [v.key for v in self._listed.values() if v.key not in shapes]
         if missing:
-            raise UserError(f"{self.handle} lacks the values of {len(missing)} variables ({missing[0]}); get it again.")
+            raise UserError(f"{SOURCE} lacks the values of {len(missing)} variables ({missing[0]}); get it again.")
         variables = []
-        for name, graph in names.items():
+        for name, graph in graph_of.items():
             where = self._listed[name]
             shape = tuple(size for _, size in where.part) if where.part else tuple(shapes[where.key])
             dtype = graph.dtype(name)
@@ -167,7 +166,7 @@ class TF1HubBackbone(Backbone):
             outputs = self._import(self._inference, inputs, self._variables(), self._inference.outputs)
             _tell_shapes(outputs, self._inference)
             for output in outputs:
-                check_floating(self.handle, output.dtype)
+                check_floating(output.dtype)
             return self.joined_shape([output.shape for output in outputs])
 
     def digest(self) -> str:
@@ -186,7 +185,7 @@ class TF1HubBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
-        graph = self._graph(mode)
+        graph = self._weighed if mode.training else self._inference
         updates = graph.updates(self._listed) if mode.training else []
         variables = self._variables(set().union(*graph.written([*graph.outputs, *updates]).values()))
         losses = [loss for loss in self._weighed.losses() if self._has_place_for(loss, graph)]
@@ -204,11 +203,6 @@ class TF1HubBackbone(Backbone):
             ],
             initial_values=self.values,
         )
-
-    def _graph(self, mode: CallMode) -> ModuleGraph:
-        if not mode.training:
-            return self._inference
-        return self._weighed
 
     def _has_place_for(self, loss: str, graph: ModuleGraph) -> bool:
         """Whether a loss of the graph for training belongs to a model of which the features come from `graph`.

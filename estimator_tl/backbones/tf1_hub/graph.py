@@ -9,7 +9,7 @@ from estimator_tl.backbones.effects import Effects, Library
 from estimator_tl.backbones.input import images as image_input
 from estimator_tl.backbones.tf1_hub.importing import RANDOM, VARIABLES, WRITES, node_of
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError, check_known
+from estimator_tl.errors import SOURCE, UserError, check_known
 from estimator_tl.tf_internals.files import meta_graphs
 from estimator_tl.tf_internals.graphs.flat import in_order
 
@@ -29,12 +29,11 @@ class ModuleGraph:
       output_shapes: their static shapes; None where the rank is unknown.
     """
 
-    def __init__(self, meta: Any, handle: str, signature: str | None, features: Sequence[str]):
+    def __init__(self, meta: Any, signature: str | None, features: Sequence[str]):
         """Finds the signature.
 
         Args:
           meta: a MetaGraphDef.
-          handle: what the user called the module.
           signature: its name; None for ``image_feature_vector`` where there is one, else ``default``.
           features: which outputs of the signature; ``default`` where none is named.
 
@@ -45,11 +44,11 @@ class ModuleGraph:
         self.nodes = {node.name: node for node in meta.graph_def.node}
         known = sorted(meta.signature_def)
         chosen = signature or ("image_feature_vector" if "image_feature_vector" in known else "default")
-        found = meta.signature_def[check_known(f"signature of {handle}", chosen, known)]
+        found = meta.signature_def[check_known(f"signature of {SOURCE}", chosen, known)]
         self.known_outputs = sorted(found.outputs)
-        what = f"output of the signature {chosen} of {handle}"
+        what = f"output of the signature {chosen} of {SOURCE}"
         used = [found.outputs[check_known(what, name, self.known_outputs)] for name in features or ["default"]]
-        info = _input(handle, chosen, found.inputs)
+        info = _input(chosen, found.inputs)
         shape = meta_graphs.static_shape(info)
         self.input, self.input_type = info.name, tf.as_dtype(info.dtype)
         self.input_shape = None if self.input_type == tf.string else shape
@@ -134,7 +133,7 @@ class ModuleGraph:
         return meta_graphs.dtype_name(self.nodes[variable].attr["dtype"].type)
 
 
-def _input(handle: str, signature: str, inputs: Any) -> Any:
+def _input(signature: str, inputs: Any) -> Any:
     """Returns the TensorInfo of the only input, which takes images or strings."""
     for info in inputs.values() if len(inputs) == 1 else ():
         shape = meta_graphs.static_shape(info)
@@ -143,10 +142,10 @@ def _input(handle: str, signature: str, inputs: Any) -> Any:
         if info.dtype == tf.string and (shape is None or len(shape) == 1):
             return info
         if info.dtype != tf.string and shape is not None and len(shape) == 4:
-            image_input.check_type(handle, tf.as_dtype(info.dtype))
+            image_input.check_type(tf.as_dtype(info.dtype))
             return info
     raise UserError(
-        f"the signature {signature} of {handle} takes {_described(inputs)}, neither one batch of images [batch, "
+        f"the signature {signature} of {SOURCE} takes {_described(inputs)}, neither one batch of images [batch, "
         "height, width, channels] nor one batch of strings; use another of its signatures, or another module."
     )
 

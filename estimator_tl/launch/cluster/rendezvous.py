@@ -119,6 +119,7 @@ class Follower:
         self._felt: float | None = None
         self._looked = 0.0
         self._wish: str | None = None
+        self._values: dict[str, Any] = {}
         self.state, self.reason = "", ""
 
     @property

@@ -7,7 +7,7 @@ is done once. The numbers are the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,26 +28,44 @@ _READ_BYTES = 64 << 20
 class InMemoryEvaluation:
     """The graph for evaluation beside that for training, and its session."""
 
-    def __init__(
-        self,
-        model: Any,
-        input_fn: Callable[..., Any],
-        steps: int | None,
-        requests: StopRequests,
-        name: str | None = None,
-    ):
-        """Prepares evaluation; the graph is built when it is first used.
+    def __init__(self, evaluator: Evaluator, requests: StopRequests, held: Mapping[str, Any]):
+        """Builds the graph.
 
         Args:
-          model: an Estimator, of this process alone.
-          input_fn: gives a `tf.data.Dataset`.
-          steps: batches of an evaluation; None for all.
+          evaluator: with an Estimator of this process alone, and an input_fn that gives a `tf.data.Dataset`.
           requests: a signal among them ends an evaluation.
-          name: of the evaluation, whose events are in ``eval_NAME``; None for ``eval``.
+          held: the variables of training by name, from `variables_of`.
+
+        Raises:
+          UserError: the model_fn or the input_fn cannot be evaluated so.
         """
-        self._model, self._input_fn, self._steps, self._requests = model, input_fn, steps, requests
-        self._name = name
-        self._session: Any = None
+        self._evaluator, self._requests = evaluator, requests
+        model = evaluator.estimator
+        v1 = tf.compat.v1
+        config = model.config
+        with tf.Graph().as_default() as graph:
+            v1.set_random_seed(config.tf_random_seed)
+            v1.train.create_global_step()
+            with tf.device("/cpu:0"):
+                data = call_input_fn(model, evaluator.input_fn, estimator.ModeKeys.EVAL)
+                if not isinstance(data, tf.data.Dataset):
+                    raise UserError("the input_fn of an evaluation in memory is used again; let it return a Dataset.")
+                iterator = v1.data.make_initializable_iterator(data)
+                features, labels = iterator.get_next()
+            spec = model.model_fn(features, labels, estimator.ModeKeys.EVAL, config)
+            metrics = {name: _value_and_update(metric) for name, metric in spec.eval_metric_ops.items()}
+            metrics.setdefault("loss", v1.metrics.mean(spec.loss))
+            self._values = {name: value for name, (value, _) in metrics.items()}
+            self._updates = [update for _, update in metrics.values()]
+            self._begin = [v1.local_variables_initializer(), iterator.initializer]
+            self._variables = {variable.op.name: variable for variable in v1.global_variables()}
+            for metric in spec.eval_metric_ops.values():
+                for variable in getattr(metric, "variables", ()):
+                    self._variables.pop(variable.op.name, None)
+            _check_spec(spec, sorted(set(self._variables) - set(held)))
+            tables = v1.tables_initializer()
+        self._session = v1.Session(graph=graph, config=config.session_config)
+        self._session.run(tables)
 
     def measure(self, training: Any, held: Mapping[str, Any], step: int) -> dict[str, Any] | None:
         """Returns the metrics of the values that a training session has; None where a signal came.
@@ -60,12 +78,11 @@ class InMemoryEvaluation:
         Raises:
           UserError: the input_fn gives no batch.
         """
-        if self._session is None:
-            self._build(held)
         self._take(training, held)
-        self._session.run([self._reset, self._begin])
+        self._session.run(self._begin)
         batches = 0
-        while self._steps is None or batches < self._steps:
+        steps = self._evaluator.rules.eval_steps
+        while steps is None or batches < steps:
             try:
                 self._session.run(self._updates)
             except tf.errors.OutOfRangeError:
@@ -77,34 +94,6 @@ class InMemoryEvaluation:
         metrics = {**self._session.run(self._values), "global_step": np.int64(step)}
         self._write(metrics)
         return metrics
-
-    def _build(self, held: Mapping[str, Any]) -> None:
-        v1 = tf.compat.v1
-        config = self._model.config
-        with tf.Graph().as_default() as graph:
-            v1.set_random_seed(config.tf_random_seed)
-            v1.train.create_global_step()
-            with tf.device("/cpu:0"):
-                data = call_input_fn(self._model, self._input_fn, estimator.ModeKeys.EVAL)
-                if not isinstance(data, tf.data.Dataset):
-                    raise UserError("the input_fn of an evaluation in memory is used again; let it return a Dataset.")
-                iterator = v1.data.make_initializable_iterator(data)
-                features, labels = iterator.get_next()
-            spec = self._model.model_fn(features, labels, estimator.ModeKeys.EVAL, config)
-            metrics = {name: _value_and_update(metric) for name, metric in spec.eval_metric_ops.items()}
-            metrics.setdefault("loss", v1.metrics.mean(spec.loss))
-            self._values = {name: value for name, (value, _) in metrics.items()}
-            self._updates = [update for _, update in metrics.values()]
-            self._begin = iterator.initializer
-            self._reset = v1.local_variables_initializer()
-            self._variables = {variable.op.name: variable for variable in v1.global_variables()}
-            for metric in spec.eval_metric_ops.values():
-                for variable in getattr(metric, "variables", ()):
-                    self._variables.pop(variable.op.name, None)
-            _check_spec(spec, sorted(set(self._variables) - set(held)))
-            tables = v1.tables_initializer()
-        self._session = v1.Session(graph=graph, config=config.session_config)
-        self._session.run(tables)
 
     def _take(self, training: Any, held: Mapping[str, Any]) -> None:
         """Copies the values of the training session's variables, in parts, as all at once would be held twice."""
@@ -120,7 +109,7 @@ class InMemoryEvaluation:
             assign(self._session, self._variables, training.run(part))
 
     def _write(self, metrics: Mapping[str, Any]) -> None:
-        folder = self._model.eval_dir(self._name)
+        folder = self._evaluator.estimator.eval_dir(self._evaluator.name)
         values = [
             tf.compat.v1.Summary.Value(tag=name, simple_value=float(value))
             for name, value in metrics.items()
@@ -185,16 +174,11 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
           total: the global step where training ends.
         """
         self._evaluator, self._requests, self._total = evaluator, requests, total
-        rules = evaluator.rules
-        self._steps, self._secs, self._throttle = (
-            rules.eval_every_steps,
-            rules.eval_every_secs,
-            rules.eval_throttle_secs,
-        )
-        self._evaluation = InMemoryEvaluation(
-            evaluator.estimator, evaluator.input_fn, rules.eval_steps, requests, evaluator.name
-        )
+        self._evaluation: InMemoryEvaluation | None = None
         self._began, self._evaluated = time.monotonic(), False
+        self._global_step: Any = None
+        self._held: dict[str, Any] = {}
+        self._step = 0
 
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()
@@ -206,13 +190,16 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     def after_run(self, run_context: Any, run_values: Any) -> None:
         # Read anew: a call need not be a step, as where gradients are accumulated.
         before, self._step = self._step, int(run_context.session.run(self._global_step))
-        waited = time.monotonic() - self._began
-        by_steps = self._steps is not None and self._step // self._steps > before // self._steps
-        by_secs = self._secs is not None and waited >= self._secs
-        due = (by_steps or by_secs) and (waited >= self._throttle or not self._evaluated)
+        waited, rules = time.monotonic() - self._began, self._evaluator.rules
+        every = rules.eval_every_steps
+        by_steps = every is not None and self._step // every > before // every
+        by_secs = rules.eval_every_secs is not None and waited >= rules.eval_every_secs
+        due = (by_steps or by_secs) and (waited >= rules.eval_throttle_secs or not self._evaluated)
         if not (due or self._step >= self._total > before) or self._step == before or self._requests.stop:
             return
         self._began, self._evaluated = time.monotonic(), True
+        if self._evaluation is None:  # its graph is built where it is first used
+            self._evaluation = InMemoryEvaluation(self._evaluator, self._requests, self._held)
         metrics = self._evaluation.measure(run_context.session, self._held, self._step)
         reason = self._evaluator.take(metrics) if metrics else None
         if reason:

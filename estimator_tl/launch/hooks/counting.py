@@ -17,7 +17,9 @@ class CountingHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
       step: the last global step that was finished.
     """
 
-    step: int
+    def __init__(self) -> None:
+        self.step = 0
+        self._global_step: Any = None
 
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()

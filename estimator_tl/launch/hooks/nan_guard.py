@@ -48,6 +48,11 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
           where: what trains: one process, a task of a cluster, or a TPU.
         """
         self._given, self._model_dir, self._where = loss, model_dir, where
+        self._loss, self._step = loss, None
+        self._variables: list[Any] = []
+        self._own: list[Any] = []
+        self._inputs: list[Any] = []
+        self._batches: collections.deque[dict[Any, Any]] = collections.deque(maxlen=2)
 
     @property
     def listener(self) -> Any:
@@ -65,7 +70,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._own = [] if self._where == "tpu" else nan_search.before_collectives(self._loss)
         needed = ancestors(self._own)
         self._inputs = [tensor for op in needed if op.type == _ITERATOR for tensor in op.outputs]
-        self._batches: collections.deque[dict[Any, Any]] = collections.deque(maxlen=2)
+        self._batches.clear()
 
     def before_run(self, run_context: Any) -> Any:
         return tf.compat.v1.train.SessionRunArgs((self._loss, self._inputs))

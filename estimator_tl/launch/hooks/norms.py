@@ -37,10 +37,15 @@ class NormsHook(CountingHook):
           groups: by name of a variable, e.g. `SourceVariable.group`; those not named are the head's.
           with_tasks: whether the replicas of other tasks share each step.
         """
+        super().__init__()
         self._every = every
         self._model_dir = model_dir
         self._groups = groups
         self._sum = _over_tasks if with_tasks else tf.add_n
+        self._variables: dict[str, Any] = {}
+        self._gradient_norms: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
+        self._writer: Any = None
 
     def begin(self) -> None:
         super().begin()

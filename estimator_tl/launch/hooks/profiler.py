@@ -41,6 +41,7 @@ class ProfilerHook(CountingHook):
 
     def __init__(self, first: int, last: int, logdir: str):
         """Args: first, last: global steps, from 1. logdir: e.g. the model_dir."""
+        super().__init__()
         self._first, self._last, self._logdir = first, last, logdir
         self._running = False
 

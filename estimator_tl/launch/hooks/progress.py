@@ -33,11 +33,13 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._stream = stream or sys.stderr
         self._bar = self._stream.isatty()
         self._every = 0.25 if self._bar else 10.0
+        self._step: Any = None
+        self._first: tuple[int, float] | None = None
+        self._shown, self._due = 0.0, False
 
     def begin(self) -> None:
         self._step = tf.compat.v1.train.get_global_step()
-        self._first: tuple[int, float] | None = None
-        self._shown = 0.0
+        self._first, self._shown = None, 0.0
 
     def before_run(self, run_context: Any) -> Any:
         now = time.monotonic()

@@ -35,6 +35,7 @@ class ReachedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.step = 0
+        self._global_step: Any = None
 
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()

@@ -31,9 +31,15 @@ class StallWatchdog(CountingHook):
           leave: takes the exit code. `sys.exit` would wait for the threads that hang.
           stream: with a file descriptor; standard error by default.
         """
+        super().__init__()
         self._seconds = minutes * 60
         self._leave = leave
         self._stream = stream or sys.stderr
+        self._thread = 0
+        self._session: Callable[[], Any] = lambda: None
+        self._awaited = ""
+        self._since: float | None = None
+        self._ended = threading.Event()
 
     def begin(self) -> None:
         super().begin()
@@ -41,7 +47,7 @@ class StallWatchdog(CountingHook):
         # What begins hooks is the session's constructor, where the session is then made, too.
         self._session = weakref.ref(_session_in_call(self._thread))
         self._awaited = "a session"
-        self._since: float | None = time.monotonic()
+        self._since = time.monotonic()
         self._ended = threading.Event()
         threading.Thread(target=self._watch, args=[self._ended], name="stall watchdog", daemon=True).start()
 

@@ -53,6 +53,9 @@ class CheckpointInputPipelineHook(tf.compat.v1.train.SessionRunHook):  # type: i
         self._timer = tf.compat.v1.train.SecondOrStepTimer(
             every_secs=config.save_checkpoints_secs, every_steps=config.save_checkpoints_steps
         )
+        self._global_step: Any = None
+        self._saver: Any = None
+        self._fresh = False
 
     def begin(self) -> None:
         """Makes the saver of all iterators of the graph."""

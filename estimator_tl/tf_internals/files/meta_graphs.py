@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
-from estimator_tl.errors import UserError
+from estimator_tl.errors import SOURCE, UserError
 
 _FORMAT_V3 = 3  # of Hub's ModuleDef, whose second field, features that a reader must know, is empty in all modules
 
@@ -28,12 +28,11 @@ class ListedVariable:
     part: tuple[tuple[int, int], ...] | None
 
 
-def read_meta_graphs(folder: str, handle: str) -> dict[frozenset[str], Any]:
+def read_meta_graphs(folder: str) -> dict[frozenset[str], Any]:
     """Returns the MetaGraphDefs of a SavedModel folder by their tags.
 
     Args:
       folder: holds saved_model.pb.
-      handle: what the user called it.
 
     Raises:
       UserError: the file is missing or damaged.
@@ -46,11 +45,11 @@ def read_meta_graphs(folder: str, handle: str) -> dict[frozenset[str], Any]:
         with open(os.path.join(folder, "tfhub_module.pb"), "rb") as stream:
             form = list(_fields(stream.read()))
         if form != [(1, _FORMAT_V3)]:
-            raise UserError(f"{handle} has a form that Hub never released ({form}); export it anew.")
+            raise UserError(f"{SOURCE} has a form that Hub never released ({form}); export it anew.")
         with open(path, "rb") as stream:
             saved = saved_model_pb2.SavedModel.FromString(stream.read())
     except (OSError, DecodeError) as error:
-        raise UserError(f"{handle} is not a readable TF1 Hub module: {path}: {error}; get it again.") from error
+        raise UserError(f"{SOURCE} is not a readable TF1 Hub module: {path}: {error}; get it again.") from error
     return {frozenset(graph.meta_info_def.tags): graph for graph in saved.meta_graphs}
 
 

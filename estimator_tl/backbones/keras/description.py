@@ -1,0 +1,176 @@
+"""What is read of a Keras model, once, and from what a graph rebuilds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from estimator_tl.backbones.input.contract import one_image
+from estimator_tl.backbones.input.images import check_layout
+from estimator_tl.backbones.keras.configs import HALF, rebuildable
+from estimator_tl.backbones.keras.input import keras_finding
+from estimator_tl.backbones.keras.layers import (
+    called_as_saved,
+    is_batch_norm,
+    is_of_keras,
+    is_random,
+    saved_models_inside,
+)
+from estimator_tl.compat import keras, tf
+from estimator_tl.errors import SOURCE, UserError
+from estimator_tl.structure import SourceStructure, SourceVariable
+from estimator_tl.tf_internals.keras.calls import inner_layers
+from estimator_tl.tf_internals.keras.lookups import keep_vocabularies, learned_of_data, set_weights, sized
+
+
+class Description:
+    """What is read of a Functional or Sequential model, without its values.
+
+    Attributes:
+      structure: its variables and layers.
+      output_shapes: static, of its outputs.
+      images: the shape of one image, and what is done to images; None for texts.
+      takes_column: whether it takes texts as [batch, 1].
+      is_random: see `Backbone`.
+      one_device: see `Backbone`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        handle: str,
+        image_size: int | tuple[int, int] | None,
+        rebuilding: Callable[[], AbstractContextManager[None]],
+    ):
+        """Reads an eager model.
+
+        Args:
+          model: with its values.
+          handle: what the user called it.
+          image_size: pixels, where the model does not fix them.
+          rebuilding: gives a block in which its layers can be made anew.
+
+        Raises:
+          UserError: it takes neither images of a certain size nor texts, or has no variables.
+        """
+        self._rebuilding = rebuilding
+        shape = _input_shape(model)
+        self._frequencies = keep_vocabularies(model)
+        image = None if _is_text(model) else one_image(shape, image_size)
+        self.takes_column = image is None and len(shape) == 2
+        # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
+        # A file may have been saved frozen, too.
+        model.trainable = True
+        # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
+        # `build` turns on those of the call.
+        model.trainable = False
+        self._class = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
+        self._config = model.get_config()
+        model.trainable = True
+        keeps_inference, notes = called_as_saved(model, self._config)
+        structure = _structure(handle, model, self._names(model))
+        self.structure = dataclasses.replace(structure, keeps_inference=keeps_inference, notes=notes)
+        self.output_shapes = [tensor.shape for tensor in model.outputs]
+        self.is_random, self.one_device = is_random(model), saved_models_inside(model)
+        self.images = (image, keras_finding(model, image)) if image else None
+
+    def _names(self, model: Any) -> list[str]:
+        """Returns the names that a graph gives the variables.
+
+        They are the model's own but where nested models share names, or a layer of a user names its variables itself.
+        """
+        names = [weight.name.removesuffix(":0") for weight in weights_of(model)]
+        of_keras = all(is_of_keras(layer) for layer in inner_layers(model))
+        if of_keras and len(set(names)) == len(names):
+            return names
+        with tf.Graph().as_default():
+            names = [weight.name.removesuffix(":0") for weight in weights_of(self.rebuilt())]
+        # Keras has exchanged the bases of these classes for those of graphs; models that the program made before
+        # work again when one is made outside of a graph.
+        self.rebuilt()
+        return names
+
+    def rebuilt(self) -> Any:
+        """Returns the model anew, in the current graph, with all of it trainable."""
+        with self._rebuilding(), sized():
+            model = self._class.from_config(rebuildable(self._config))
+        for layer in (model, *inner_layers(model)):  # in a graph a model does not tell layers that it has in lists
+            layer.trainable = True
+        if not tf.executing_eagerly():
+            set_weights(model, self._frequencies)
+        return model
+
+
+def values_of(model: Any, structure: SourceStructure) -> dict[str, Any]:
+    """Returns the values of an eager model, all of it trainable, by the names of its structure."""
+    names = [variable.name for variable in structure.variables]
+    return dict(zip(names, [_full(weight.numpy()) for weight in weights_of(model)]))
+
+
+def weights_of(model: Any) -> list[Any]:
+    """Returns all variables of a model in layer order, each once."""
+    found = {id(weight): weight for layer in model.layers for weight in layer.weights}
+    apart = learned_of_data(model)
+    return [weight for weight in found.values() if id(weight) not in apart]
+
+
+def _dtype(weight: Any) -> str:
+    """Returns the type that a graph gives a weight: see `rebuildable`."""
+    name = str(tf.as_dtype(weight.dtype).name)
+    return "float32" if name in HALF else name
+
+
+def _full(value: Any) -> Any:
+    return value.astype("float32") if str(value.dtype) in HALF else value
+
+
+def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure:
+    batch_norm = {
+        id(w): id(layer.weights[0]) for layer in inner_layers(model) if is_batch_norm(layer) for w in layer.weights
+    }
+    owner: dict[int, str] = {}
+    for layer in model.layers:
+        for weight in layer.weights:
+            owner.setdefault(id(weight), layer.name)
+    trainable = {id(weight) for weight in model.trainable_weights}
+    names = {id(weight): name for weight, name in zip(weights_of(model), own_names)}
+    variables = [
+        SourceVariable(
+            name=names[id(weight)],
+            shape=tuple(weight.shape.as_list()),
+            dtype=_dtype(weight),
+            trainable=id(weight) in trainable,
+            layer=owner[id(weight)],
+            batch_norm=names.get(batch_norm.get(id(weight), 0)),
+            statistic=id(weight) in batch_norm and id(weight) not in trainable,
+        )
+        for weight in weights_of(model)
+    ]
+    if not variables:
+        raise UserError(f"{SOURCE} holds no variables, so there is nothing to transfer; choose a trained model.")
+    return SourceStructure(handle, tuple(variables), layers=tuple(layer.name for layer in model.layers))
+
+
+def _is_text(model: Any) -> bool:
+    """Returns whether a model takes strings, which it splits and looks up by itself."""
+    inputs = getattr(model, "inputs", None) or ()
+    return any(tensor.dtype == tf.string for tensor in inputs)
+
+
+def _input_shape(model: Any) -> tuple[int | None, ...]:
+    """Returns the static shape of a model's one input, batch first; refuses what is neither images nor texts."""
+    shape = model.input_shape
+    if isinstance(shape, (list, dict)):
+        raise UserError(f"{SOURCE} takes several inputs {shape}; use a model with one.")
+    if _is_text(model):
+        if len(shape) > 2 or shape[-1] not in (None, 1):
+            raise UserError(f"{SOURCE} takes strings of shape {shape}; use a model that takes one text, (None, 1).")
+    elif len(shape) != 4:
+        raise UserError(
+            f"{SOURCE} takes input of shape {shape}, not a batch of images, nor of strings; use such a model here."
+        )
+    else:
+        check_layout(shape, "save it again behind keras.layers.Permute((3, 1, 2))")
+    return tuple(shape)
