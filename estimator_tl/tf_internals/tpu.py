@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
-from estimator_tl.errors import LostPeersError, UserError
+from estimator_tl.errors import LostPeersError, UserError, first_line
 from estimator_tl.revival.api import load_v1_estimator
 
 #: What TPUEstimator writes by itself.
@@ -129,9 +129,8 @@ def resolve(tpu: str, zone: str | None, project: str | None) -> Any:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu, zone or None, project or None)
         resolver.cluster_spec()
     except Exception as error:  # of the client library, of the network, of credentials
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"tpu {tpu} cannot be resolved ({first}); check --tpu, --tpu_zone and --gcp_project, or give its address, "
+            f"tpu {tpu} cannot be resolved ({first_line(error)}); check --tpu, --tpu_zone and --gcp_project, or give its address, "
             "--tpu=grpc://HOST:8470."
         ) from error
     return resolver

@@ -11,7 +11,7 @@ from typing import Any
 
 from estimator_tl.backbones.digest import file_digest, joined_digest
 from estimator_tl.compat import tf
-from estimator_tl.errors import UserError
+from estimator_tl.errors import UserError, first_line
 from estimator_tl.files import check_literal
 from estimator_tl.tf_internals.files.checkpoint_state import newest_checkpoint
 from estimator_tl.tf_internals.files.object_graphs import GRAPH_KEY, variable_keys
@@ -58,8 +58,9 @@ class CheckpointFiles:
         try:
             return tf.train.load_checkpoint(self.prefix)
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{self.path} is not a readable checkpoint ({first_line}); copy it again.") from error
+            raise UserError(
+                f"{self.path} is not a readable checkpoint ({first_line(error)}); copy it again."
+            ) from error
 
     def read(self, keys: Iterable[str]) -> dict[str, Any]:
         """Returns values as arrays, by key.
@@ -73,9 +74,8 @@ class CheckpointFiles:
             try:
                 values[key] = reader.get_tensor(key)
             except (tf.errors.OpError, ValueError, RuntimeError) as error:
-                first_line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UserError(
-                    f"{key} cannot be read from {self.path} ({first_line}); copy its files again."
+                    f"{key} cannot be read from {self.path} ({first_line(error)}); copy its files again."
                 ) from error
         return values
 

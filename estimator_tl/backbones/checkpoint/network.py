@@ -12,7 +12,7 @@ from typing import Any
 from estimator_tl.backbones.user_code import load_code
 from estimator_tl.compat import tf
 from estimator_tl.compat.keras2 import lack_of_keras2, use_of_keras2
-from estimator_tl.errors import UserError, check_known
+from estimator_tl.errors import UserError, check_known, first_line
 from estimator_tl.tf_internals.graphs.recording import Recorded, recorded
 
 #: What mistakes in a network raise. Other exceptions may be TensorFlow's own way to stop a replica.
@@ -79,7 +79,7 @@ class Network:
         """Returns where in the network an error came from, and what it says."""
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if os.path.abspath(frame.filename) == self.file] or frames[-1:]
-        text = (str(error).splitlines() or [""])[0]
+        text = first_line(error)
         return f"line {own[-1].lineno} of {own[-1].filename}: {type(error).__name__}: {text}"
 
     def endpoints(self, outputs: Any, names: Sequence[str]) -> list[Any]:

@@ -17,7 +17,7 @@ from estimator_tl.backbones.keras.model import KerasBackbone
 from estimator_tl.backbones.keras.weights import load_weights
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import same_random_weights
-from estimator_tl.errors import SOURCE, UserError, nearest
+from estimator_tl.errors import SOURCE, UserError, first_line, nearest
 from estimator_tl.registry import Call
 
 # Sizes that the papers trained with, where they are not 224.
@@ -112,7 +112,7 @@ def _build(function: Callable[..., Any], weights: str | None, arguments: dict[st
         with same_random_weights():  # what a run began from can be told afterwards, with weights=None too
             model = function(include_top=False, weights=None if from_file else weights, **arguments)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{SOURCE}: {str(error).splitlines()[0]}; correct the arguments.") from error
+        raise UserError(f"{SOURCE}: {first_line(error)}; correct the arguments.") from error
     except Exception as error:
         if weights == "imagenet" and "URL" in str(error):
             cache = os.path.join(os.path.expanduser("~"), ".keras", "models")

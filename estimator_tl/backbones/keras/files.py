@@ -14,13 +14,13 @@ from estimator_tl.backbones.digest import file_digest, folder_digest, joined_dig
 from estimator_tl.backbones.keras.cut import Features
 from estimator_tl.backbones.keras.model import KerasBackbone
 from estimator_tl.backbones.keras.objects import imported_objects, missing_objects
-from estimator_tl.backbones.keras.versions import readable, remedy
+from estimator_tl.backbones.keras.versions import readable, remedy, weights_file
 from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.saved_model.model_file import check_model_file
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
 from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
-from estimator_tl.errors import UserError, about
+from estimator_tl.errors import UserError, about, first_line
 
 _KERAS3_REMEDY = (
     "Keras 2 cannot read it. With Keras 3, rebuild the model, call model.export('FOLDER') and use that SavedModel "
@@ -149,8 +149,7 @@ def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserializa
     except Exception as error:  # Keras raises whatever its parts raise
         if missing:
             raise _needs_objects(path, missing) from error
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be loaded as a Keras 2 model: {first_line}; {remedy(path)}.") from error
+        raise UserError(f"{path} cannot be loaded as a Keras 2 model: {first_line(error)}; {remedy(path)}.") from error
     if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
         raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
     return model
@@ -169,7 +168,7 @@ def _read(source: Any, safe_mode: bool) -> Any:
         config = {**json.loads(archive.read("config.json")), "compile_config": None}
         with sharing_objects():
             model = keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)
-        model.load_weights(archive.extract("model.weights.h5", folder))
+        model.load_weights(weights_file(archive, folder))
     return model
 
 

@@ -9,6 +9,7 @@ from estimator_tl.backbones.input.graph import InputGraph
 from estimator_tl.backbones.input.range import Finding
 from estimator_tl.backbones.input.sources import of_function
 from estimator_tl.compat import keras, tf
+from estimator_tl.tf_internals.keras.calls import inner_layers
 
 _UNTRACEABLE = Finding("layers that cannot be looked into", None)
 
@@ -24,7 +25,7 @@ def keras_finding(model: Any, shape: Sequence[int]) -> Finding:
         graph = _traced(model, shape)
     except Exception:  # layers raise whatever they raise
         return _UNTRACEABLE
-    return graph.finding(shape, {layer.name for layer in _all_layers(model)})
+    return graph.finding(shape, {layer.name for layer in inner_layers(model)})
 
 
 def _traced(model: Any, shape: Sequence[int]) -> InputGraph:
@@ -81,7 +82,3 @@ def _node_of(tensor: Any) -> Any:
 def _has_kernels(layer: Any) -> bool:
     """Whether a layer has weights that are more than a number for each channel, as statistics are."""
     return any(sum(size != 1 for size in weight.shape) > 1 for weight in layer.weights)
-
-
-def _all_layers(model: Any) -> list[Any]:
-    return [module for module in model.submodules if isinstance(module, keras.layers.Layer)]

@@ -34,7 +34,8 @@ def readable(path: str) -> Iterator[Any]:
     config = saved_config(path)
     if path.lower().endswith(_HDF5):
         config, own = _known(_functions_by_name(config)), config
-        with _hdf5_in_memory(path, config) if config != own else contextlib.nullcontext(path) as source:
+        is_same = config == own and not _has_bfloat16(config)
+        with contextlib.nullcontext(path) if is_same else _hdf5_in_memory(path, config) as source:
             yield source
     elif _known(config) == config:
         yield path
@@ -49,7 +50,37 @@ def _hdf5_in_memory(path: str, config: Any) -> Iterator[Any]:
 
     with h5py.File(path, "r+", driver="core", backing_store=False) as file:  # nothing is written to the disk
         file.attrs["model_config"] = json.dumps(config)
+        _widen(file)
         yield file
+
+
+def weights_file(archive: zipfile.ZipFile, folder: str) -> str:
+    """Unpacks the weights of a .keras file, so that Keras can read them, and returns the path."""
+    import h5py
+
+    path = archive.extract("model.weights.h5", folder)
+    if _has_bfloat16(json.loads(archive.read("config.json"))):
+        with h5py.File(path, "r+") as file:
+            _widen(file)
+    return path
+
+
+def _has_bfloat16(config: Any) -> bool:
+    return "bfloat16" in json.dumps(config)
+
+
+def _widen(file: Any) -> None:
+    """Makes the bfloat16 values of an HDF5 file float32: HDF5 keeps them as two bytes, which NumPy 2 does not cast."""
+    import numpy as np
+
+    narrow: list[str] = []
+    file.visititems(lambda name, item: narrow.append(name) if str(getattr(item, "dtype", "")) == "|V2" else None)
+    for name in narrow:
+        attributes, halves = dict(file[name].attrs), np.asarray(file[name][()])
+        wide = np.frombuffer(halves.tobytes(), np.uint16).astype(np.uint32) << 16
+        del file[name]
+        file[name] = wide.view(np.float32).reshape(halves.shape)
+        file[name].attrs.update(attributes)
 
 
 def _folder_copy(path: str, folder: str) -> str:

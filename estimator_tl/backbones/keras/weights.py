@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from estimator_tl.errors import SOURCE, UserError
+from estimator_tl.errors import SOURCE, UserError, first_line
 
 _NAMES = "layer_names"
 _PART = 500  # names in an attribute, which holds 64 kB at most
@@ -37,8 +37,9 @@ def load_weights(model: Any, path: str) -> None:
                 link.symlink_to(Path(path).resolve())
             model.load_weights(str(link))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"weights {path} do not fit {SOURCE}: {first_line}; check the network's arguments.") from error
+        raise UserError(
+            f"weights {path} do not fit {SOURCE}: {first_line(error)}; check the network's arguments."
+        ) from error
 
 
 def _names_of_first(group: Any, model: Any) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from estimator_tl.backbones.saved_model import interface
 from estimator_tl.compat import tf
-from estimator_tl.errors import SOURCE, UserError
+from estimator_tl.errors import SOURCE, UserError, first_line
 from estimator_tl.tf_internals.eager import run_eagerly_apart
 from estimator_tl.tf_internals.files.object_graphs import keys_by_number
 from estimator_tl.tf_internals.files.saved_models import missing_operations, read_saved_model
@@ -89,8 +89,9 @@ def loading_errors() -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         if text_ops.is_missing_operation(error):
             raise _missing(text_ops.missing_operation(error)) from error
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{SOURCE} is not a loadable SavedModel ({first_line}); check or re-export it.") from error
+        raise UserError(
+            f"{SOURCE} is not a loadable SavedModel ({first_line(error)}); check or re-export it."
+        ) from error
 
 
 def _missing(operation: str) -> UserError:

@@ -24,7 +24,7 @@ from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.tf1_hub.graph import ModuleGraph
 from estimator_tl.backbones.tf1_hub.importing import NotImportableError, import_nodes, node_of
 from estimator_tl.compat import tf
-from estimator_tl.errors import SOURCE, UserError, about, check_known
+from estimator_tl.errors import SOURCE, UserError, about, check_known, first_line
 from estimator_tl.specs import POOLINGS, ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.files import meta_graphs
@@ -154,8 +154,7 @@ class TF1HubBackbone(Backbone):
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> UserError:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        return UserError(f"{self.handle}: its variables cannot be read ({first_line}); get it again.")
+        return UserError(f"{self.handle}: its variables cannot be read ({first_line(error)}); get it again.")
 
     def _built_shape(self) -> tuple[int | None, ...] | None:
         """Builds a graph only to see that it can be, and what shape the features have before pooling."""

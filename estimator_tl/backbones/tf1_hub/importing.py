@@ -76,7 +76,7 @@ def import_nodes(
             producer_op_list=meta_graph.meta_info_def.stripped_op_list,
         )
     except (ValueError, tf.errors.OpError) as error:
-        raise NotImportableError((str(error).splitlines() or [type(error).__name__])[0]) from error
+        raise NotImportableError(first_line(error)) from error
     return list(fetched)
 
 
