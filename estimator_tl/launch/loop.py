@@ -11,6 +11,7 @@ from estimator_tl.errors import UserError
 from estimator_tl.inputs import latest_step
 from estimator_tl.launch.evaluating.evaluation import Evaluator, Metrics
 from estimator_tl.launch.stopping import EvaluationStopped, StopHook, StopRequests
+from estimator_tl.spans import Interval
 from estimator_tl.tf_internals.files import checkpoints
 from estimator_tl.tuning import VariablePlan
 
@@ -22,9 +23,8 @@ def stretches(plan: VariablePlan, before: int, total: int) -> Iterator[tuple[int
             yield None, total
         return
     for number, span in enumerate(plan.spans):
-        end = total if span.end is None else min(span.end, total)
-        if max(span.start, before) < end:
-            yield number, end
+        if span.overlaps(Interval(before, total)):
+            yield number, span.end_by(total)
 
 
 def saver_hook(model_dir: str, steps: int, secs: int | None, listeners: Sequence[Any] = (), lot: int = 1) -> Any:

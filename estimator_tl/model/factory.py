@@ -19,6 +19,7 @@ from estimator_tl.optimization import foreign, optimizers
 from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
 from estimator_tl.optimization.training import train_op
+from estimator_tl.spans import Interval
 from estimator_tl.specs import ImageSpec, TextSpec
 from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.devices import check_devices
@@ -161,7 +162,7 @@ class _Model:
         resting = {id(built.variables[name]) for name in self.plan.trainable - self._moving}
         only = [variable for variable in trained if id(variable) not in resting] if self._ungated else None
         steps = {built.variables[name].op.name: self.plan.active_steps(name) for name in self.plan.trainable}
-        gated = {name: intervals for name, intervals in steps.items() if intervals != [(0, None)]}
+        gated = {name: intervals for name, intervals in steps.items() if intervals != [Interval()]}
         spans = _rate_spans(self.plan)
         return train_op(optimizer, loss, trained, built.updates, self.train_steps, spans, gated, only, cores)
 
@@ -260,7 +261,7 @@ def check_replicas(backbone: Backbone, plan: VariablePlan, replicas: int) -> Non
 
 
 def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:
-    late = [span for span in plan.spans if train_steps is not None and span.start >= train_steps]
+    late = [span for span in plan.spans if not span.overlaps(Interval(0, train_steps))]
     if late:
         raise UserError(
             f"{plan.policy}: {late[0].phase} would begin at step {late[0].start}, but training ends at step "

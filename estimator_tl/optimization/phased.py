@@ -8,22 +8,19 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.optimization.schedules import Schedule, as_schedule
+from estimator_tl.spans import Interval
 
 
 @dataclasses.dataclass(frozen=True)
-class RateSpan:
+class RateSpan(Interval):
     """The learning rate of one phase.
 
     Attributes:
-      start: its first global step.
-      end: the first step of the next phase; None for the last.
       learning_rate: the phase's own rate or schedule, begun with the phase; None for the run's.
       multiplier: factor on the rate.
       restart: whether the run's schedule begins anew with the phase.
     """
 
-    start: int
-    end: int | None
     learning_rate: float | str | None = None
     multiplier: float = 1.0
     restart: bool = False
@@ -51,5 +48,4 @@ def _rate(schedule: Schedule, span: RateSpan, step: Any, total_steps: int | None
     if span.learning_rate is None and not span.restart:
         return schedule(step, total_steps)
     used = schedule if span.learning_rate is None else as_schedule(span.learning_rate)
-    end = span.end if span.end is not None else total_steps
-    return used(tf.maximum(step - span.start, 0), None if end is None else max(end - span.start, 1))
+    return used(tf.maximum(step - span.start, 0), span.within(Interval(0, total_steps)).length)

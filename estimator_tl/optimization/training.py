@@ -11,8 +11,9 @@ from estimator_tl.errors import UserError
 from estimator_tl.optimization.foreign import ForeignOptimizer
 from estimator_tl.optimization.optimizers import Optimizer
 from estimator_tl.optimization.phased import RateSpan
+from estimator_tl.spans import Interval
 from estimator_tl.tf_internals import tpu
-from estimator_tl.tf_internals.graphs.gating import Gate, NotGatedError, Steps
+from estimator_tl.tf_internals.graphs.gating import Gate, NotGatedError
 from estimator_tl.tf_internals.graphs.slots import create_slots
 
 #: Graph collection of the `Gradient`s that each replica's train op applies.
@@ -46,7 +47,7 @@ def train_op(
     updates: Sequence[Any],
     total_steps: int | None,
     spans: Sequence[RateSpan] = (),
-    steps: Mapping[str, Steps] | None = None,
+    steps: Mapping[str, Sequence[Interval]] | None = None,
     only: Sequence[Any] | None = None,
     cores: int = 1,
 ) -> Any:

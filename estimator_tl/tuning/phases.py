@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from estimator_tl.errors import UserError
+from estimator_tl.spans import Interval, joined
 from estimator_tl.structure import SourceStructure
 from estimator_tl.tuning.policies import Frozen, Full, LastGroups, LastLayers, Policy, Scopes, registry, scopes
 
@@ -44,13 +45,16 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
-    """A phase placed on the axis of global steps: it holds for start <= step < end (end None: for ever)."""
+class Span(Interval):
+    """The global steps in which a phase holds.
 
-    phase: Phase
-    start: int
-    end: int | None
-    trainable: frozenset[str]
+    Attributes:
+      phase: which.
+      trainable: names of the variables that it trains.
+    """
+
+    phase: Phase = Phase(Frozen())
+    trainable: frozenset[str] = frozenset()
 
 
 class Phased(Policy):
@@ -155,25 +159,14 @@ def place(policy: Phased, structure: SourceStructure) -> tuple[Span, ...]:
             raise UserError(f"{policy}: {phase} selects nothing to train; {phase.policy.hint(structure)}")
         if phase.policy.partial and trainable == everything:
             raise UserError(f"{policy}: {phase} selects every trainable variable; write full there, or select less.")
-        spans.append(Span(phase, start, phase.until, trainable))
+        spans.append(Span(start, phase.until, phase, trainable))
         start = phase.until or start
     return tuple(spans)
 
 
-def active_spans(spans: Sequence[Span], name: str) -> list[tuple[int, int | None]]:
-    """Returns the intervals of steps [start, end) in which a variable is trained."""
-    return joined([(span.start, span.end) for span in spans if name in span.trainable])
-
-
-def joined(intervals: Iterable[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
-    """Returns intervals [start, end) with neighbours made one."""
-    found: list[tuple[int, int | None]] = []
-    for start, end in intervals:
-        if found and found[-1][1] == start:
-            found[-1] = (found[-1][0], end)
-        else:
-            found.append((start, end))
-    return found
+def active_steps(spans: Sequence[Span], name: str) -> list[Interval]:
+    """Returns the intervals of steps in which a variable is trained."""
+    return joined(Interval(span.start, span.end) for span in spans if name in span.trainable)
 
 
 def _steps(where: str, name: str, value: object, least: int = 1) -> int:

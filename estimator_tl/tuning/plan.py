@@ -7,11 +7,10 @@ import types
 from collections.abc import Mapping, Sequence
 
 from estimator_tl.errors import UserError, check_known
+from estimator_tl.spans import Interval, joined
 from estimator_tl.structure import BATCH_NORM_MODES, CallMode, SourceStructure, SourceVariable
-from estimator_tl.tuning.phases import Phased, Span, active_spans, joined, place
+from estimator_tl.tuning.phases import Phased, Span, active_steps, place
 from estimator_tl.tuning.policies import Policy
-
-Intervals = Sequence[tuple[int, "int | None"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class VariablePlan:
     training_switch: bool
     spans: tuple[Span, ...] = ()
     since: int = 0
-    past: Mapping[str, Intervals] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
+    past: Mapping[str, Sequence[Interval]] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
 
     def after(self, step: int, earlier: VariablePlan, keeps_slots: bool) -> VariablePlan:
         """Returns this plan for a run that followed another one until a step.
@@ -51,8 +50,9 @@ class VariablePlan:
           earlier: the plan before it, for the same source.
           keeps_slots: whether variables go on with their slots, as they do under the same optimizer.
         """
-        names = self.trainable if keeps_slots else ()
-        past = {name: clipped(earlier.active_steps(name), 0, step) for name in names if name in earlier.trainable}
+        names = self.trainable & earlier.trainable if keeps_slots else ()
+        passed = Interval(0, step)
+        past = {name: joined(part.within(passed) for part in earlier.active_steps(name)) for name in names}
         return dataclasses.replace(self, since=step, past=types.MappingProxyType(past))
 
     def call_mode(self, training: bool) -> CallMode:
@@ -74,26 +74,15 @@ class VariablePlan:
         """Names of the variables that must stay bit-identical."""
         return tuple(v.name for v in self.structure.variables if not self.may_change(v))
 
-    def active_steps(self, name: str) -> list[tuple[int, int | None]]:
-        """Returns the intervals of global steps [start, end) in which a trainable variable is trained."""
-        own = active_spans(self.spans, name) if self.spans else [(0, None)]
-        return joined([*self.past.get(name, ()), *clipped(own, self.since, None)])
+    def active_steps(self, name: str) -> list[Interval]:
+        """Returns the intervals of global steps in which a trainable variable is trained."""
+        own = active_steps(self.spans, name) if self.spans else [Interval()]
+        return joined([*self.past.get(name, ()), *(part.within(Interval(self.since)) for part in own)])
 
     @property
     def frozen_whole(self) -> bool:
         """True where no variable of the source is trained."""
         return not self.trainable
-
-
-def clipped(intervals: Intervals, start: int, end: int | None) -> list[tuple[int, int | None]]:
-    """Returns the parts of intervals of steps that lie within [start, end)."""
-    found: list[tuple[int, int | None]] = []
-    for first, last in intervals:
-        ends = [e for e in (last, end) if e is not None]
-        low, high = max(first, start), min(ends, default=None)
-        if high is None or low < high:
-            found.append((low, high))
-    return found
 
 
 def make_plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from estimator_tl.spans import Interval
 from estimator_tl.structure import SourceVariable
 from estimator_tl.tuning.plan import VariablePlan
 
@@ -56,11 +57,11 @@ def phase_line(plan: VariablePlan, number: int, head_sizes: Mapping[str, int] | 
     rate = "" if span.phase.learning_rate is None else f", learning rate {span.phase.learning_rate}"
     rate += "" if span.phase.multiplier == 1 else f", learning rate times {span.phase.multiplier:g}"
     rate += ", schedule begun anew" if span.phase.restart else ""
-    return f"phase {number + 1}, {_interval(span.start, span.end)}: {span.phase.policy}, trains {trained:,}{rate}"
+    return f"phase {number + 1}, {_in_words(span)}: {span.phase.policy}, trains {trained:,}{rate}"
 
 
-def _interval(start: int, end: int | None) -> str:
-    return f"from step {start}" if end is None else f"steps {start} to {end - 1}"
+def _in_words(steps: Interval) -> str:
+    return f"from step {steps.start}" if steps.end is None else f"steps {steps.start} to {steps.end - 1}"
 
 
 def summary(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) -> str:
@@ -88,7 +89,7 @@ def _train_state(plan: VariablePlan, trained: Sequence[SourceVariable]) -> str:
     if len(when) > 1:
         return "partly"
     intervals = when.pop()
-    return "train" if intervals == ((0, None),) else ", ".join(_interval(*interval) for interval in intervals)
+    return "train" if intervals == (Interval(),) else ", ".join(map(_in_words, intervals))
 
 
 def _merge_runs(rows: Sequence[_Row]) -> list[_Row]:

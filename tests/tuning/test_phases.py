@@ -8,7 +8,8 @@ import pytest
 
 from estimator_tl import tuning
 from estimator_tl.errors import UserError
-from estimator_tl.tuning.phases import active_spans, place
+from estimator_tl.spans import Interval
+from estimator_tl.tuning.phases import active_steps, place
 from estimator_tl.tuning.table import plan_table
 from tests.tuning.test_policies import B_BN, flat, layered
 
@@ -83,24 +84,24 @@ def test_when_a_variable_is_trained():
         tuning.phase(tuning.from_layer("b_bn")),
     )
     placed = place(policy, layered())
-    assert active_spans(placed, "b_bn/beta") == [(5, None)]
-    assert active_spans(placed, "b/kernel") == [(5, 12)]
-    assert active_spans(placed, "a/kernel") == [(9, 12)]
-    assert active_spans(placed, "a_bn/moving_mean") == []
+    assert active_steps(placed, "b_bn/beta") == [Interval(5)]
+    assert active_steps(placed, "b/kernel") == [Interval(5, 12)]
+    assert active_steps(placed, "a/kernel") == [Interval(9, 12)]
+    assert active_steps(placed, "a_bn/moving_mean") == []
 
 
 def test_a_variable_may_rest_and_come_back():
     policy = tuning.phases(tuning.phase(tuning.full(), 3), tuning.phase(tuning.frozen(), 7), tuning.full())
-    assert active_spans(place(policy, layered()), "a/kernel") == [(0, 3), (7, None)]
+    assert active_steps(place(policy, layered()), "a/kernel") == [Interval(0, 3), Interval(7)]
 
 
 def test_the_plan_is_the_union():
     plan = tuning.make_plan(layered(), tuning.registry.make("phases(phase(frozen, 5), last_layers(3))"))
     assert plan.trainable == B_BN | {"b/kernel"}
     assert "a/kernel" in plan.frozen
-    assert plan.active_steps("b/kernel") == [(5, None)]
+    assert plan.active_steps("b/kernel") == [Interval(5)]
     assert not plan.dropout  # one graph serves the frozen phase too
-    assert tuning.make_plan(layered(), tuning.full()).active_steps("b/kernel") == [(0, None)]
+    assert tuning.make_plan(layered(), tuning.full()).active_steps("b/kernel") == [Interval()]
 
 
 @pytest.mark.parametrize(
@@ -174,10 +175,10 @@ def test_a_plan_after_another_counts_the_steps_of_both():
     second = tuning.make_plan(layered(), tuning.full())
     joined = second.after(10, first, keeps_slots=True)
     (old, *_), (new, *_) = sorted(first.trainable), sorted(second.trainable - first.trainable)
-    assert joined.active_steps(old) == [(0, None)]
-    assert joined.active_steps(new) == [(10, None)]
-    assert second.after(10, first, keeps_slots=False).active_steps(old) == [(10, None)]
+    assert joined.active_steps(old) == [Interval()]
+    assert joined.active_steps(new) == [Interval(10)]
+    assert second.after(10, first, keeps_slots=False).active_steps(old) == [Interval(10)]
     rested = second.after(20, tuning.make_plan(layered(), tuning.frozen()).after(10, first, True), keeps_slots=True)
-    assert rested.active_steps(old) == [(20, None)]
+    assert rested.active_steps(old) == [Interval(20)]
     phased = tuning.make_plan(layered(), tuning.registry.make("phases(phase(frozen, 15), full)"))
-    assert phased.after(10, second, True).active_steps(old) == [(0, 10), (15, None)]
+    assert phased.after(10, second, True).active_steps(old) == [Interval(0, 10), Interval(15)]

@@ -1,0 +1,53 @@
+"""Intervals of global steps, and what is trained in one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The global steps start <= step < end; all steps from `start` on where `end` is None."""
+
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def length(self) -> int | None:
+        """Number of steps; None where there is no end."""
+        return None if self.end is None else max(self.end - self.start, 0)
+
+    @property
+    def is_empty(self) -> bool:
+        """True where no step lies in it."""
+        return self.length == 0
+
+    def contains(self, step: Any) -> Any:
+        """Returns whether a step, a number or an integer tensor, lies in it: a bool, or a bool tensor."""
+        begun = step >= self.start
+        return begun if self.end is None else begun & (step < self.end)
+
+    def end_by(self, last: int) -> int:
+        """Returns where it ends, `last` at the latest."""
+        return last if self.end is None else min(self.end, last)
+
+    def within(self, other: Interval) -> Interval:
+        """Returns the part that lies in another interval."""
+        return Interval(max(self.start, other.start), self.end if other.end is None else self.end_by(other.end))
+
+    def overlaps(self, other: Interval) -> bool:
+        """Returns whether a step lies in both."""
+        return not self.within(other).is_empty
+
+
+def joined(intervals: Iterable[Interval]) -> list[Interval]:
+    """Returns intervals, given in order, without empty ones and with neighbours made one."""
+    whole: list[Interval] = []
+    for interval in (item for item in intervals if not item.is_empty):
+        if whole and whole[-1].end == interval.start:
+            whole[-1] = Interval(whole[-1].start, interval.end)
+        else:
+            whole.append(interval)
+    return whole
