@@ -1,4 +1,4 @@
-"""Intervals of global steps, and what is trained in one."""
+"""Intervals of global steps, and what is trained in them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,27 @@ class Interval:
     def overlaps(self, other: Interval) -> bool:
         """Returns whether a step lies in both."""
         return not self.within(other).is_empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Span(Interval):
+    """What is trained in an interval of steps, and at which learning rate.
+
+    Attributes:
+      trainable: names of the source's variables that are trained.
+      policy: the tuning policy that selects them, as text.
+      phase: the phase as its user writes it.
+      learning_rate: a number or a schedule's spec that begins with the span; None for the run's.
+      multiplier: factor on the learning rate.
+      restart: whether the run's schedule begins anew with the span (and ends with it, where it needs an end).
+    """
+
+    trainable: frozenset[str] = frozenset()
+    policy: str = ""
+    phase: str = ""
+    learning_rate: float | str | None = None
+    multiplier: float = 1.0
+    restart: bool = False
 
 
 def joined(intervals: Iterable[Interval]) -> list[Interval]:

@@ -16,7 +16,6 @@ from estimator_tl.heads import Classifier
 from estimator_tl.model.recalibration import recalibrated
 from estimator_tl.model.warm_start import WarmStart, mark_graph, warm_start
 from estimator_tl.optimization import foreign, optimizers
-from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
 from estimator_tl.optimization.training import train_op
 from estimator_tl.spans import Interval
@@ -83,7 +82,7 @@ def make_model_fn(
     chosen = foreign.as_optimizer(optimizer or optimizers.adam())
     if learning_rate is not None:
         chosen = chosen.with_learning_rate(learning_rate)
-    chosen.check(_rate_spans(plan))
+    chosen.check(plan.spans)
     head.check(backbone.feature_rank)  # now rather than inside the first graph
     start = warm_start(warm_start_from, warm_start_head) if isinstance(warm_start_from, str) else warm_start_from
     if start:
@@ -163,8 +162,8 @@ class _Model:
         only = [variable for variable in trained if id(variable) not in resting] if self._ungated else None
         steps = {built.variables[name].op.name: self.plan.active_steps(name) for name in self.plan.trainable}
         gated = {name: intervals for name, intervals in steps.items() if intervals != [Interval()]}
-        spans = _rate_spans(self.plan)
-        return train_op(optimizer, loss, trained, built.updates, self.train_steps, spans, gated, only, cores)
+        spans, end = self.plan.spans, self.train_steps
+        return train_op(optimizer, loss, trained, built.updates, end, spans, gated, only, cores)
 
     @property
     def _ungated(self) -> bool:
@@ -282,7 +281,3 @@ def _regularization(plan: VariablePlan, built: BuiltBackbone) -> list[Any]:
     if plan.frozen_whole:
         return []
     return [loss for name, loss in built.regularization_losses if name is None or name in plan.trainable]
-
-
-def _rate_spans(plan: VariablePlan) -> list[RateSpan]:
-    return [RateSpan(s.start, s.end, s.phase.learning_rate, s.phase.multiplier, s.phase.restart) for s in plan.spans]

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.optimization.schedules import Schedule, as_schedule
-from estimator_tl.spans import Interval
+from estimator_tl.spans import Interval, Span
 
 
-@dataclasses.dataclass(frozen=True)
-class RateSpan(Interval):
-    """The learning rate of one phase.
-
-    Attributes:
-      learning_rate: the phase's own rate or schedule, begun with the phase; None for the run's.
-      multiplier: factor on the rate.
-      restart: whether the run's schedule begins anew with the phase.
-    """
-
-    learning_rate: float | str | None = None
-    multiplier: float = 1.0
-    restart: bool = False
-
-
-def phased_rate(schedule: Schedule, spans: Sequence[RateSpan], step: Any, total_steps: int | None) -> Any:
+def phased_rate(schedule: Schedule, spans: Sequence[Span], step: Any, total_steps: int | None) -> Any:
     """Returns the learning rate at a step, a float32 scalar tensor.
 
     Args:
@@ -44,7 +28,7 @@ def phased_rate(schedule: Schedule, spans: Sequence[RateSpan], step: Any, total_
     return rate
 
 
-def _rate(schedule: Schedule, span: RateSpan, step: Any, total_steps: int | None) -> Any:
+def _rate(schedule: Schedule, span: Span, step: Any, total_steps: int | None) -> Any:
     if span.learning_rate is None and not span.restart:
         return schedule(step, total_steps)
     used = schedule if span.learning_rate is None else as_schedule(span.learning_rate)

@@ -10,8 +10,7 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.optimization.foreign import ForeignOptimizer
 from estimator_tl.optimization.optimizers import Optimizer
-from estimator_tl.optimization.phased import RateSpan
-from estimator_tl.spans import Interval
+from estimator_tl.spans import Interval, Span
 from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.graphs.gating import Gate, NotGatedError
 from estimator_tl.tf_internals.graphs.slots import create_slots
@@ -46,7 +45,7 @@ def train_op(
     variables: Sequence[Any],
     updates: Sequence[Any],
     total_steps: int | None,
-    spans: Sequence[RateSpan] = (),
+    spans: Sequence[Span] = (),
     steps: Mapping[str, Sequence[Interval]] | None = None,
     only: Sequence[Any] | None = None,
     cores: int = 1,

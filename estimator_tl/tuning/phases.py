@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from estimator_tl.errors import UserError
-from estimator_tl.spans import Interval, joined
+from estimator_tl.spans import Interval, Span, joined
 from estimator_tl.structure import SourceStructure
 from estimator_tl.tuning.policies import Frozen, Full, LastGroups, LastLayers, Policy, Scopes, registry, scopes
 
@@ -43,18 +43,15 @@ class Phase:
                 values.append(f"{field}={value!r}")
         return f"phase({', '.join(values)})"
 
+    def placed(self, start: int, trainable: frozenset[str]) -> Span:
+        """Returns the phase on the axis of global steps.
 
-@dataclasses.dataclass(frozen=True)
-class Span(Interval):
-    """The global steps in which a phase holds.
-
-    Attributes:
-      phase: which.
-      trainable: names of the variables that it trains.
-    """
-
-    phase: Phase = Phase(Frozen())
-    trainable: frozenset[str] = frozenset()
+        Args:
+          start: the step at which it begins.
+          trainable: what its policy selects.
+        """
+        rate = (self.learning_rate, self.multiplier, self.restart)
+        return Span(start, self.until, trainable, str(self.policy), str(self), *rate)
 
 
 class Phased(Policy):
@@ -159,7 +156,7 @@ def place(policy: Phased, structure: SourceStructure) -> tuple[Span, ...]:
             raise UserError(f"{policy}: {phase} selects nothing to train; {phase.policy.hint(structure)}")
         if phase.policy.partial and trainable == everything:
             raise UserError(f"{policy}: {phase} selects every trainable variable; write full there, or select less.")
-        spans.append(Span(start, phase.until, phase, trainable))
+        spans.append(phase.placed(start, trainable))
         start = phase.until or start
     return tuple(spans)
 

@@ -7,9 +7,9 @@ import types
 from collections.abc import Mapping, Sequence
 
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.spans import Interval, joined
+from estimator_tl.spans import Interval, Span, joined
 from estimator_tl.structure import BATCH_NORM_MODES, CallMode, SourceStructure, SourceVariable
-from estimator_tl.tuning.phases import Phased, Span, active_steps, place
+from estimator_tl.tuning.phases import Phased, active_steps, place
 from estimator_tl.tuning.policies import Policy
 
 

@@ -54,10 +54,10 @@ def phase_line(plan: VariablePlan, number: int, head_sizes: Mapping[str, int] | 
     span = plan.spans[number]
     head = sum((head_sizes or {}).values())
     trained = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
-    rate = "" if span.phase.learning_rate is None else f", learning rate {span.phase.learning_rate}"
-    rate += "" if span.phase.multiplier == 1 else f", learning rate times {span.phase.multiplier:g}"
-    rate += ", schedule begun anew" if span.phase.restart else ""
-    return f"phase {number + 1}, {_in_words(span)}: {span.phase.policy}, trains {trained:,}{rate}"
+    rate = "" if span.learning_rate is None else f", learning rate {span.learning_rate}"
+    rate += "" if span.multiplier == 1 else f", learning rate times {span.multiplier:g}"
+    rate += ", schedule begun anew" if span.restart else ""
+    return f"phase {number + 1}, {_in_words(span)}: {span.policy}, trains {trained:,}{rate}"
 
 
 def _in_words(steps: Interval) -> str:

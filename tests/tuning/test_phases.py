@@ -62,7 +62,7 @@ def test_gradual_by_expressions_stops_with_the_last():
 
 def test_gradual_decay_lowers_the_rate_at_each_unfreezing():
     placed = place(tuning.gradual(10, decay=0.5), layered())
-    assert [span.phase.multiplier for span in placed] == [1.0, 1.0, 0.5, 0.25, 0.125]
+    assert [span.multiplier for span in placed] == [1.0, 1.0, 0.5, 0.25, 0.125]
 
 
 def test_a_spec_reads_back_as_itself():
