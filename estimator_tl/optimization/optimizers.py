@@ -9,8 +9,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.optimization.phased import phased_rate
-from estimator_tl.optimization.schedules import Schedule, as_schedule
+from estimator_tl.optimization.schedules import Schedule, as_schedule, phased_rate
 from estimator_tl.registry import Registry
 from estimator_tl.spans import Span
 
