@@ -19,15 +19,10 @@ class Interval:
         """Number of steps; None where there is no end."""
         return None if self.end is None else max(self.end - self.start, 0)
 
-    @property
-    def is_empty(self) -> bool:
-        """True where no step lies in it."""
-        return self.length == 0
-
     def contains(self, step: Any) -> Any:
         """Returns whether a step, a number or an integer tensor, lies in it: a bool, or a bool tensor."""
-        begun = step >= self.start
-        return begun if self.end is None else begun & (step < self.end)
+        from_start = step >= self.start
+        return from_start if self.end is None else from_start & (step < self.end)
 
     def end_by(self, last: int) -> int:
         """Returns where it ends, `last` at the latest."""
@@ -39,7 +34,7 @@ class Interval:
 
     def overlaps(self, other: Interval) -> bool:
         """Returns whether a step lies in both."""
-        return not self.within(other).is_empty
+        return self.within(other).length != 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +44,7 @@ class Span(Interval):
     Attributes:
       trainable: names of the source's variables that are trained.
       policy: the tuning policy that selects them, as text.
-      phase: the phase as its user writes it.
+      phase: the phase as its user writes it; empty where the policy has no phases.
       learning_rate: a number or a schedule's spec that begins with the span; None for the run's.
       multiplier: factor on the learning rate.
       restart: whether the run's schedule begins anew with the span (and ends with it, where it needs an end).
@@ -65,10 +60,10 @@ class Span(Interval):
 
 def joined(intervals: Iterable[Interval]) -> list[Interval]:
     """Returns intervals, given in order, without empty ones and with neighbours made one."""
-    whole: list[Interval] = []
-    for interval in (item for item in intervals if not item.is_empty):
-        if whole and whole[-1].end == interval.start:
-            whole[-1] = Interval(whole[-1].start, interval.end)
+    parts: list[Interval] = []
+    for interval in (item for item in intervals if item.length != 0):
+        if parts and parts[-1].end == interval.start:
+            parts[-1] = Interval(parts[-1].start, interval.end)
         else:
-            whole.append(interval)
-    return whole
+            parts.append(interval)
+    return parts

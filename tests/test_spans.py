@@ -21,7 +21,6 @@ def test_the_part_of_an_interval_in_another(one, other, part, length):
     assert one.within(other) == other.within(one) == part
     assert part.length == length
     assert one.overlaps(other) is (length != 0)
-    assert part.is_empty is (length == 0)
 
 
 def test_steps_and_ends():

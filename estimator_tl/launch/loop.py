@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
@@ -16,15 +16,10 @@ from estimator_tl.tf_internals.files import checkpoints
 from estimator_tl.tuning import VariablePlan
 
 
-def stretches(plan: VariablePlan, before: int, total: int) -> Iterator[tuple[int | None, int]]:
-    """Yields what is left to train: a phase's number (None without phases) and the global step where it ends."""
-    if not plan.spans:
-        if before < total:
-            yield None, total
-        return
-    for number, span in enumerate(plan.spans):
-        if span.overlaps(Interval(before, total)):
-            yield number, span.end_by(total)
+def stretches(plan: VariablePlan, before: int, total: int) -> list[tuple[int, int]]:
+    """Returns what is left to train: the numbers of phases, and the global step where each ends."""
+    rest = Interval(before, total)
+    return [(number, span.end_by(total)) for number, span in enumerate(plan.spans) if span.overlaps(rest)]
 
 
 def saver_hook(model_dir: str, steps: int, secs: int | None, listeners: Sequence[Any] = (), lot: int = 1) -> Any:
@@ -117,10 +112,10 @@ class ReachedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 
 def train_and_evaluate(
-    make_estimator: Callable[[int | None], Any],
+    make_estimator: Callable[[int], Any],
     train_input: Callable[..., Any],
     listeners: Sequence[Any],
-    parts: Sequence[tuple[int | None, int]],
+    parts: Sequence[tuple[int, int]],
     make_saver: Callable[[Sequence[Any]], Any],
     hooks: Sequence[Any],
     requests: StopRequests,

@@ -162,7 +162,7 @@ class _Work:
             lambda _: self.estimator,
             self.train_spec.input_fn,
             [self._listener(evaluator)] if evaluator and not in_memory else [],
-            [(None, end)] if self.before < end else [],
+            [(0, end)] if self.before < end else [],
             lambda listeners: self._saver(listeners, self.estimator.model_dir),
             [*self._hooks(), *in_memory],
             self.requests,

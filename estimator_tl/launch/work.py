@@ -70,7 +70,7 @@ class Work:
             lambda phase: self._estimator(config, phase),
             tpu.per_host(run.train_input) if self._on_tpu else run.train_input,
             [self._listener(evaluator)] if evaluator and not in_memory else [],
-            list(loop.stretches(run.plan, run.before, run.total)),
+            loop.stretches(run.plan, run.before, run.total),
             lambda listeners: self._saver([guard.listener, *listeners], self.model_dir),
             [
                 *self._watchdog(),

@@ -58,7 +58,7 @@ class ForeignOptimizer:
         made = _checked(self.make())
         if not is_legacy_keras_optimizer(made):
             return fresh_copy(made)
-        if spans and type(made).__name__ in _SHARED_CORRECTION:
+        if len(spans) > 1 and type(made).__name__ in _SHARED_CORRECTION:
             raise UserError(
                 f"{type(made).__name__} shares its bias correction between all variables, so it cannot begin anew with "
                 "a phase; use Adam, or a policy without phases."

@@ -43,7 +43,7 @@ class Optimizer:
 
         Args:
           step: the step that is being made, an int64 scalar tensor.
-          spans: the phases' learning rates; empty for a run without phases.
+          spans: of the plan, in order.
           total_steps: the step at which the run ends, where it is known.
         """
         rate = phased_rate(self.schedule, spans, step, total_steps)

@@ -135,21 +135,21 @@ def phased_rate(schedule: Schedule, spans: Sequence[Span], step: Any, total_step
 
     Args:
       schedule: the run's.
-      spans: the phases in order; empty for a run without.
+      spans: of the plan, in order.
       step: the global step, an int64 scalar tensor.
       total_steps: the step at which the run ends, where it is known.
     """
-    if not spans:
-        return schedule(step, total_steps)
-    rate = None
-    for span in reversed(spans):
-        own = _rate(schedule, span, step, total_steps) * span.multiplier
-        rate = own if rate is None else tf.where(step < span.end, own, rate)
+    *earlier, last = spans
+    rate = _rate(schedule, last, step, total_steps)
+    for span in reversed(earlier):
+        rate = tf.where(step < span.end, _rate(schedule, span, step, total_steps), rate)
     return rate
 
 
 def _rate(schedule: Schedule, span: Span, step: Any, total_steps: int | None) -> Any:
     if span.learning_rate is None and not span.restart:
-        return schedule(step, total_steps)
-    used = schedule if span.learning_rate is None else as_schedule(span.learning_rate)
-    return used(tf.maximum(step - span.start, 0), span.within(Interval(0, total_steps)).length)
+        rate = schedule(step, total_steps)
+    else:
+        base = schedule if span.learning_rate is None else as_schedule(span.learning_rate)
+        rate = base(tf.maximum(step - span.start, 0), span.within(Interval(0, total_steps)).length)
+    return rate if span.multiplier == 1 else rate * span.multiplier

@@ -45,7 +45,7 @@ def train_op(
     variables: Sequence[Any],
     updates: Sequence[Any],
     total_steps: int | None,
-    spans: Sequence[Span] = (),
+    spans: Sequence[Span] = (Span(),),
     steps: Mapping[str, Sequence[Interval]] | None = None,
     only: Sequence[Any] | None = None,
     cores: int = 1,
@@ -58,7 +58,7 @@ def train_op(
       variables: what the rule may move in the run; all have their slots in the graph.
       updates: ops that run before it.
       total_steps: the step at which the run ends, where it is known.
-      spans: the phases' learning rates; empty for a run without phases.
+      spans: of the plan, in order.
       steps: when a variable is moved, by its op's name; always where it is not named.
       only: the variables that this graph moves, where it serves steps in which all of them move; they are then
         not gated, and the others cost nothing.

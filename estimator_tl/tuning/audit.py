@@ -38,8 +38,8 @@ class Course:
         """True for variables that the steps first <= step < last may have moved."""
         start = 0
         for plan, until in self.plans:
-            held = Interval(start, until).within(Interval(first, last))
-            if any(held.overlaps(interval) for interval in _moving_steps(plan, variable)):
+            steps = Interval(start, until).within(Interval(first, last))
+            if any(steps.overlaps(interval) for interval in _moving_steps(plan, variable)):
                 return True
             start = until or start
         return False

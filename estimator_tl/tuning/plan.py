@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from estimator_tl.errors import UserError, check_known
 from estimator_tl.spans import Interval, Span, joined
 from estimator_tl.structure import BATCH_NORM_MODES, CallMode, SourceStructure, SourceVariable
-from estimator_tl.tuning.phases import Phased, active_steps, place
+from estimator_tl.tuning.phases import Phased
 from estimator_tl.tuning.policies import Policy
 
 
@@ -26,7 +26,7 @@ class VariablePlan:
       train_batch_norm: names of the batch-norm layers in training mode.
       dropout: whether dropout inside the source drops while training.
       training_switch: the ``training`` argument while training, for sources with one switch.
-      spans: the phases on the axis of global steps; empty for a policy without phases.
+      spans: what is trained when, in order: the phases, or one span for a policy without them.
       since: the global step from which the plan holds, where another one held before it.
       past: in which steps before `since` a variable was trained, and so what its slots hold.
     """
@@ -38,7 +38,7 @@ class VariablePlan:
     train_batch_norm: frozenset[str]
     dropout: bool
     training_switch: bool
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span, ...]
     since: int = 0
     past: Mapping[str, Sequence[Interval]] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
 
@@ -51,8 +51,8 @@ class VariablePlan:
           keeps_slots: whether variables go on with their slots, as they do under the same optimizer.
         """
         names = self.trainable & earlier.trainable if keeps_slots else ()
-        passed = Interval(0, step)
-        past = {name: joined(part.within(passed) for part in earlier.active_steps(name)) for name in names}
+        history = Interval(0, step)
+        past = {name: joined(part.within(history) for part in earlier.active_steps(name)) for name in names}
         return dataclasses.replace(self, since=step, past=types.MappingProxyType(past))
 
     def call_mode(self, training: bool) -> CallMode:
@@ -76,8 +76,9 @@ class VariablePlan:
 
     def active_steps(self, name: str) -> list[Interval]:
         """Returns the intervals of global steps in which a trainable variable is trained."""
-        own = active_steps(self.spans, name) if self.spans else [Interval()]
-        return joined([*self.past.get(name, ()), *(part.within(Interval(self.since)) for part in own)])
+        lifetime = Interval(self.since)
+        parts = [span.within(lifetime) for span in self.spans if name in span.trainable]
+        return joined([*self.past.get(name, ()), *parts])
 
     @property
     def frozen_whole(self) -> bool:
@@ -113,14 +114,14 @@ def make_plan(
     movable = [v for v in structure.variables if v.trainable]
     if policy.expects_some and not movable:
         raise UserError(f"{structure.handle} has no trainable variables; use --tuning=frozen.")
-    spans = place(policy, structure) if isinstance(policy, Phased) else ()
-    if spans and batch_norm == "train":
+    if batch_norm == "recalibrate" and not structure.has_statistics:
+        raise UserError(f"{structure.handle} has no batch-norm statistics to recalibrate; use batch norm inference.")
+    spans = policy.spans(structure)
+    if isinstance(policy, Phased) and batch_norm == "train":
         raise UserError(
             f"{policy}: batch norm in training mode would move the statistics of parts that are not unfrozen yet; "
             "use batch norm inference with phases."
         )
-    if batch_norm == "recalibrate" and not structure.has_statistics:
-        raise UserError(f"{structure.handle} has no batch-norm statistics to recalibrate; use batch norm inference.")
     if backbone_dropout is None and not all(span.trainable for span in spans):
         backbone_dropout = False  # one graph serves all phases, the frozen ones too
     trainable = frozenset(policy.select(structure))

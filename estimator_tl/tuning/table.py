@@ -36,7 +36,8 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
         text_table(header, cells, left=(0, 1, 5)),
         *(f"note: {note}" for note in plan.structure.notes),
     ]
-    return "\n".join([*lines, *_phase_lines(plan, head_sizes), summary(plan, head_sizes)])
+    phases = [phase_line(plan, number, head_sizes) for number in range(len(plan.spans))]
+    return "\n".join([*lines, *filter(None, phases), summary(plan, head_sizes)])
 
 
 def _batch_norm(plan: VariablePlan) -> str:
@@ -45,13 +46,14 @@ def _batch_norm(plan: VariablePlan) -> str:
     return f"{plan.batch_norm} (of no layer: nothing that is trained has any)" if nothing else plan.batch_norm
 
 
-def _phase_lines(plan: VariablePlan, head_sizes: Mapping[str, int] | None) -> list[str]:
-    return [phase_line(plan, number, head_sizes) for number in range(len(plan.spans))]
-
-
 def phase_line(plan: VariablePlan, number: int, head_sizes: Mapping[str, int] | None = None) -> str:
-    """Returns a phase, counted from 0, as a line: its steps, its policy and what it trains."""
+    """Returns a phase, counted from 0, as a line: its steps, its policy and what it trains.
+
+    The line is empty where the policy has no phases: the table has said it all.
+    """
     span = plan.spans[number]
+    if not span.phase:
+        return ""
     head = sum((head_sizes or {}).values())
     trained = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
     rate = "" if span.learning_rate is None else f", learning rate {span.learning_rate}"

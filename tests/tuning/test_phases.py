@@ -8,8 +8,7 @@ import pytest
 
 from estimator_tl import tuning
 from estimator_tl.errors import UserError
-from estimator_tl.spans import Interval
-from estimator_tl.tuning.phases import active_steps, place
+from estimator_tl.spans import Interval, Span
 from estimator_tl.tuning.table import plan_table
 from tests.tuning.test_policies import B_BN, flat, layered
 
@@ -18,7 +17,7 @@ ALL = B_BN | {"b/kernel", "a/kernel", "a_bn/gamma", "a_bn/beta"}
 
 def spans(spec, structure=None):
     """[(start, end, trained names)] of a spec."""
-    placed = place(tuning.registry.make(spec), structure or layered())
+    placed = tuning.registry.make(spec).spans(structure or layered())
     return [(span.start, span.end, set(span.trainable)) for span in placed]
 
 
@@ -61,7 +60,7 @@ def test_gradual_by_expressions_stops_with_the_last():
 
 
 def test_gradual_decay_lowers_the_rate_at_each_unfreezing():
-    placed = place(tuning.gradual(10, decay=0.5), layered())
+    placed = tuning.gradual(10, decay=0.5).spans(layered())
     assert [span.multiplier for span in placed] == [1.0, 1.0, 0.5, 0.25, 0.125]
 
 
@@ -83,16 +82,23 @@ def test_when_a_variable_is_trained():
         tuning.phase(tuning.full(), 12),
         tuning.phase(tuning.from_layer("b_bn")),
     )
-    placed = place(policy, layered())
-    assert active_steps(placed, "b_bn/beta") == [Interval(5)]
-    assert active_steps(placed, "b/kernel") == [Interval(5, 12)]
-    assert active_steps(placed, "a/kernel") == [Interval(9, 12)]
-    assert active_steps(placed, "a_bn/moving_mean") == []
+    plan = tuning.make_plan(layered(), policy)
+    assert plan.active_steps("b_bn/beta") == [Interval(5)]
+    assert plan.active_steps("b/kernel") == [Interval(5, 12)]
+    assert plan.active_steps("a/kernel") == [Interval(9, 12)]
+    assert plan.active_steps("a_bn/moving_mean") == []
 
 
 def test_a_variable_may_rest_and_come_back():
     policy = tuning.phases(tuning.phase(tuning.full(), 3), tuning.phase(tuning.frozen(), 7), tuning.full())
-    assert active_steps(place(policy, layered()), "a/kernel") == [Interval(0, 3), Interval(7)]
+    assert tuning.make_plan(layered(), policy).active_steps("a/kernel") == [Interval(0, 3), Interval(7)]
+
+
+@pytest.mark.parametrize("spec", ["frozen", "last_layers(3)", "full"])
+def test_a_policy_without_phases_holds_in_one_span(spec):
+    plan = tuning.make_plan(layered(), tuning.registry.make(spec))
+    assert plan.spans == (Span(trainable=plan.trainable, policy=spec),)
+    assert all(plan.active_steps(name) == [Interval()] for name in plan.trainable)
 
 
 def test_the_plan_is_the_union():
