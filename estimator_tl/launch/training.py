@@ -17,7 +17,6 @@ from estimator_tl.export import make_exporters
 from estimator_tl.heads import naming_bad_labels
 from estimator_tl.inputs import DataSource
 from estimator_tl.inputs.folders.image_folder import bad_example_error
-from estimator_tl.launch import loop
 from estimator_tl.launch.cluster.description import Cluster
 from estimator_tl.launch.cluster.run_config import evaluation_session_config, make_run_config, make_session_config
 from estimator_tl.launch.cluster.strategy import Distribution, distribution_of
@@ -164,7 +163,8 @@ class TrainJob(Job):
             ) from error
 
     def parts(self) -> list[tuple[int | None, int]]:
-        return list(loop.stretches(self._run.plan, self._run.before, self._run.total))
+        parts = self._run.plan.parts(self._run.before, self._run.total)
+        return [(phase if len(self._run.plan.spans) > 1 else None, end) for phase, end in parts]
 
     def estimator(self, phase: int | None) -> Any:
         config = self._config

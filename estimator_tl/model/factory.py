@@ -16,9 +16,9 @@ from estimator_tl.heads import Classifier
 from estimator_tl.model.recalibration import recalibrated
 from estimator_tl.model.warm_start import WarmStart, mark_graph, warm_start
 from estimator_tl.optimization import foreign, optimizers
-from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
 from estimator_tl.optimization.training import train_op
+from estimator_tl.spans import Interval, Span
 from estimator_tl.specs import ImageSpec, TextSpec
 from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.devices import check_devices
@@ -82,7 +82,7 @@ def make_model_fn(
     chosen = foreign.as_optimizer(optimizer or optimizers.adam())
     if learning_rate is not None:
         chosen = chosen.with_learning_rate(learning_rate)
-    chosen.check(_rate_spans(plan))
+    chosen.check(plan.spans)
     head.check(backbone.feature_rank)  # now rather than inside the first graph
     start = warm_start(warm_start_from, warm_start_head) if isinstance(warm_start_from, str) else warm_start_from
     if start:
@@ -158,32 +158,30 @@ class _Model:
 
     def _train_op(self, loss: Any, built: BuiltBackbone, trained: Sequence[Any], rate: Any, cores: int) -> Any:
         optimizer = self.optimizer if rate is None else self.optimizer.with_learning_rate(rate)
-        resting = {id(built.variables[name]) for name in self.plan.trainable - self._moving}
-        only = [variable for variable in trained if id(variable) not in resting] if self._ungated else None
+        resting = {id(built.variables[name]) for name in self._resting}
+        only = [variable for variable in trained if id(variable) not in resting] if len(self._served) == 1 else None
         steps = {built.variables[name].op.name: self.plan.active_steps(name) for name in self.plan.trainable}
-        gated = {name: intervals for name, intervals in steps.items() if intervals != [(0, None)]}
-        spans = _rate_spans(self.plan)
-        return train_op(optimizer, loss, trained, built.updates, self.train_steps, spans, gated, only, cores)
+        gated = {name: intervals for name, intervals in steps.items() if intervals != [Interval()]}
+        return train_op(optimizer, loss, trained, built.updates, self.train_steps, self.plan.spans, gated, only, cores)
 
     @property
-    def _ungated(self) -> bool:
-        """True where the graphs serve only steps in which the same variables move."""
-        return self.only_phase is not None or not self.plan.spans
+    def _served(self) -> Sequence[Span]:
+        """The spans whose steps the graphs for training make; where it is one, each step moves the same variables."""
+        return self.plan.spans if self.only_phase is None else [self.plan.spans[self.only_phase]]
 
     @property
-    def _moving(self) -> frozenset[str]:
-        """Names of the source's variables that the graphs for training move."""
-        return self.plan.trainable if self.only_phase is None else self.plan.spans[self.only_phase].trainable
+    def _resting(self) -> frozenset[str]:
+        """Names of the plan's variables that the graphs for training leave alone."""
+        return self.plan.trainable.difference(*(span.trainable for span in self._served))
 
     def _training_hooks(self, built: BuiltBackbone, head_variables: Sequence[Any], config: Any) -> list[Any]:
         sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
         phase = "" if self.only_phase is None else phase_line(self.plan, self.only_phase, sizes)
-        resting = self.plan.trainable - self._moving
         model_dir = getattr(config, "model_dir", None)
         return [
             *([FitsCheckpointHook(model_dir, config.is_chief)] if model_dir else []),
             PlanHook(plan_table(self.plan, sizes), self.show, self.plan.dropout and self.backbone.is_random, phase),
-            FrozenCheckHook({name: built.variables[name] for name in (*self.plan.frozen, *sorted(resting))}),
+            FrozenCheckHook({name: built.variables[name] for name in (*self.plan.frozen, *sorted(self._resting))}),
         ]
 
     def _input_hooks(self, inputs: Any, mode: str, config: Any) -> list[Any]:
@@ -260,7 +258,7 @@ def check_replicas(backbone: Backbone, plan: VariablePlan, replicas: int) -> Non
 
 
 def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:
-    late = [span for span in plan.spans if train_steps is not None and span.start >= train_steps]
+    late = [span for span in plan.spans[1:] if not span.overlaps(Interval(0, train_steps))]
     if late:
         raise UserError(
             f"{plan.policy}: {late[0].phase} would begin at step {late[0].start}, but training ends at step "
@@ -281,7 +279,3 @@ def _regularization(plan: VariablePlan, built: BuiltBackbone) -> list[Any]:
     if plan.frozen_whole:
         return []
     return [loss for name, loss in built.regularization_losses if name is None or name in plan.trainable]
-
-
-def _rate_spans(plan: VariablePlan) -> list[RateSpan]:
-    return [RateSpan(s.start, s.end, s.phase.learning_rate, s.phase.multiplier, s.phase.restart) for s in plan.spans]

@@ -9,8 +9,8 @@ from typing import Any
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.optimization.optimizers import Optimizer
-from estimator_tl.optimization.phased import RateSpan
 from estimator_tl.optimization.schedules import Schedule
+from estimator_tl.spans import Span
 from estimator_tl.tf_internals.graphs.slots import fresh_copy
 from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer, is_legacy_keras_optimizer, is_new_keras_optimizer
 
@@ -39,7 +39,7 @@ class ForeignOptimizer:
             "itself; leave the learning rate out, or name one of etl.optimizers."
         )
 
-    def check(self, spans: Sequence[RateSpan]) -> None:
+    def check(self, spans: Sequence[Span]) -> None:
         """Checks that phases leave the learning rate alone.
 
         Raises:
@@ -52,13 +52,13 @@ class ForeignOptimizer:
                     "own, which sets its rate itself; put the change into its schedule, or name one of etl.optimizers."
                 )
 
-    def in_graph(self, step: Any, spans: Sequence[RateSpan], total_steps: int | None) -> Any:
+    def in_graph(self, step: Any, spans: Sequence[Span], total_steps: int | None) -> Any:
         """Returns an optimizer of the current graph with the interface of `tf.compat.v1.train.Optimizer`."""
         del step, total_steps
         made = _checked(self.make())
         if not is_legacy_keras_optimizer(made):
             return fresh_copy(made)
-        if spans and type(made).__name__ in _SHARED_CORRECTION:
+        if len(spans) > 1 and type(made).__name__ in _SHARED_CORRECTION:
             raise UserError(
                 f"{type(made).__name__} shares its bias correction between all variables, so it cannot begin anew with "
                 "a phase; use Adam, or a policy without phases."

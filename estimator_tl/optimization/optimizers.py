@@ -9,9 +9,9 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from estimator_tl.optimization.phased import RateSpan, phased_rate
-from estimator_tl.optimization.schedules import Schedule, as_schedule
+from estimator_tl.optimization.schedules import Schedule, as_schedule, phased_rate
 from estimator_tl.registry import Registry
+from estimator_tl.spans import Span
 
 registry = Registry("optimizer")
 _DEFAULT_RATE = 1e-3
@@ -35,15 +35,15 @@ class Optimizer:
         """Returns this optimizer with another rate or schedule."""
         return dataclasses.replace(self, schedule=as_schedule(learning_rate))
 
-    def check(self, spans: Sequence[RateSpan]) -> None:
+    def check(self, spans: Sequence[Span]) -> None:
         """Fits phases of any learning rate."""
 
-    def in_graph(self, step: Any, spans: Sequence[RateSpan], total_steps: int | None) -> Any:
+    def in_graph(self, step: Any, spans: Sequence[Span], total_steps: int | None) -> Any:
         """Returns the `tf.compat.v1.train.Optimizer` of the current graph, and writes its learning rate as a summary.
 
         Args:
           step: the step that is being made, an int64 scalar tensor.
-          spans: the phases' learning rates; empty for a run without phases.
+          spans: of the plan, in order.
           total_steps: the step at which the run ends, where it is known.
         """
         rate = phased_rate(self.schedule, spans, step, total_steps)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.registry import Registry
+from estimator_tl.spans import Interval, Span
 
 registry = Registry("learning-rate schedule")
 
@@ -124,3 +126,28 @@ def as_schedule(value: float | str | Schedule) -> Schedule:
     except (TypeError, ValueError):
         made: Schedule = registry.make(str(value))
         return made
+
+
+def phased_rate(schedule: Schedule, spans: Sequence[Span], step: Any, total_steps: int | None) -> Any:
+    """Returns the learning rate at a step, a float32 scalar tensor.
+
+    Args:
+      schedule: the run's.
+      spans: of the plan, in order.
+      step: the global step, an int64 scalar tensor.
+      total_steps: the step at which the run ends, where it is known.
+    """
+    *earlier, last = spans
+    rate = _rate(schedule, last, step, total_steps)
+    for span in reversed(earlier):
+        rate = tf.where(step < span.end, _rate(schedule, span, step, total_steps), rate)
+    return rate
+
+
+def _rate(schedule: Schedule, span: Span, step: Any, total_steps: int | None) -> Any:
+    if span.learning_rate is None and not span.restart:
+        rate = schedule(step, total_steps)
+    else:
+        base = schedule if span.learning_rate is None else as_schedule(span.learning_rate)
+        rate = base(tf.maximum(step - span.start, 0), span.within(Interval(0, total_steps)).length)
+    return rate if span.multiplier == 1 else rate * span.multiplier

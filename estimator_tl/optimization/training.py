@@ -10,9 +10,9 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.optimization.foreign import ForeignOptimizer
 from estimator_tl.optimization.optimizers import Optimizer
-from estimator_tl.optimization.phased import RateSpan
+from estimator_tl.spans import Interval, Span
 from estimator_tl.tf_internals import tpu
-from estimator_tl.tf_internals.graphs.gating import Gate, NotGatedError, Steps
+from estimator_tl.tf_internals.graphs.gating import Gate, NotGatedError
 from estimator_tl.tf_internals.graphs.slots import create_slots
 
 #: Graph collection of the `Gradient`s that each replica's train op applies.
@@ -45,8 +45,8 @@ def train_op(
     variables: Sequence[Any],
     updates: Sequence[Any],
     total_steps: int | None,
-    spans: Sequence[RateSpan] = (),
-    steps: Mapping[str, Steps] | None = None,
+    spans: Sequence[Span] = (Span(),),
+    steps: Mapping[str, Sequence[Interval]] | None = None,
     only: Sequence[Any] | None = None,
     cores: int = 1,
 ) -> Any:
@@ -58,7 +58,7 @@ def train_op(
       variables: what the rule may move in the run; all have their slots in the graph.
       updates: ops that run before it.
       total_steps: the step at which the run ends, where it is known.
-      spans: the phases' learning rates; empty for a run without phases.
+      spans: of the plan, in order.
       steps: when a variable is moved, by its op's name; always where it is not named.
       only: the variables that this graph moves, where it serves steps in which all of them move; they are then
         not gated, and the others cost nothing.

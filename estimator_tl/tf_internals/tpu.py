@@ -130,8 +130,8 @@ def resolve(tpu: str, zone: str | None, project: str | None) -> Any:
         resolver.cluster_spec()
     except Exception as error:  # of the client library, of the network, of credentials
         raise UserError(
-            f"tpu {tpu} cannot be resolved ({first_line(error)}); check --tpu, --tpu_zone and --gcp_project, or give its address, "
-            "--tpu=grpc://HOST:8470."
+            f"tpu {tpu} cannot be resolved ({first_line(error)}); check --tpu, --tpu_zone and --gcp_project, or give "
+            "its address, --tpu=grpc://HOST:8470."
         ) from error
     return resolver
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.spans import Interval
 from estimator_tl.structure import SourceStructure, SourceVariable, is_statistic
-from estimator_tl.tuning.phases import active_spans
-from estimator_tl.tuning.plan import VariablePlan, clipped
+from estimator_tl.tuning.plan import VariablePlan
 from estimator_tl.tuning.table import text_table
 
 _MOST_ROWS = 40
@@ -38,12 +38,8 @@ class Course:
         """True for variables that the steps first <= step < last may have moved."""
         start = 0
         for plan, until in self.plans:
-            low, high = max(start, first), last if until is None else min(until, last)
-            if low < high and variable.name in plan.trainable:
-                own = active_spans(plan.spans, variable.name) if plan.spans else [(0, None)]
-                if clipped(own, low, high):
-                    return True
-            elif low < high and plan.may_change(variable):
+            steps = Interval(start, until).within(Interval(first, last))
+            if any(steps.overlaps(interval) for interval in _moving_steps(plan, variable)):
                 return True
             start = until or start
         return False
@@ -51,6 +47,13 @@ class Course:
     def recalibrated(self, variable: SourceVariable) -> bool:
         """True for statistics that were estimated anew before the first step."""
         return self.plans[0][0].batch_norm == "recalibrate" and not variable.trainable
+
+
+def _moving_steps(plan: VariablePlan, variable: SourceVariable) -> list[Interval]:
+    """Returns when a plan moves a variable, by gradients or as a statistic."""
+    if variable.name in plan.trainable:
+        return plan.active_steps(variable.name)
+    return [Interval()] if plan.may_change(variable) else []
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from estimator_tl.errors import UserError
+from estimator_tl.spans import Span
 from estimator_tl.structure import SourceStructure
 from estimator_tl.tuning.policies import Frozen, Full, LastGroups, LastLayers, Policy, Scopes, registry, scopes
 
@@ -35,22 +36,9 @@ class Phase:
     restart: bool = False
 
     def __str__(self) -> str:
-        values = [str(self.policy)]
-        for field in ("until", "learning_rate", "multiplier", "restart"):
-            value = getattr(self, field)
-            if value != Phase.__dataclass_fields__[field].default:
-                values.append(f"{field}={value!r}")
-        return f"phase({', '.join(values)})"
-
-
-@dataclasses.dataclass(frozen=True)
-class Span:
-    """A phase placed on the axis of global steps: it holds for start <= step < end (end None: for ever)."""
-
-    phase: Phase
-    start: int
-    end: int | None
-    trainable: frozenset[str]
+        defaults = vars(Phase(self.policy))
+        changes = [f"{name}={value!r}" for name, value in vars(self).items() if value != defaults[name]]
+        return f"phase({', '.join([str(self.policy), *changes])})"
 
 
 class Phased(Policy):
@@ -67,8 +55,27 @@ class Phased(Policy):
         """Returns the phases for a source, in order; the last has no end."""
 
     def select(self, structure: SourceStructure) -> Iterable[str]:
-        spans = place(self, structure)
-        return frozenset().union(*(span.trainable for span in spans))
+        return frozenset(name for span in self.spans(structure) for name in span.trainable)
+
+    def spans(self, structure: SourceStructure) -> tuple[Span, ...]:
+        """Returns the phases on the axis of global steps, with what each trains.
+
+        Raises:
+          UserError: a phase selects nothing where it should, or everything where it should be partial.
+        """
+        spans: list[Span] = []
+        start = 0
+        everything = set(Full().select(structure))
+        for phase in self.phases(structure):
+            trainable = frozenset(phase.policy.select(structure))
+            if phase.policy.expects_some and not trainable:
+                raise UserError(f"{self}: {phase} selects nothing to train; {phase.policy.hint(structure)}")
+            if phase.policy.partial and trainable == everything:
+                raise UserError(f"{self}: {phase} selects every trainable variable; write full there, or select less.")
+            rate = (phase.learning_rate, phase.multiplier, phase.restart)
+            spans.append(Span(start, phase.until, trainable, str(phase.policy), str(phase), *rate))
+            start = phase.until or start
+        return tuple(spans)
 
     def __str__(self) -> str:
         return self._name
@@ -138,42 +145,6 @@ class Gradual(Phased):
                         "write expressions that exclude each other."
                     )
                 taken[name] = pattern
-
-
-def place(policy: Phased, structure: SourceStructure) -> tuple[Span, ...]:
-    """Returns the phases of a policy on the axis of global steps, with what each trains.
-
-    Raises:
-      UserError: a phase selects nothing where it should, or everything where it should be partial.
-    """
-    spans: list[Span] = []
-    start = 0
-    everything = set(Full().select(structure))
-    for phase in policy.phases(structure):
-        trainable = frozenset(phase.policy.select(structure))
-        if phase.policy.expects_some and not trainable:
-            raise UserError(f"{policy}: {phase} selects nothing to train; {phase.policy.hint(structure)}")
-        if phase.policy.partial and trainable == everything:
-            raise UserError(f"{policy}: {phase} selects every trainable variable; write full there, or select less.")
-        spans.append(Span(phase, start, phase.until, trainable))
-        start = phase.until or start
-    return tuple(spans)
-
-
-def active_spans(spans: Sequence[Span], name: str) -> list[tuple[int, int | None]]:
-    """Returns the intervals of steps [start, end) in which a variable is trained."""
-    return joined([(span.start, span.end) for span in spans if name in span.trainable])
-
-
-def joined(intervals: Iterable[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
-    """Returns intervals [start, end) with neighbours made one."""
-    found: list[tuple[int, int | None]] = []
-    for start, end in intervals:
-        if found and found[-1][1] == start:
-            found[-1] = (found[-1][0], end)
-        else:
-            found.append((start, end))
-    return found
 
 
 def _steps(where: str, name: str, value: object, least: int = 1) -> int:

@@ -7,11 +7,10 @@ import types
 from collections.abc import Mapping, Sequence
 
 from estimator_tl.errors import UserError, check_known
+from estimator_tl.spans import Interval, Span, joined
 from estimator_tl.structure import BATCH_NORM_MODES, CallMode, SourceStructure, SourceVariable
-from estimator_tl.tuning.phases import Phased, Span, active_spans, joined, place
+from estimator_tl.tuning.phases import Phased
 from estimator_tl.tuning.policies import Policy
-
-Intervals = Sequence[tuple[int, "int | None"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class VariablePlan:
       train_batch_norm: names of the batch-norm layers in training mode.
       dropout: whether dropout inside the source drops while training.
       training_switch: the ``training`` argument while training, for sources with one switch.
-      spans: the phases on the axis of global steps; empty for a policy without phases.
+      spans: what is trained when, in order: the phases, or one span for a policy without them.
       since: the global step from which the plan holds, where another one held before it.
       past: in which steps before `since` a variable was trained, and so what its slots hold.
     """
@@ -39,9 +38,9 @@ class VariablePlan:
     train_batch_norm: frozenset[str]
     dropout: bool
     training_switch: bool
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span, ...]
     since: int = 0
-    past: Mapping[str, Intervals] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
+    past: Mapping[str, Sequence[Interval]] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
 
     def after(self, step: int, earlier: VariablePlan, keeps_slots: bool) -> VariablePlan:
         """Returns this plan for a run that followed another one until a step.
@@ -51,8 +50,9 @@ class VariablePlan:
           earlier: the plan before it, for the same source.
           keeps_slots: whether variables go on with their slots, as they do under the same optimizer.
         """
-        names = self.trainable if keeps_slots else ()
-        past = {name: clipped(earlier.active_steps(name), 0, step) for name in names if name in earlier.trainable}
+        names = self.trainable & earlier.trainable if keeps_slots else ()
+        history = Interval(0, step)
+        past = {name: joined(part.within(history) for part in earlier.active_steps(name)) for name in names}
         return dataclasses.replace(self, since=step, past=types.MappingProxyType(past))
 
     def call_mode(self, training: bool) -> CallMode:
@@ -74,26 +74,26 @@ class VariablePlan:
         """Names of the variables that must stay bit-identical."""
         return tuple(v.name for v in self.structure.variables if not self.may_change(v))
 
-    def active_steps(self, name: str) -> list[tuple[int, int | None]]:
-        """Returns the intervals of global steps [start, end) in which a trainable variable is trained."""
-        own = active_spans(self.spans, name) if self.spans else [(0, None)]
-        return joined([*self.past.get(name, ()), *clipped(own, self.since, None)])
+    def active_steps(self, name: str) -> list[Interval]:
+        """Returns the intervals of global steps in which a trainable variable is trained."""
+        lifetime = Interval(self.since)
+        parts = [span.within(lifetime) for span in self.spans if name in span.trainable]
+        return joined([*self.past.get(name, ()), *parts])
+
+    def parts(self, before: int, total: int) -> list[tuple[int, int]]:
+        """Returns what is left to train: the numbers of spans, and the global step where each ends.
+
+        Args:
+          before: the global step at which training begins.
+          total: the global step at which it ends.
+        """
+        rest = Interval(before, total)
+        return [(number, span.end_by(total)) for number, span in enumerate(self.spans) if span.overlaps(rest)]
 
     @property
     def frozen_whole(self) -> bool:
         """True where no variable of the source is trained."""
         return not self.trainable
-
-
-def clipped(intervals: Intervals, start: int, end: int | None) -> list[tuple[int, int | None]]:
-    """Returns the parts of intervals of steps that lie within [start, end)."""
-    found: list[tuple[int, int | None]] = []
-    for first, last in intervals:
-        ends = [e for e in (last, end) if e is not None]
-        low, high = max(first, start), min(ends, default=None)
-        if high is None or low < high:
-            found.append((low, high))
-    return found
 
 
 def make_plan(
@@ -124,14 +124,14 @@ def make_plan(
     movable = [v for v in structure.variables if v.trainable]
     if policy.expects_some and not movable:
         raise UserError(f"{structure.handle} has no trainable variables; use --tuning=frozen.")
-    spans = place(policy, structure) if isinstance(policy, Phased) else ()
-    if spans and batch_norm == "train":
+    if batch_norm == "recalibrate" and not structure.has_statistics:
+        raise UserError(f"{structure.handle} has no batch-norm statistics to recalibrate; use batch norm inference.")
+    spans = policy.spans(structure)
+    if isinstance(policy, Phased) and batch_norm == "train":
         raise UserError(
             f"{policy}: batch norm in training mode would move the statistics of parts that are not unfrozen yet; "
             "use batch norm inference with phases."
         )
-    if batch_norm == "recalibrate" and not structure.has_statistics:
-        raise UserError(f"{structure.handle} has no batch-norm statistics to recalibrate; use batch norm inference.")
     if backbone_dropout is None and not all(span.trainable for span in spans):
         backbone_dropout = False  # one graph serves all phases, the frozen ones too
     trainable = frozenset(policy.select(structure))

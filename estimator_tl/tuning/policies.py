@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.registry import Registry
+from estimator_tl.spans import Span
 from estimator_tl.structure import SourceStructure
 
 registry = Registry("tuning policy")
@@ -25,6 +26,10 @@ class Policy(abc.ABC):
     @abc.abstractmethod
     def select(self, structure: SourceStructure) -> Iterable[str]:
         """Returns the names of the variables to train; only such as the source can train."""
+
+    def spans(self, structure: SourceStructure) -> tuple[Span, ...]:
+        """Returns what is trained when, in order, from step 0 on; one span for a policy without phases."""
+        return (Span(trainable=frozenset(self.select(structure)), policy=str(self)),)
 
     def hint(self, structure: SourceStructure) -> str:
         """Returns the end of the message for an empty selection."""

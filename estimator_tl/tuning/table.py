@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from estimator_tl.spans import Interval
 from estimator_tl.structure import SourceVariable
 from estimator_tl.tuning.plan import VariablePlan
 
@@ -35,7 +36,8 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
         text_table(header, cells, left=(0, 1, 5)),
         *(f"note: {note}" for note in plan.structure.notes),
     ]
-    return "\n".join([*lines, *_phase_lines(plan, head_sizes), summary(plan, head_sizes)])
+    phases = [phase_line(plan, number, head_sizes) for number in range(len(plan.spans))]
+    return "\n".join([*lines, *filter(None, phases), summary(plan, head_sizes)])
 
 
 def _batch_norm(plan: VariablePlan) -> str:
@@ -44,23 +46,24 @@ def _batch_norm(plan: VariablePlan) -> str:
     return f"{plan.batch_norm} (of no layer: nothing that is trained has any)" if nothing else plan.batch_norm
 
 
-def _phase_lines(plan: VariablePlan, head_sizes: Mapping[str, int] | None) -> list[str]:
-    return [phase_line(plan, number, head_sizes) for number in range(len(plan.spans))]
-
-
 def phase_line(plan: VariablePlan, number: int, head_sizes: Mapping[str, int] | None = None) -> str:
-    """Returns a phase, counted from 0, as a line: its steps, its policy and what it trains."""
+    """Returns a phase, counted from 0, as a line: its steps, its policy and what it trains.
+
+    The line is empty where the policy has no phases: the table has said it all.
+    """
     span = plan.spans[number]
+    if not span.phase:
+        return ""
     head = sum((head_sizes or {}).values())
     trained = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
-    rate = "" if span.phase.learning_rate is None else f", learning rate {span.phase.learning_rate}"
-    rate += "" if span.phase.multiplier == 1 else f", learning rate times {span.phase.multiplier:g}"
-    rate += ", schedule begun anew" if span.phase.restart else ""
-    return f"phase {number + 1}, {_interval(span.start, span.end)}: {span.phase.policy}, trains {trained:,}{rate}"
+    rate = "" if span.learning_rate is None else f", learning rate {span.learning_rate}"
+    rate += "" if span.multiplier == 1 else f", learning rate times {span.multiplier:g}"
+    rate += ", schedule begun anew" if span.restart else ""
+    return f"phase {number + 1}, {_in_words(span)}: {span.policy}, trains {trained:,}{rate}"
 
 
-def _interval(start: int, end: int | None) -> str:
-    return f"from step {start}" if end is None else f"steps {start} to {end - 1}"
+def _in_words(steps: Interval) -> str:
+    return f"from step {steps.start}" if steps.end is None else f"steps {steps.start} to {steps.end - 1}"
 
 
 def summary(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) -> str:
@@ -88,7 +91,7 @@ def _train_state(plan: VariablePlan, trained: Sequence[SourceVariable]) -> str:
     if len(when) > 1:
         return "partly"
     intervals = when.pop()
-    return "train" if intervals == ((0, None),) else ", ".join(_interval(*interval) for interval in intervals)
+    return "train" if intervals == (Interval(),) else ", ".join(map(_in_words, intervals))
 
 
 def _merge_runs(rows: Sequence[_Row]) -> list[_Row]:

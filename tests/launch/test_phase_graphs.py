@@ -9,22 +9,32 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
-from estimator_tl.tuning.hooks import FrozenCheckHook
+from estimator_tl.spans import Span
+from estimator_tl.tuning.hooks import FrozenCheckHook, PlanHook
 from tests.contract.test_variables import checkpoint_values
 from tests.runs import HEAD, moved, states, train
 from tests.tiny import random_batches
+from tests.tuning.test_policies import layered
 
 PHASES = "phases(phase(frozen,3),phase(last_layers(3),6),full)"
 
 
-def make_model_fn(source, **kwargs):
+def make_model_fn(source, tuning=PHASES, **kwargs):
     return etl.make_model_fn(
         backbone=etl.backbone(source.handle),
-        tuning=etl.tuning.registry.make(PHASES),
+        tuning=etl.tuning.registry.make(tuning),
         head=etl.heads.classifier(n_classes=3),
-        show_plan=lambda text: None,
-        **kwargs,
+        **{"show_plan": lambda text: None, **kwargs},
     )
+
+
+def test_what_is_left_to_train_is_the_phases_that_steps_are_left_of():
+    plan = etl.tuning.make_plan(layered(), etl.tuning.registry.make(PHASES))
+    assert plan.parts(0, 20) == [(0, 3), (1, 6), (2, 20)]
+    assert plan.parts(3, 5) == [(1, 5)]
+    whole = etl.tuning.make_plan(layered(), etl.tuning.full())
+    assert whole.parts(3, 7) == [(0, 7)]
+    assert whole.parts(7, 7) == []
 
 
 @pytest.mark.parametrize(("phase", "applied"), [(0, 2), (1, 5), (2, 8)])
@@ -51,6 +61,31 @@ def test_the_gated_graph_has_a_gate_a_variable(keras_h5):
         model_fn(features, labels, "train")
     gates = [op for op in graph.get_operations() if op.type in ("If", "StatelessIf") and "update" in op.name]
     assert len(gates) == len(keras_h5.trainable)
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "last_layers(3)", "full"])
+def test_a_plan_without_phases_is_one_span_with_a_plain_train_op(keras_h5, tuning):
+    plan = etl.tuning.make_plan(etl.backbone(keras_h5.handle).structure, etl.tuning.registry.make(tuning))
+    assert plan.spans == (Span(0, None, plan.trainable, tuning),)
+    graphs = []
+    for phase in (None, 0):
+        texts = []
+        model_fn = make_model_fn(keras_h5, tuning, only_phase=phase, show_plan=texts.append)
+        with tf.Graph().as_default() as graph:
+            features, labels = tf.compat.v1.data.make_one_shot_iterator(random_batches(8)()).get_next()
+            spec = model_fn(features, labels, "train")
+            for hook in spec.training_hooks:
+                if isinstance(hook, PlanHook):
+                    hook.begin()
+        assert "phase" not in texts[0]
+        graphs.append([(op.name, op.type) for op in graph.get_operations()])
+        summaries = graph.get_collection(tf.compat.v1.GraphKeys.SUMMARIES)
+        (rate,) = [summary.op.inputs[1] for summary in summaries if summary.op.name == "learning_rate"]
+        assert rate.op.type == "Const"  # nothing but the schedule
+    assert graphs[0] == graphs[1]
+    types = [kind for _, kind in graphs[0]]
+    assert types.count("ResourceApplyAdam") == len(HEAD) + len(plan.trainable)
+    assert not [name for name, kind in graphs[0] if "estimator_tl_gate" in name or ("update" in name and "If" in kind)]
 
 
 def test_the_gated_graph_and_those_of_phases_agree(keras_h5, pictures, tmp_path):

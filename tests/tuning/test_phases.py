@@ -8,7 +8,7 @@ import pytest
 
 from estimator_tl import tuning
 from estimator_tl.errors import UserError
-from estimator_tl.tuning.phases import active_spans, place
+from estimator_tl.spans import Interval, Span
 from estimator_tl.tuning.table import plan_table
 from tests.tuning.test_policies import B_BN, flat, layered
 
@@ -17,7 +17,7 @@ ALL = B_BN | {"b/kernel", "a/kernel", "a_bn/gamma", "a_bn/beta"}
 
 def spans(spec, structure=None):
     """[(start, end, trained names)] of a spec."""
-    placed = place(tuning.registry.make(spec), structure or layered())
+    placed = tuning.registry.make(spec).spans(structure or layered())
     return [(span.start, span.end, set(span.trainable)) for span in placed]
 
 
@@ -60,8 +60,8 @@ def test_gradual_by_expressions_stops_with_the_last():
 
 
 def test_gradual_decay_lowers_the_rate_at_each_unfreezing():
-    placed = place(tuning.gradual(10, decay=0.5), layered())
-    assert [span.phase.multiplier for span in placed] == [1.0, 1.0, 0.5, 0.25, 0.125]
+    placed = tuning.gradual(10, decay=0.5).spans(layered())
+    assert [span.multiplier for span in placed] == [1.0, 1.0, 0.5, 0.25, 0.125]
 
 
 def test_a_spec_reads_back_as_itself():
@@ -82,25 +82,32 @@ def test_when_a_variable_is_trained():
         tuning.phase(tuning.full(), 12),
         tuning.phase(tuning.from_layer("b_bn")),
     )
-    placed = place(policy, layered())
-    assert active_spans(placed, "b_bn/beta") == [(5, None)]
-    assert active_spans(placed, "b/kernel") == [(5, 12)]
-    assert active_spans(placed, "a/kernel") == [(9, 12)]
-    assert active_spans(placed, "a_bn/moving_mean") == []
+    plan = tuning.make_plan(layered(), policy)
+    assert plan.active_steps("b_bn/beta") == [Interval(5)]
+    assert plan.active_steps("b/kernel") == [Interval(5, 12)]
+    assert plan.active_steps("a/kernel") == [Interval(9, 12)]
+    assert plan.active_steps("a_bn/moving_mean") == []
 
 
 def test_a_variable_may_rest_and_come_back():
     policy = tuning.phases(tuning.phase(tuning.full(), 3), tuning.phase(tuning.frozen(), 7), tuning.full())
-    assert active_spans(place(policy, layered()), "a/kernel") == [(0, 3), (7, None)]
+    assert tuning.make_plan(layered(), policy).active_steps("a/kernel") == [Interval(0, 3), Interval(7)]
+
+
+@pytest.mark.parametrize("spec", ["frozen", "last_layers(3)", "full"])
+def test_a_policy_without_phases_holds_in_one_span(spec):
+    plan = tuning.make_plan(layered(), tuning.registry.make(spec))
+    assert plan.spans == (Span(trainable=plan.trainable, policy=spec),)
+    assert all(plan.active_steps(name) == [Interval()] for name in plan.trainable)
 
 
 def test_the_plan_is_the_union():
     plan = tuning.make_plan(layered(), tuning.registry.make("phases(phase(frozen, 5), last_layers(3))"))
     assert plan.trainable == B_BN | {"b/kernel"}
     assert "a/kernel" in plan.frozen
-    assert plan.active_steps("b/kernel") == [(5, None)]
+    assert plan.active_steps("b/kernel") == [Interval(5)]
     assert not plan.dropout  # one graph serves the frozen phase too
-    assert tuning.make_plan(layered(), tuning.full()).active_steps("b/kernel") == [(0, None)]
+    assert tuning.make_plan(layered(), tuning.full()).active_steps("b/kernel") == [Interval()]
 
 
 @pytest.mark.parametrize(
@@ -174,10 +181,10 @@ def test_a_plan_after_another_counts_the_steps_of_both():
     second = tuning.make_plan(layered(), tuning.full())
     joined = second.after(10, first, keeps_slots=True)
     (old, *_), (new, *_) = sorted(first.trainable), sorted(second.trainable - first.trainable)
-    assert joined.active_steps(old) == [(0, None)]
-    assert joined.active_steps(new) == [(10, None)]
-    assert second.after(10, first, keeps_slots=False).active_steps(old) == [(10, None)]
+    assert joined.active_steps(old) == [Interval()]
+    assert joined.active_steps(new) == [Interval(10)]
+    assert second.after(10, first, keeps_slots=False).active_steps(old) == [Interval(10)]
     rested = second.after(20, tuning.make_plan(layered(), tuning.frozen()).after(10, first, True), keeps_slots=True)
-    assert rested.active_steps(old) == [(20, None)]
+    assert rested.active_steps(old) == [Interval(20)]
     phased = tuning.make_plan(layered(), tuning.registry.make("phases(phase(frozen, 15), full)"))
-    assert phased.after(10, second, True).active_steps(old) == [(0, 10), (15, None)]
+    assert phased.after(10, second, True).active_steps(old) == [Interval(0, 10), Interval(15)]

@@ -12,6 +12,17 @@ from estimator_tl.compat import keras
 _PLACES = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "mixed_precision")
 #: Layers that Keras makes of `model.add_loss` and `model.add_metric`.
 ADDED = ("AddLoss", "AddMetric")
+#: Classes of Keras that it does not export: its name for a Model, layers that it makes of functions, a cell.
+_UNEXPORTED = (
+    "Functional",
+    "Model",
+    "Sequential",
+    "TFOpLambda",
+    "SlicingOpLambda",
+    "ClassMethod",
+    "ConvLSTMCell",
+    *ADDED,
+)
 _OF_KERAS = ("keras", "builtins", "tf_keras")
 #: What is not read for inference, and may name anything.
 _NOT_LOADED = frozenset({"training_config", "compile_config", "build_config"})
@@ -57,7 +68,6 @@ def _names(config: Any) -> Iterator[str]:
 def _is_known(name: str) -> bool:
     if keras.utils.get_registered_object(name) is not None:
         return True
-    # Functional is what Keras calls a Model; TensorFlow's functions are layers that it makes itself.
-    if name in ("Functional", "Model", "Sequential", "TFOpLambda", "SlicingOpLambda", "ClassMethod", *ADDED):
+    if name in _UNEXPORTED:
         return True
     return any(hasattr(getattr(keras, place), name) for place in _PLACES)

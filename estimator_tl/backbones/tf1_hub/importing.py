@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.errors import first_line
 from estimator_tl.tf_internals.files.meta_graphs import in_current_graph
 
 RESOURCE_VARIABLE = "VarHandleOp"

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
+from estimator_tl.spans import Interval
 from estimator_tl.tf_internals.graphs.replicas import copies
 from estimator_tl.tf_internals.graphs.slots import parts
 from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer
 
-#: Intervals of global steps [start, end) in which a variable is moved; end None: for ever.
-Steps = Sequence[tuple[int, "int | None"]]
 _APPLY = (
     "_apply_dense",
     "_apply_sparse_duplicate_indices",
@@ -40,13 +39,13 @@ class Gate:
     """When variables are moved.
 
     Attributes:
-      steps: by the name of a variable's op; variables not named are always moved.
+      steps: intervals by the name of a variable's op; variables not named are always moved.
       global_step: int64 scalar tensor, the step that is being made.
       switch: False in a graph that runs only while all of its variables are moved: then each begins with its own
         first step, but nothing has to be switched off.
     """
 
-    steps: Mapping[str, Steps]
+    steps: Mapping[str, Sequence[Interval]]
     global_step: Any
     switch: bool = True
 
@@ -174,18 +173,14 @@ def _own_keras_step(optimizer: Any, current: list[Any]) -> None:
         setattr(optimizer, method, counting(getattr(optimizer, method)))
 
 
-def _is_active(tf: Any, intervals: Steps, step: Any) -> Any:
-    parts = []
-    for start, end in intervals:
-        inside = step >= start
-        parts.append(inside if end is None else tf.logical_and(inside, step < end))
-    return tf.reduce_any(tf.stack(parts))
+def _is_active(tf: Any, intervals: Sequence[Interval], step: Any) -> Any:
+    return tf.reduce_any(tf.stack([interval.contains(step) for interval in intervals]))
 
 
-def _steps_before(tf: Any, intervals: Steps, step: Any) -> Any:
+def _steps_before(tf: Any, intervals: Sequence[Interval], step: Any) -> Any:
     """Returns how many of the steps before `step` lie in the intervals (int64)."""
     total = tf.zeros([], tf.int64)
-    for start, end in intervals:
-        passed = tf.maximum(step - start, 0)
-        total += passed if end is None else tf.minimum(passed, end - start)
+    for interval in intervals:
+        passed = tf.maximum(step - interval.start, 0)
+        total += passed if interval.length is None else tf.minimum(passed, interval.length)
     return total

@@ -9,6 +9,7 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.launch.hooks import NormsHook
 from estimator_tl.optimization.training import train_op
+from estimator_tl.spans import Interval
 from estimator_tl.tuning import collections
 from tests import linear, tiny
 from tests.runs import written
@@ -55,7 +56,7 @@ def test_due_steps_are_multiples_of_the_global_step(tmp_path):
 @pytest.mark.parametrize("only", [None, {"top/w"}])
 def test_variables_at_rest(tmp_path, only):
     """Gated and ungated graphs say the same."""
-    gates = {"low/w": [(2, None)], "low/b": [(2, None)]}
+    gates = {"low/w": [Interval(2)], "low/b": [Interval(2)]}
     found = train(tmp_path, 2, gates=gates, only=only)
     for step in (1, 2):
         assert found["norms/gradient/low", step] == found["norms/update_ratio/low", step] == 0
@@ -63,7 +64,7 @@ def test_variables_at_rest(tmp_path, only):
 
 
 def test_a_gate_that_opens(tmp_path):
-    found = train(tmp_path, 2, gates={"low/w": [(1, None)], "low/b": [(1, None)]})
+    found = train(tmp_path, 2, gates={"low/w": [Interval(1)], "low/b": [Interval(1)]})
     assert found["norms/gradient/low", 1] == 0
     assert found["norms/gradient/low", 2] == pytest.approx(5, rel=1e-5)
     assert found["norms/update_ratio/low", 2] == pytest.approx(RATE, rel=1e-5)
