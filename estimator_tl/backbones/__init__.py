@@ -55,6 +55,14 @@ def backbone(
 
     Raises:
       UserError: the handle names nothing that can be used; the message says why.
+
+    Example:
+      >>> module = etl.backbone("module")
+      >>> module.kind, module.input_spec.height
+      ('TF2 SavedModel', 8)
+      >>> network = etl.backbone("keras.MobileNet(alpha=0.25, weights=None, image_size=32)")
+      >>> network.image_spec.range_text
+      'keras.applications.mobilenet.preprocess_input'
     """
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
     opened = _open(handle, kwargs, {"allow_unsafe_deserialization": True} if allow_unsafe_deserialization else {})

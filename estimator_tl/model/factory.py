@@ -73,6 +73,16 @@ def make_model_fn(
 
     Raises:
       UserError: tuning, batch norm or dropout do not fit the source.
+
+    Example:
+      >>> model_fn = etl.make_model_fn(
+      ...     backbone=backbone,
+      ...     head=etl.heads.classifier(labels=data.labels),
+      ...     tuning=etl.tuning.last_groups(2),
+      ...     optimizer=etl.optimizers.adam(1e-3),
+      ... )
+      >>> estimator = etl.estimator.Estimator(model_fn, "runs/last_groups", params={})
+      >>> estimator = estimator.train(data.input_fn(backbone.image_spec, 4, "train", training=True), steps=2)
     """
     if isinstance(tuning, VariablePlan):
         plan = tuning

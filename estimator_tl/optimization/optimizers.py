@@ -73,7 +73,13 @@ def _optimizer(name: str, learning_rate: Any, **settings: Any) -> Optimizer:
 def sgd(
     learning_rate: float | str | Schedule = _DEFAULT_RATE, momentum: float = 0.0, nesterov: bool = False
 ) -> Optimizer:
-    """Stochastic gradient descent, with momentum where it is above 0."""
+    """Stochastic gradient descent, with momentum where it is above 0.
+
+    Example:
+      >>> model_fn = etl.make_model_fn(
+      ...     backbone, etl.heads.classifier(labels=data.labels), optimizer=etl.optimizers.sgd(0.01, momentum=0.9)
+      ... )
+    """
     if nesterov and not momentum:
         raise UserError("sgd: nesterov=True needs a momentum above 0, e.g. momentum=0.9.")
     return _optimizer("sgd", learning_rate, momentum=momentum, use_nesterov=nesterov)
@@ -86,7 +92,13 @@ def adam(
     beta2: float = 0.999,
     epsilon: float = 1e-8,
 ) -> Optimizer:
-    """Adam (Kingma and Ba 2015)."""
+    """Adam (Kingma and Ba 2015).
+
+    Example:
+      >>> model_fn = etl.make_model_fn(
+      ...     backbone, etl.heads.classifier(labels=data.labels), optimizer=etl.optimizers.adam("cosine(1e-3, 500)")
+      ... )
+    """
     return _optimizer("adam", learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
 
 
@@ -98,5 +110,11 @@ def rmsprop(
     epsilon: float = 1e-10,
     centered: bool = False,
 ) -> Optimizer:
-    """RMSProp (Tieleman and Hinton 2012)."""
+    """RMSProp (Tieleman and Hinton 2012).
+
+    Example:
+      >>> model_fn = etl.make_model_fn(
+      ...     backbone, etl.heads.classifier(labels=data.labels), optimizer=etl.optimizers.rmsprop(1e-3, momentum=0.9)
+      ... )
+    """
     return _optimizer("rmsprop", learning_rate, decay=decay, momentum=momentum, epsilon=epsilon, centered=centered)

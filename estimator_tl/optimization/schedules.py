@@ -95,7 +95,11 @@ def _checked(schedule: Schedule) -> Schedule:
 
 @registry.register()
 def constant(learning_rate: float, warmup_steps: int = 0) -> Schedule:
-    """The same rate at every step after the warm-up."""
+    """The same rate at every step after the warm-up.
+
+    Example:
+      >>> optimizer = etl.optimizers.adam(etl.schedules.constant(1e-3, warmup_steps=100))
+    """
     return _checked(Schedule(learning_rate, warmup_steps))
 
 
@@ -103,13 +107,27 @@ def constant(learning_rate: float, warmup_steps: int = 0) -> Schedule:
 def exponential(
     learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False, warmup_steps: int = 0
 ) -> Schedule:
-    """See `Exponential`; recipe 14 is ``exponential(1e-3, 1000, 0.9)``."""
+    """Returns a rate that decays by a factor every so many steps; see `Exponential`.
+
+    Example:
+      >>> optimizer = etl.optimizers.sgd(etl.schedules.exponential(1e-3, decay_steps=1000, decay_rate=0.9))
+    """
     return _checked(Exponential(learning_rate, warmup_steps, decay_steps, decay_rate, staircase))
 
 
 @registry.register()
 def cosine(learning_rate: float, steps: int | None = None, warmup_steps: int = 0, final: float = 0.0) -> Schedule:
-    """See `Cosine`; `steps` is the step where it ends, the end of the run by default."""
+    """Returns a rate that falls along a cosine; see `Cosine`.
+
+    Args:
+      learning_rate: the rate after the warm-up.
+      steps: the global step at which it ends; the end of the run by default.
+      warmup_steps: steps in which the rate rises from 0.
+      final: the rate at the end.
+
+    Example:
+      >>> optimizer = etl.optimizers.adam(etl.schedules.cosine(1e-3, steps=5000, warmup_steps=100))
+    """
     return _checked(Cosine(learning_rate, warmup_steps, steps, final))
 
 

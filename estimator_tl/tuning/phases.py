@@ -161,7 +161,12 @@ def phase(
     multiplier: float = 1.0,
     restart: bool = False,
 ) -> Phase:
-    """One phase of `phases`: a policy, the global step at which it ends, and its learning rate."""
+    """One phase of `phases`: a policy, the global step at which it ends, and its learning rate.
+
+    Example:
+      >>> print(etl.tuning.phase(etl.tuning.last_groups(2), until=500, multiplier=0.1))
+      phase(last_groups(2), until=500, multiplier=0.1)
+    """
     if isinstance(policy, (Phased, Phase)) or not isinstance(policy, Policy):
         raise UserError(f"phase({policy}) needs a policy without phases, e.g. phase(last_layers(10), until=500).")
     if until is not None:
@@ -175,7 +180,15 @@ def phase(
 
 @registry.register()
 def phases(*listed: Phase | Policy) -> Phased:
-    """Phases in order: ``phases(phase(frozen, until=500), phase(last_layers(10), until=1500), full)``."""
+    """Phases in order: ``phases(phase(frozen, until=500), phase(last_layers(10), until=1500), full)``.
+
+    Example:
+      >>> frozen, full = etl.tuning.frozen(), etl.tuning.full()
+      >>> policy = etl.tuning.phases(etl.tuning.phase(frozen, until=500), full)
+      >>> plan = etl.tuning.make_plan(backbone.structure, policy)
+      >>> [(span.start, span.end, len(span.trainable)) for span in plan.spans]
+      [(0, 500, 0), (500, None, 6)]
+    """
     found = [item if isinstance(item, Phase) else phase(item) for item in listed]
     name = f"phases({', '.join(map(str, found))})"
     if len(found) < 2:
@@ -194,7 +207,15 @@ def phases(*listed: Phase | Policy) -> Phased:
 
 @registry.register()
 def linear_probe_then_full(steps: int, learning_rate: float | str | None = None, multiplier: float = 1.0) -> Phased:
-    """Trains the head alone for some steps, then everything (LP-FT); the rate given is that of the second phase."""
+    """Trains the head alone for some steps, then everything (LP-FT); the rate given is that of the second phase.
+
+    Source: Kumar et al. 2022, https://arxiv.org/abs/2202.10054.
+
+    Example:
+      >>> plan = etl.tuning.make_plan(backbone.structure, etl.tuning.linear_probe_then_full(300))
+      >>> [span.start for span in plan.spans]
+      [0, 300]
+    """
     _steps("linear_probe_then_full", "steps", steps)
     second = phase(Full(), None, learning_rate, multiplier)
     arguments = [str(steps), *str(second)[len("phase(full") : -1].split(", ")[1:]]
@@ -218,6 +239,12 @@ def gradual(
       size: how many layers or groups with weights make a piece.
       head_steps: steps with the head alone first; `every` by default, 0 for none.
       decay: factor on the learning rate at each unfreezing.
+
+    Example:
+      >>> policy = etl.tuning.gradual(100, by="group", size=2)
+      >>> plan = etl.tuning.make_plan(backbone.structure, policy)
+      >>> [(span.start, len(span.trainable)) for span in plan.spans]
+      [(0, 0), (100, 3), (200, 6)]
     """
     _steps("gradual", "every", every)
     _steps("gradual", "size", size)

@@ -171,25 +171,51 @@ def _positive(name: str, n: int) -> int:
 
 @registry.register()
 def frozen() -> Policy:
-    """Trains the head only."""
+    """Trains the head only.
+
+    Example:
+      >>> plan = etl.tuning.make_plan(backbone.structure, etl.tuning.frozen())
+      >>> len(plan.trainable)
+      0
+    """
     return Frozen()
 
 
 @registry.register()
 def full() -> Policy:
-    """Trains every variable that the source can train."""
+    """Trains every variable that the source can train.
+
+    Example:
+      >>> plan = etl.tuning.make_plan(backbone.structure, etl.tuning.full())
+      >>> [name for name in plan.frozen if "moving" not in name]
+      []
+    """
     return Full()
 
 
 @registry.register()
 def last_layers(n: int) -> Policy:
-    """Trains the last `n` layers of the source's own layer list, as ``base.layers[-n:]``."""
+    """Trains the last `n` layers of the source's own layer list, as ``base.layers[-n:]``.
+
+    Example:
+      >>> network = etl.backbone("keras.MobileNet(alpha=0.25, weights=None, image_size=32)")
+      >>> plan = etl.tuning.make_plan(network.structure, etl.tuning.last_layers(3))
+      >>> sorted(plan.trainable)
+      ['conv_pw_13/kernel', 'conv_pw_13_bn/beta', 'conv_pw_13_bn/gamma']
+    """
     return LastLayers(_positive("last_layers", n))
 
 
 @registry.register()
 def from_layer(name_or_index: str | int) -> Policy:
-    """Trains from the named (or indexed) layer on, that layer included."""
+    """Trains from the named (or indexed) layer on, that layer included.
+
+    Example:
+      >>> network = etl.backbone("keras.MobileNet(alpha=0.25, weights=None, image_size=32)")
+      >>> plan = etl.tuning.make_plan(network.structure, etl.tuning.from_layer("conv_pw_13_bn"))
+      >>> sorted(plan.trainable)
+      ['conv_pw_13_bn/beta', 'conv_pw_13_bn/gamma']
+    """
     if isinstance(name_or_index, bool) or not isinstance(name_or_index, (str, int)):
         raise UserError(f"from_layer({name_or_index!r}) needs a layer's name in quotes, or its index.")
     return FromLayer(name_or_index)
@@ -197,13 +223,25 @@ def from_layer(name_or_index: str | int) -> Policy:
 
 @registry.register()
 def last_groups(n: int) -> Policy:
-    """Trains the last `n` groups of variables; a group shares its name up to the last slash."""
+    """Trains the last `n` groups of variables; a group shares its name up to the last slash.
+
+    Example:
+      >>> plan = etl.tuning.make_plan(backbone.structure, etl.tuning.last_groups(2))
+      >>> sorted(plan.trainable)
+      ['top/conv2/kernel', 'top/conv2_bn/beta', 'top/conv2_bn/gamma']
+    """
     return LastGroups(_positive("last_groups", n))
 
 
 @registry.register()
 def scopes(*regex: str) -> Policy:
-    """Trains the variables whose names match one of the regular expressions (`re.search`)."""
+    """Trains the variables whose names match one of the regular expressions (`re.search`).
+
+    Example:
+      >>> plan = etl.tuning.make_plan(backbone.structure, etl.tuning.scopes("^top/", "beta$"))
+      >>> sorted(plan.trainable)
+      ['stem/conv1_bn/beta', 'top/conv2/kernel', 'top/conv2_bn/beta', 'top/conv2_bn/gamma']
+    """
     if not regex:
         raise UserError("scopes() needs at least one regular expression, e.g. scopes('block_1[56]').")
     for pattern in regex:
