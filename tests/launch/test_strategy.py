@@ -206,4 +206,4 @@ def test_a_run_config_of_somebody_else_fails_where_tensorflow_would_hang(keras_h
         check=False,
     )
     assert done.returncode == 1
-    assert "UserError: the strategy names CPU:1, but the session has 1 CPUs" in done.stderr
+    assert "UserError: the strategy needs CPU:1, but the number of CPUs in the session is 1" in done.stderr
