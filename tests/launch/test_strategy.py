@@ -164,7 +164,7 @@ def test_a_session_must_have_the_devices_of_the_strategy(config, missing):
     if missing is None:
         check_devices(strategy, session_config)
         return
-    with pytest.raises(UserError, match=f"names {missing}, but the session has 1 CPUs.*cpu_replicas=2"):
+    with pytest.raises(UserError, match=f"needs {missing}, but the number of CPUs in the session is 1;.*cpu_replicas=2"):
         check_devices(strategy, session_config)
 
 
