@@ -112,7 +112,7 @@ def rebuilding(custom_objects: Mapping[str, Any], allow_code: bool = False) -> I
     if not load_tensorflow().__internal__.tf2.enabled():
         objects.setdefault("BatchNormalization", keras.layers.BatchNormalization)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_own_names())
+        stack.enter_context(_own_classes_by_name())
         stack.enter_context(keras.utils.custom_object_scope(objects))
         if allow_code:
             stack.enter_context(_serialization().SafeModeScope(False))
@@ -183,7 +183,7 @@ def _package() -> str:
 
 
 @contextlib.contextmanager
-def _own_names() -> Iterator[None]:
+def _own_classes_by_name() -> Iterator[None]:
     """A block in which Keras finds its classes by name, even if another Keras 2 has registered the same names.
 
     TensorFlow 2.15's Keras and tf_keras register their classes in the same

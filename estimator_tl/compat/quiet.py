@@ -17,7 +17,7 @@ _DEPRECATIONS = "is deprecated and will be removed"
 _CLUSTER_WARNINGS = ("It seems that global step", "`eval_strategy` is not passed in")
 
 
-class _Without(logging.Filter):
+class _TextFilter(logging.Filter):
     """Drops log records that contain a text."""
 
     def __init__(self, text: str):
@@ -43,8 +43,8 @@ def _silence(text: str) -> None:
     import tensorflow
 
     logger = tensorflow.get_logger()
-    if not any(isinstance(present, _Without) and present.text == text for present in logger.filters):
-        logger.addFilter(_Without(text))
+    if not any(isinstance(present, _TextFilter) and present.text == text for present in logger.filters):
+        logger.addFilter(_TextFilter(text))
 
 
 def import_tensorflow_quietly() -> None:
@@ -54,13 +54,13 @@ def import_tensorflow_quietly() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"tf_keras|keras|tensorflow.*")
-    with _native_stderr_held_back(), _kept_for_good():
+    with _hidden_native_stderr(), _exempt_from_garbage_collection():
         import tensorflow  # noqa: F401
     silence_deprecations()
 
 
 @contextlib.contextmanager
-def _kept_for_good() -> Iterator[None]:
+def _exempt_from_garbage_collection() -> Iterator[None]:
     """A block whose objects live as long as the process, so the garbage collector never has to search them.
 
     Such searches take a tenth of the time of TensorFlow's import. https://docs.python.org/3/library/gc.html#gc.freeze
@@ -79,7 +79,7 @@ def _kept_for_good() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _native_stderr_held_back() -> Iterator[None]:
+def _hidden_native_stderr() -> Iterator[None]:
     """Hides what C++ writes to standard error, and shows it if the body fails.
 
     TensorFlow from 2.17 on writes messages before it reads its log level, so they

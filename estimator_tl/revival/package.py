@@ -125,7 +125,7 @@ class _Keras2Loader(importlib.abc.Loader):
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import_with_keras2}
         self._loader.exec_module(module)
         if module.__name__ == f"{_PACKAGE}.python.estimator.keras_lib":
-            module.__dict__["model_to_estimator"] = _refusing_keras3(module.__dict__["model_to_estimator"])
+            module.__dict__["model_to_estimator"] = _rejecting_keras3(module.__dict__["model_to_estimator"])
 
     def __getattr__(self, name: str) -> Any:  # is_package, get_source, ... for tools such as inspect
         return getattr(self._loader, name)
@@ -137,7 +137,7 @@ def _import_with_keras2(name: str, globals: Any = None, locals: Any = None, from
     return builtins.__import__(name, globals, locals, fromlist, level)
 
 
-def _refusing_keras3(model_to_estimator: Any) -> Any:
+def _rejecting_keras3(model_to_estimator: Any) -> Any:
     """Wraps `model_to_estimator` to reject a Keras 3 model, on which it would fail with an obscure error."""
 
     @functools.wraps(model_to_estimator)

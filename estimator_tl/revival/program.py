@@ -36,7 +36,7 @@ def run_script(path: str, arguments: Sequence[str]) -> int:
         scripts = [str(other) for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
         hint = nearest(path, scripts) if scripts else "check the path."
         raise UserError(f"legacy: {path} does not exist; {hint}")
-    return _become([path, *arguments])
+    return _replace_process([path, *arguments])
 
 
 def run_module(name: str, arguments: Sequence[str]) -> int:
@@ -51,10 +51,10 @@ def run_module(name: str, arguments: Sequence[str]) -> int:
         raise UserError(
             f"legacy: no module named {name!r}; check the name and PYTHONPATH, or give the path of a script."
         )
-    return _become(["-m", name, *arguments])
+    return _replace_process(["-m", name, *arguments])
 
 
-def _become(arguments: Sequence[str]) -> int:
+def _replace_process(arguments: Sequence[str]) -> int:
     """Replaces this process by ``python ARGUMENTS``."""
     versions.check_installed()
     environment = dict(os.environ)
