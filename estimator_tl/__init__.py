@@ -1,6 +1,6 @@
 """Transfer learning on the Estimator API, from TensorFlow 2.15 to the newest.
 
-Names are resolved on first use, so that importing the package is quick:
+Names are loaded on first use, so importing the package is quick:
 ``etl.estimator``, ``etl.enable_estimator``, ``etl.keras``, ``etl.backbone``, ``etl.tuning``,
 ``etl.heads``, ``etl.optimizers``, ``etl.schedules``, ``etl.make_model_fn``, ``etl.inputs``,
 ``etl.export``, ``etl.export_saved_model``, ``etl.BestExporter``, ``etl.run_config``, ``etl.train_and_evaluate``,

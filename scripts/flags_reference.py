@@ -1,4 +1,4 @@
-"""Writes docs/FLAGS.md: every flag of every command, from the settings themselves.
+"""Writes docs/FLAGS.md: every flag of every command, generated from the settings.
 
 usage: python scripts/flags_reference.py
 """
@@ -42,7 +42,7 @@ def _flags(command: object) -> CommandFlags:
 
 
 def _names(name: str) -> set[str]:
-    """Returns the flags that stand under another command already."""
+    """Returns the flags that the page already lists under another command."""
     if name != "doctor":
         return set()
     train = _flags(importlib.import_module("estimator_tl.cli.train").COMMAND)

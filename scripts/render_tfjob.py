@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the manifest of a Kubeflow TFJob that trains on a cluster, to standard output, as scripts/tfjob.yaml explains.
+"""Prints the manifest of a Kubeflow TFJob that trains on a cluster; scripts/tfjob.yaml explains such a manifest.
 
 scripts/render_tfjob.py --name=flowers --image=REGISTRY/estimator_tl --workers=2 --ps=1 --evaluator=1 \\
     --volume_claim=runs --model_dir=/runs/flowers -- --flagfile=/runs/train.flags | kubectl apply -f -
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-# The names and the port that the operator looks for.
+# The names and the port that the operator expects.
 CONTAINER, PORT_NAME, PORT = "tensorflow", "tfjob-port", 2222
 _LONGEST_SUFFIX = "-evaluator-0"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9./_-]*")
@@ -23,10 +23,10 @@ _YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
 
 
 def manifest(options: argparse.Namespace, train_flags: Sequence[str]) -> dict[str, Any]:
-    """Returns the TFJob as plain values."""
+    """Returns the TFJob as dicts, lists and scalars."""
     counts = {"Chief": 1, "Worker": options.workers, "PS": options.ps, "Evaluator": options.evaluator}
-    # The operator ends what still runs as soon as the chief is done; an evaluator then has the last checkpoint before
-    # it. Parameter servers of `train` leave by themselves.
+    # With "Running", the operator ends all running pods as soon as the chief is done, but an evaluator still has to
+    # evaluate the last checkpoint. Parameter servers of `train` exit without help.
     clean = "None" if options.evaluator else "Running"
     return {
         "apiVersion": "kubeflow.org/v1",
@@ -72,7 +72,7 @@ def _pod(options: argparse.Namespace, job: str, train_flags: Sequence[str]) -> d
 
 
 def to_yaml(value: Any) -> Iterator[str]:
-    """Yields the lines of plain values as YAML; what YAML could misread is quoted as in JSON, which YAML contains."""
+    """Yields the lines of a value as YAML; strings that YAML could misread are quoted as in JSON, a subset of YAML."""
     if isinstance(value, dict):
         for key, item in value.items():
             if isinstance(item, (dict, list)):
@@ -111,20 +111,20 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     add: Any = parser.add_argument
-    add("--name", required=True, help="of the job, and the beginning of its pods' names")
-    add("--namespace", help="of the job (default: that of kubectl)")
-    add("--image", required=True, help="container image in which estimator-tl is installed")
-    add("--workers", type=int, default=0, help="tasks that train, besides the chief (default: 0)")
-    add("--ps", type=int, default=0, help="parameter servers (default: 0)")
+    add("--name", required=True, help="name of the job, and prefix of the names of its pods")
+    add("--namespace", help="namespace of the job (default: the namespace of kubectl)")
+    add("--image", required=True, help="container image with estimator-tl")
+    add("--workers", type=int, default=0, help="number of training tasks besides the chief (default: 0)")
+    add("--ps", type=int, default=0, help="number of parameter servers (default: 0)")
     add("--evaluator", type=int, choices=(0, 1), default=0, help="1 for a task that evaluates (default: 0)")
-    add("--gpus", type=int, default=0, help="of chief and each worker (default: 0)")
-    add("--cpu", help='limit of each task, e.g. "4"')
-    add("--memory", help='limit of each task, e.g. "8Gi"')
-    add("--model_dir", required=True, help="where the run is kept, on the shared volume")
+    add("--gpus", type=int, default=0, help="GPUs of the chief and of each worker (default: 0)")
+    add("--cpu", help='CPU limit of each task, e.g. "4"')
+    add("--memory", help='memory limit of each task, e.g. "8Gi"')
+    add("--model_dir", required=True, help="folder of the run, on the shared volume")
     add("--volume_claim", required=True, help="PersistentVolumeClaim that all tasks can write (ReadWriteMany)")
-    add("--mount_path", default="/runs", help="where it is mounted (default: /runs)")
-    add("--grace_secs", type=int, default=120, help="for a task to save when its pod is deleted (default: 120)")
-    add("--ttl_secs", type=int, default=86400, help="after which a finished job and its pods are removed")
+    add("--mount_path", default="/runs", help="path at which the volume is mounted (default: /runs)")
+    add("--grace_secs", type=int, default=120, help="seconds for a task to save when its pod is deleted (default: 120)")
+    add("--ttl_secs", type=int, default=86400, help="seconds until a finished job and its pods are removed")
     return parser
 
 
@@ -149,17 +149,17 @@ def _check(parser: _Parser, options: argparse.Namespace, train_flags: Sequence[s
     if not train_flags:
         parser.error("no flags of train given; write them after --, e.g. -- --flagfile=/runs/train.flags")
     if any(re.match(r"--?model_dir(=|$)", flag) for flag in train_flags):
-        parser.error("--model_dir stands among the flags of train; give it before the --.")
+        parser.error("--model_dir is among the flags of train; write it before the --.")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the program."""
-    own, train_flags = list(arguments), []
-    if "--" in own:
-        place = own.index("--")
-        own, train_flags = own[:place], own[place + 1 :]
+    flags, train_flags = list(arguments), []
+    if "--" in flags:
+        separator = flags.index("--")
+        flags, train_flags = flags[:separator], flags[separator + 1 :]
     parser = _parser()
-    options = parser.parse_args(own)
+    options = parser.parse_args(flags)
     _check(parser, options, train_flags)
     print("\n".join(to_yaml(manifest(options, train_flags))))
     return 0

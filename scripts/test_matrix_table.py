@@ -1,4 +1,4 @@
-"""Writes the table of versions from the JUnit files of test_matrix.sh: RESULTS TARGET GATING..."""
+"""Writes the table of versions from the JUnit files of test_matrix.sh. Arguments: RESULTS TARGET GATING..."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-# What a user asks for -> the tests that show it, as prefixes of their module names; the first that fits counts.
+# Feature -> the tests that cover it, as prefixes of their module names; the first match counts.
 AREAS = {
     "Estimator API: canned estimators, heads, exporters, hooks, `model_to_estimator`": (
         "tests.compat.test_estimator",
@@ -57,7 +57,7 @@ are run for information. Linux, CPU.
 def main(results: Path, target: Path, gating: list[str]) -> int:
     """Writes the table; returns 1 if a gating version has failures or no results.
 
-    Versions without new results keep the column, and the failures, that the table has for them.
+    A version without new results keeps its column and its failures from the old table.
     """
     found = {path.stem: read(path) for path in results.glob("*.xml")}
     columns = kept(target.read_text() if target.exists() else "")
@@ -79,7 +79,7 @@ def main(results: Path, target: Path, gating: list[str]) -> int:
 
 
 def kept(text: str) -> dict[str, tuple[dict[str, str], str]]:
-    """Returns the columns of a table that was written before: cells by area, and the list of failures."""
+    """Returns the columns of an existing table: cells by area, and the list of failures."""
     rows = [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     if len(rows) < 2:
         return {}
@@ -93,7 +93,7 @@ def kept(text: str) -> dict[str, tuple[dict[str, str], str]]:
 
 
 def read(path: Path) -> dict[str, tuple[int, list[str]]]:
-    """Returns for each area how many tests passed, and which failed."""
+    """Returns for each area the number of tests that passed, and the names of those that failed."""
     passed: collections.Counter[str] = collections.Counter()
     failed = collections.defaultdict(list)
     for case in ElementTree.parse(path).getroot().iter("testcase"):
@@ -109,7 +109,7 @@ def read(path: Path) -> dict[str, tuple[int, list[str]]]:
 
 
 def order(name: str) -> tuple[list[int], list[int]]:
-    """Sorts by TensorFlow, then by Python."""
+    """Returns the sort key of a version: TensorFlow first, then Python."""
     tensorflow, _, python = name.partition("@")
     return [int(part) for part in tensorflow.split(".")], [int(part) for part in python.split(".")]
 

@@ -1,7 +1,7 @@
-"""The one door to TensorFlow, from 2.15 (the last with Estimator) to the newest.
+"""The single entry point to TensorFlow, from 2.15 (the last version with Estimator) to the newest.
 
-`tf`, `keras` (Keras 2 on every version), `estimator` and `hub` are resolved on
-first use, so that importing this package costs nothing.
+`tf`, `keras` (Keras 2 on every version), `estimator` and `hub` are loaded on
+first use, so importing this package costs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     hub: Any
 
 
-# Name -> (module, function that loads it). By name, as the revival of Estimator itself imports this package.
+# Name -> (module, function that loads it). Strings instead of imports, because `revival` imports this package.
 _LOADERS = {
     "tf": ("estimator_tl.compat.versions", "load_tensorflow"),
     "keras": ("estimator_tl.revival.package", "load_keras"),

@@ -1,9 +1,9 @@
 """Keras 2 on every TensorFlow.
 
-Up to TensorFlow 2.15 `tf.keras` is Keras 2. From 2.16 on `tf.keras` is Keras 3
-unless TF_USE_LEGACY_KERAS was set before its first use, and Keras 2 lives in
-the package `tf_keras`. On 2.15 the classes of `tf_keras` are not those of
-`tf.keras`, so `tf.keras` is the right one there even if `tf_keras` is present.
+Up to TensorFlow 2.15, `tf.keras` is Keras 2. From 2.16 on, `tf.keras` is Keras 3
+unless TF_USE_LEGACY_KERAS was set before its first use, and Keras 2 is in the
+package `tf_keras`. On 2.15, `tf_keras` and `tf.keras` have different classes, so
+this module uses `tf.keras` there even if `tf_keras` is installed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _METADATA = "keras_metadata.pb"
 
 @functools.cache
 def load_keras2() -> Any:
-    """Returns the Keras 2 API, whatever `tf.keras` is by now.
+    """Returns the Keras 2 API, whichever Keras `tf.keras` is.
 
     Raises:
-      ImportError: tf_keras is needed and absent.
+      ImportError: this TensorFlow needs tf_keras, and tf_keras is not installed.
     """
     tf = load_tensorflow()
     if has_native_estimator():
-        _ = tf.keras.layers  # `tf.keras` is a lazy loader until its first use, and another object after it
+        _ = tf.keras.layers  # `tf.keras` is a lazy loader until its first use, and then becomes another object
         return tf.keras
     return import_tf_keras("tf_keras.api._v2.keras")
 
@@ -44,7 +44,7 @@ def import_tf_keras(name: str) -> ModuleType:
     """Imports a module of tf_keras.
 
     Raises:
-      ImportError: tf_keras is absent, or is not of this TensorFlow.
+      ImportError: tf_keras is not installed, or does not fit this TensorFlow.
     """
     try:
         return importlib.import_module(name)
@@ -53,18 +53,18 @@ def import_tf_keras(name: str) -> ModuleType:
 
 
 def let_tf_keras_be_keras2() -> None:
-    """Makes `tf.keras` and `tf.compat.v1.layers` those of Keras 2 in this process, as with TensorFlow 2.15.
+    """Makes `tf.keras` and `tf.compat.v1.layers` Keras 2 in this process, as with TensorFlow 2.15.
 
-    For the process of a command, where the code of users runs beside this project's: TensorFlow decides when it is
-    imported, so this does nothing afterwards, nor where the environment says which Keras it is to be. The package
-    `keras` stays Keras 3.
+    This is for commands, which run code of users in the same process. It must be called before TensorFlow is imported,
+    because TensorFlow decides then; a later call has no effect. A value of TF_USE_LEGACY_KERAS in the environment wins.
+    The package `keras` stays Keras 3.
     """
     if "tensorflow" not in sys.modules and not native_estimator_is_installed():
         os.environ.setdefault(_SWITCH, "1")
 
 
 def use_of_keras2() -> str:
-    """Says how the code of a user gets Keras 2 in this process."""
+    """Returns advice on how the code of a user gets Keras 2 in this process."""
     keras = load_keras2()
     layer = getattr(getattr(load_tensorflow().keras, "layers", None), "Layer", None)
     if layer is keras.layers.Layer:
@@ -73,37 +73,38 @@ def use_of_keras2() -> str:
 
 
 def lack_of_keras2(error: BaseException) -> str:
-    """Says how code that fails gets Keras 2, where that is what it lacks; empty for other errors."""
+    """Returns `use_of_keras2` for an error that comes from a lack of Keras 2; an empty string for other errors."""
     text = str(error)
-    is_lacking = "not available with Keras 3" in text or "keras._tf_keras" in text
-    return use_of_keras2() if is_lacking else ""
+    if "not available with Keras 3" in text or "keras._tf_keras" in text:
+        return use_of_keras2()
+    return ""
 
 
 def is_of_another_keras(thing: Any) -> bool:
-    """Whether a class is made of the classes of a Keras that is not this process's Keras 2."""
+    """True for a class with a base class from a Keras other than the Keras 2 of this process."""
     others = {"keras", "tf_keras"} - {_package()}
     return any(base.__module__.partition(".")[0] in others for base in getattr(thing, "__mro__", ()))
 
 
 def keras2_remedy() -> str:
-    """Says how to get the Keras 2 that belongs to this TensorFlow."""
+    """Returns the command that installs the Keras 2 for this TensorFlow."""
     return f"pip install 'tf_keras~={load_tensorflow().__version__.partition('-')[0]}' (TensorFlow's own minor version)"
 
 
 def keras2_version() -> str:
-    """Returns the version of the Keras 2 that is in use."""
+    """Returns the version of the Keras 2 of this process."""
     return str(importlib.import_module(_package()).__version__)
 
 
 @contextlib.contextmanager
 def rebuilding(custom_objects: Mapping[str, Any], allow_code: bool = False) -> Iterator[None]:
-    """Makes a Keras model that is read or rebuilt from its configuration in the body the one that was saved.
+    """A block in which Keras rebuilds a model exactly as it was saved, from its file or its configuration.
 
-    In a program that turned v2 behavior off, Keras would take its old batch
-    norm, which uses batch statistics in training even where it is frozen.
+    In a program that turned v2 behavior off, Keras would use its old batch
+    norm, which uses batch statistics in training even if it is frozen.
 
     Args:
-      custom_objects: classes and functions that the configuration names.
+      custom_objects: classes and functions by their names in the configuration.
       allow_code: whether Lambda layers, which hold Python code, may be built.
     """
     keras = load_keras2()
@@ -111,7 +112,7 @@ def rebuilding(custom_objects: Mapping[str, Any], allow_code: bool = False) -> I
     if not load_tensorflow().__internal__.tf2.enabled():
         objects.setdefault("BatchNormalization", keras.layers.BatchNormalization)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_own_names())
+        stack.enter_context(_own_classes_by_name())
         stack.enter_context(keras.utils.custom_object_scope(objects))
         if allow_code:
             stack.enter_context(_serialization().SafeModeScope(False))
@@ -119,15 +120,15 @@ def rebuilding(custom_objects: Mapping[str, Any], allow_code: bool = False) -> I
 
 
 def sharing_objects() -> contextlib.AbstractContextManager[Any]:
-    """Makes layers that a saved model uses in several places one layer again where it is deserialized in the body."""
+    """Returns a block in which a layer that a saved model uses in several places is deserialized as one layer."""
     scope: contextlib.AbstractContextManager[Any] = _serialization().ObjectSharingScope()
     return scope
 
 
 def keras_metadata(folder: str) -> list[tuple[str, Any]]:
-    """Returns kind and configuration of each Keras object of a Keras SavedModel.
+    """Returns the type and the configuration of each Keras object of a Keras SavedModel.
 
-    What is damaged is left out: Keras fails where it comes to it.
+    This leaves damaged entries out; Keras itself fails when it reads them.
     """
     configs = []
     for node in _metadata(folder).nodes:
@@ -137,7 +138,13 @@ def keras_metadata(folder: str) -> list[tuple[str, Any]]:
 
 
 def rewrite_keras_metadata(folder: str, target: str, change: Callable[[Any], Any]) -> None:
-    """Writes the Keras objects of a Keras SavedModel into another folder, each configuration changed."""
+    """Writes the Keras objects of a Keras SavedModel to another folder, with changed configurations.
+
+    Args:
+      folder: the folder of the SavedModel.
+      target: the folder to write to.
+      change: returns the new configuration for the configuration of an object.
+    """
     metadata = _metadata(folder)
     for node in metadata.nodes:
         with contextlib.suppress(ValueError):
@@ -161,7 +168,7 @@ def _serialization() -> ModuleType:
 
 @contextlib.contextmanager
 def same_random_weights() -> Iterator[None]:
-    """Lets Keras's initializers draw the same values each time in the body, and in this thread only."""
+    """A block in which Keras's initializers draw the same values each time, in this thread only."""
     backend = importlib.import_module(f"{_package()}.src.backend")
     before = getattr(backend._SEED_GENERATOR, "generator", None)
     backend._SEED_GENERATOR.generator = random.Random(0)
@@ -176,21 +183,21 @@ def _package() -> str:
 
 
 @contextlib.contextmanager
-def _own_names() -> Iterator[None]:
-    """Lets Keras find its own classes by their names in the body, where another Keras 2 has taken the names.
+def _own_classes_by_name() -> Iterator[None]:
+    """A block in which Keras finds its classes by name, even if another Keras 2 has registered the same names.
 
-    TensorFlow 2.15's Keras and tf_keras enter their classes into one table;
-    the later import wins. A model's configuration then becomes layers of the
-    other package, and Keras searches for their inputs without end.
+    TensorFlow 2.15's Keras and tf_keras register their classes in the same
+    table, and the later import wins. A configuration would then become layers of
+    the other package, and Keras would search for their inputs without end.
     """
     others = {"keras", "tf_keras"} - {_package()}
     table = _exported_symbols()
-    taken = {name: symbol for name, symbol in table.items() if _package_of(symbol) in others}
-    table.update({name: _counterpart(symbol) for name, symbol in taken.items()})
+    foreign = {name: symbol for name, symbol in table.items() if _package_of(symbol) in others}
+    table.update({name: _counterpart(symbol) for name, symbol in foreign.items()})
     try:
         yield
     finally:
-        table.update(taken)
+        table.update(foreign)
 
 
 def _exported_symbols() -> dict[str, Any]:
@@ -204,6 +211,6 @@ def _package_of(symbol: Any) -> str:
 
 
 def _counterpart(symbol: Any) -> Any:
-    """Returns what this Keras has under the name of another Keras's symbol; that symbol itself if it has nothing."""
+    """Returns the symbol of this Keras with the name of another Keras's symbol; if there is none, the other symbol."""
     module = sys.modules.get(f"{_package()}.{symbol.__module__.partition('.')[2]}")
     return getattr(module, getattr(symbol, "__qualname__", ""), symbol)

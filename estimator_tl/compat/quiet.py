@@ -1,4 +1,4 @@
-"""Imports TensorFlow quickly and keeps its start-up messages and deprecation notices out of people's terminals."""
+"""Imports TensorFlow quickly, and hides its start-up messages and deprecation notices from the terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import warnings
 from collections.abc import Iterator
 
 _DEPRECATIONS = "is deprecated and will be removed"
-# On parameter servers a worker may see the step as it was before its own; an evaluator of Estimator's is not used.
-_OF_CLUSTERS = ("It seems that global step", "`eval_strategy` is not passed in")
+# Warnings without a cause: on parameter servers, a worker may read the global step before its increment arrives; and
+# runs use no evaluator of Estimator.
+_CLUSTER_WARNINGS = ("It seems that global step", "`eval_strategy` is not passed in")
 
 
-class _Without(logging.Filter):
+class _TextFilter(logging.Filter):
+    """Drops log records that contain a text."""
+
     def __init__(self, text: str):
         super().__init__(text)
         self.text = text
@@ -26,13 +29,13 @@ class _Without(logging.Filter):
 
 
 def silence_deprecations() -> None:
-    """Drops the deprecation notices from TensorFlow's own logger, and nothing else from it."""
+    """Drops deprecation notices from TensorFlow's logger, and nothing else."""
     _silence(_DEPRECATIONS)
 
 
 def silence_cluster_warnings() -> None:
-    """Drops from TensorFlow's own logger what it warns of in each healthy run of `train` on a cluster."""
-    for text in _OF_CLUSTERS:
+    """Drops from TensorFlow's logger the warnings that appear in every healthy run of `train` on a cluster."""
+    for text in _CLUSTER_WARNINGS:
         _silence(text)
 
 
@@ -40,29 +43,29 @@ def _silence(text: str) -> None:
     import tensorflow
 
     logger = tensorflow.get_logger()
-    if not any(isinstance(present, _Without) and present.text == text for present in logger.filters):
-        logger.addFilter(_Without(text))
+    if not any(isinstance(present, _TextFilter) and present.text == text for present in logger.filters):
+        logger.addFilter(_TextFilter(text))
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow without its C++ start-up messages and Python's warnings about its insides."""
+    """Imports TensorFlow without its C++ start-up messages and without Python's warnings about its code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"tf_keras|keras|tensorflow.*")
-    with _native_stderr_held_back(), _kept_for_good():
+    with _hidden_native_stderr(), _exempt_from_garbage_collection():
         import tensorflow  # noqa: F401
     silence_deprecations()
 
 
 @contextlib.contextmanager
-def _kept_for_good() -> Iterator[None]:
-    """A block whose objects stay as long as the process; Python does not look through them for garbage again and again.
+def _exempt_from_garbage_collection() -> Iterator[None]:
+    """A block whose objects live as long as the process, so the garbage collector never has to search them.
 
-    That takes a tenth of the time of TensorFlow's import. https://docs.python.org/3/library/gc.html#gc.freeze
+    Such searches take a tenth of the time of TensorFlow's import. https://docs.python.org/3/library/gc.html#gc.freeze
     """
-    if "tensorflow" in sys.modules:  # then there may be objects that do not stay
+    if "tensorflow" in sys.modules:  # then there may be objects with a shorter life
         yield
         return
     was_enabled = gc.isenabled()
@@ -76,22 +79,22 @@ def _kept_for_good() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _native_stderr_held_back() -> Iterator[None]:
-    """Holds back what C++ writes to standard error; shows it if the body fails.
+def _hidden_native_stderr() -> Iterator[None]:
+    """Hides what C++ writes to standard error, and shows it if the body fails.
 
-    TensorFlow from 2.17 on writes messages before its log level is read, so the
-    file descriptor is the only place to stop them.
+    TensorFlow from 2.17 on writes messages before it reads its log level, so they
+    can only be stopped at the file descriptor.
     """
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
         try:
             yield
         except BaseException:
             os.dup2(saved, 2)
-            held.seek(0)
-            os.write(2, held.read())
+            messages.seek(0)
+            os.write(2, messages.read())
             raise
         finally:
             os.dup2(saved, 2)
@@ -99,7 +102,7 @@ def _native_stderr_held_back() -> Iterator[None]:
 
 
 def set_log_level(level: str) -> None:
-    """Sets TensorFlow's Python loggers to `level` (debug, info, warning or error)."""
+    """Sets the level of TensorFlow's Python logger (debug, info, warning or error)."""
     import tensorflow
 
     tensorflow.get_logger().setLevel(level.upper())

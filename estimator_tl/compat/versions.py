@@ -1,4 +1,4 @@
-"""Which TensorFlow is here, and whether it is one that this project knows."""
+"""The installed version of TensorFlow, and whether this project supports it."""
 
 from __future__ import annotations
 
@@ -25,28 +25,30 @@ def tensorflow_version() -> tuple[int, int]:
 
 
 def has_native_estimator() -> bool:
-    """True where TensorFlow itself still carries `tf.estimator` (up to 2.15)."""
+    """True if TensorFlow itself contains `tf.estimator` (up to 2.15)."""
     return tensorflow_version() < (2, 16)
 
 
 def native_estimator_is_installed() -> bool:
-    """As `has_native_estimator`, without importing TensorFlow."""
+    """Returns the same as `has_native_estimator`, without importing TensorFlow; False if it is not installed."""
     spec = importlib.util.find_spec("tensorflow")
-    folders = (spec.submodule_search_locations if spec else None) or ()
+    if spec is None:
+        return False
+    folders = spec.submodule_search_locations or ()
     return any((Path(folder) / "python/distribute/estimator_training.py").is_file() for folder in folders)
 
 
 def check_installed() -> None:
-    """Checks TensorFlow without importing it, as far as its package says what it is.
+    """Checks the version of TensorFlow by the metadata of its package, without importing it.
 
     Raises:
-      ImportError: TensorFlow is absent or older than 2.15.
+      ImportError: TensorFlow is not installed or is older than 2.15.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise ImportError(f"TensorFlow is not installed; {_REMEDY}.")
-    found = next((installed_versions()[name] for name in _PACKAGES if name in installed_versions()), None)
-    if found and tuple(map(int, found.split(".")[:2])) < OLDEST:
-        raise ImportError(f"TensorFlow {found} is too old for estimator_tl; {_REMEDY}.")
+    version = next((installed_versions()[name] for name in _PACKAGES if name in installed_versions()), None)
+    if version and tuple(map(int, version.split(".")[:2])) < OLDEST:
+        raise ImportError(f"TensorFlow {version} is too old for estimator_tl; {_REMEDY}.")
 
 
 @functools.cache
@@ -54,7 +56,7 @@ def load_tensorflow() -> Any:
     """Imports TensorFlow and checks its version.
 
     Raises:
-      ImportError: TensorFlow is absent or older than 2.15.
+      ImportError: TensorFlow is not installed or is older than 2.15.
     """
     try:
         import tensorflow
@@ -73,7 +75,7 @@ def load_tensorflow() -> Any:
 
 
 def hub_problem() -> str | None:
-    """Returns why the installed tensorflow-hub cannot be imported on this TensorFlow; None where it can."""
+    """Returns why the installed tensorflow-hub does not import on this TensorFlow; None if it imports."""
     hub = installed_versions().get("tensorflow-hub")
     if hub is None or has_native_estimator() or tuple(map(int, hub.split(".")[:2])) >= _HUB_WITHOUT_ESTIMATOR:
         return None
@@ -86,10 +88,10 @@ def hub_problem() -> str | None:
 
 @functools.cache
 def load_hub() -> Any:
-    """Imports tensorflow_hub, without the warning of its use of pkg_resources.
+    """Imports tensorflow_hub, without the warning about its use of pkg_resources.
 
     Raises:
-      ImportError: it is too old for this TensorFlow.
+      ImportError: tensorflow_hub is not installed or too old for this TensorFlow.
     """
     load_tensorflow()
     problem = hub_problem()
@@ -102,12 +104,12 @@ def load_hub() -> Any:
 
 
 def installed_versions() -> dict[str, str]:
-    """Returns the versions of the packages that decide what a run does."""
+    """Returns the versions of the installed packages that affect the results of a run, by package."""
     names = (*_PACKAGES, "tensorflow-estimator", "tf_keras", "tensorflow-hub", "numpy")
-    found = {}
+    versions = {}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,1 +1,1 @@
-"""How Estimator comes back on TensorFlow 2.16 and later, and how existing programs run with it."""
+"""Brings Estimator back on TensorFlow 2.16 and later, also for existing programs."""

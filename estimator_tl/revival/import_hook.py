@@ -1,7 +1,7 @@
-"""Puts Estimator back at the moment when a program imports TensorFlow, and not before.
+"""Puts Estimator back when a program imports TensorFlow, and not before.
 
-The program may still set what TensorFlow reads from the environment when it is
-imported, and a process that never uses TensorFlow pays nothing.
+So the program can still set environment variables that TensorFlow reads at its
+import, and a process that never uses TensorFlow pays nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from estimator_tl.revival import missing_modules
 
 
 def install() -> None:
-    """Prepares this process for a program of TensorFlow 2.15: Estimator, and Keras 2 as `keras`."""
+    """Prepares this process for a program that was written for TensorFlow 2.15: Estimator, and Keras 2 as `keras`."""
     missing_modules.let_keras_be_keras2()
     sys.meta_path.insert(0, _TensorFlowFinder())
 
@@ -37,7 +37,7 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
 
 
 class _EnablingLoader(importlib.abc.Loader):
-    """Loads TensorFlow, puts Estimator back, and leaves no trace of itself."""
+    """Loads TensorFlow, puts Estimator back, and removes itself from the module."""
 
     def __init__(self, loader: Any):
         self._loader = loader

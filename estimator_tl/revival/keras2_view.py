@@ -1,4 +1,4 @@
-"""TensorFlow as the package tensorflow-estimator must see it: with Keras 2 inside."""
+"""A view of TensorFlow for the package tensorflow-estimator, with Keras 2 inside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
 
 
 class _Overlay(ModuleType):
-    """A module seen through a few replaced attributes; the module itself is untouched."""
+    """A view of a module with a few other attributes; the module itself does not change."""
 
     def __init__(self, wrapped: ModuleType, replaced: dict[str, Any]):
         super().__init__(wrapped.__name__, wrapped.__doc__)
@@ -29,8 +29,8 @@ class _Overlay(ModuleType):
 def tensorflow_with_keras2() -> Any:
     """Returns `tensorflow` with Keras 2 inside.
 
-    Estimator's canned models, heads and metrics are Keras 2 code. Giving them
-    this view, and only them, leaves the program's own `tf.keras` what it was.
+    Estimator's canned models, heads and metrics are Keras 2 code. Only they get
+    this view, so the `tf.keras` of the program does not change.
     """
     tf = load_tensorflow()
     if has_native_estimator():

@@ -1,9 +1,9 @@
-"""Finds the modules that TensorFlow 2.16 and later no longer has and Estimator programs import.
+"""An import finder for modules that Estimator programs import and TensorFlow 2.16 and later no longer has.
 
-Two kinds: *stand-ins*, files of this project that are loaded under the missing
-module's name (`standins`, one file each), and *aliases*, names that TensorFlow
-had for modules of the Estimator package. Python asks this finder last, so a
-TensorFlow that has the real module uses the real one.
+There are two sorts. *Stand-ins* are files of this project (one for each module,
+in `standins`), loaded under the name of the missing module. *Aliases* are names
+that TensorFlow had for modules of the Estimator package. Python asks this finder
+last, so a TensorFlow that has the real module uses the real one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ STANDINS = {
     "tensorflow.python.tpu.tpu_embedding_gradient": "tpu_embedding_gradient",
     "tensorflow.python.tpu.session_support": "session_support",
 }
-# Prefix in TensorFlow -> prefix in the Estimator package. "Importing from tensorflow.python.estimator is
-# unsupported", TensorFlow 2.15 said, and programs do it.
+# Prefix in TensorFlow -> prefix in the Estimator package. TensorFlow 2.15 warned that "importing from
+# tensorflow.python.estimator is unsupported", but programs do it.
 _PACKAGE = "tensorflow_estimator.python.estimator"
 _ALIASES = {
     "tensorflow.estimator": f"{_PACKAGE}.api._v2.estimator",
@@ -44,13 +44,13 @@ _MACHINERY = {f"__{name}__" for name in ("name", "loader", "package", "spec", "p
 
 
 def install() -> None:
-    """Makes the missing modules importable in this process; does nothing the second time."""
+    """Makes the missing modules importable in this process; a second call does nothing."""
     if not any(isinstance(finder, _MissingModules) for finder in sys.meta_path):
         sys.meta_path.append(_MissingModules())
 
 
 def let_keras_be_keras2() -> None:
-    """Makes `import keras` give Keras 2 (tf_keras) in this process, as it did with TensorFlow 2.15."""
+    """Makes `import keras` import Keras 2 (tf_keras) in this process, as with TensorFlow 2.15."""
     sys.meta_path.insert(0, _Keras2AsKeras())
 
 
@@ -72,22 +72,22 @@ class _Keras2AsKeras(importlib.abc.MetaPathFinder):
 
 
 def _alias(name: str, aliases: Mapping[str, str]) -> importlib.machinery.ModuleSpec | None:
-    """Returns the spec of an alias for the module that `name` stands for, if it stands for one."""
+    """Returns the module spec for a name that is an alias of another module; otherwise None."""
     for alias, prefix in aliases.items():
         if name == alias or name.startswith(f"{alias}."):
             real = prefix + name[len(alias) :]
             break
     else:
         return None
-    found = importlib.util.find_spec(real)
-    if found is None:
+    spec = importlib.util.find_spec(real)
+    if spec is None:
         return None
-    is_package = found.submodule_search_locations is not None
+    is_package = spec.submodule_search_locations is not None
     return importlib.machinery.ModuleSpec(name, _AliasLoader(real), is_package=is_package)
 
 
 class _AliasLoader(importlib.abc.Loader):
-    """Fills a module with the names of another one, as TensorFlow's own aliases did."""
+    """Copies the names of another module into a module, as TensorFlow's aliases did."""
 
     def __init__(self, real: str):
         self._real = real

@@ -1,8 +1,8 @@
-"""Loads the package tensorflow-estimator on a TensorFlow that has outgrown it.
+"""Loads the package tensorflow-estimator on a newer TensorFlow.
 
-Its canned models, heads and metrics are Keras 2 code that says `tf.keras`, which
-is Keras 3 from TensorFlow 2.16 on. Its modules, and only they, are given a view
-of TensorFlow with Keras 2 inside; the program's own `tf.keras` stays what it is.
+Its canned models, heads and metrics are Keras 2 code that uses `tf.keras`, which
+is Keras 3 from TensorFlow 2.16 on. Only the modules of the package get a view of
+TensorFlow with Keras 2 inside; the `tf.keras` of the program does not change.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _REMEDY = f"pip install 'tensorflow-estimator=={_NEEDED}'"
 
 
 def install() -> None:
-    """Makes tensorflow_estimator importable in this process; does nothing the second time.
+    """Makes tensorflow_estimator importable in this process; a second call does nothing.
 
     Raises:
-      ImportError: the package or tf_keras is absent, or the package too old.
+      ImportError: the package or tf_keras is not installed, or the package is too old.
     """
     check_installed()
     from estimator_tl.revival.standins import tf_export
@@ -46,10 +46,10 @@ def install() -> None:
 
 
 def load_keras() -> Any:
-    """Returns the Keras 2 API, whose `estimator.model_to_estimator` imports the package on its own.
+    """Returns the Keras 2 API, and makes tensorflow_estimator importable for its `estimator.model_to_estimator`.
 
     Raises:
-      ImportError: the package or tf_keras is absent, or the package too old.
+      ImportError: the package or tf_keras is not installed, or the package is too old.
     """
     if not has_native_estimator():
         install()
@@ -57,7 +57,7 @@ def load_keras() -> Any:
 
 
 def api_name(version: str) -> str:
-    """Returns the module that holds the API "v1" or "v2", the one that TensorFlow 2.15 used."""
+    """Returns the name of the module with the API "v1" or "v2", the same module as in TensorFlow 2.15."""
     return f"{_PACKAGE}.python.estimator.api._{version}.estimator"
 
 
@@ -77,25 +77,25 @@ def import_api(version: str) -> ModuleType:
 
 
 def check_installed() -> None:
-    """Checks, without importing them, that the packages are there.
+    """Checks, without importing them, that the packages are installed.
 
     Raises:
-      ImportError: the package or tf_keras is absent, or the package too old.
+      ImportError: the package or tf_keras is not installed, or the package is too old.
     """
     if importlib.util.find_spec(_PACKAGE) is None:
         raise ImportError(f"tensorflow-estimator is not installed; {_REMEDY}.")
     if importlib.util.find_spec("tf_keras") is None:
         raise ImportError(f"tf_keras is not installed; {keras2_remedy()}.")
     try:
-        found = importlib.metadata.version("tensorflow-estimator")
+        version = importlib.metadata.version("tensorflow-estimator")
     except importlib.metadata.PackageNotFoundError:
-        return  # a nightly or vendored build: its import says whether it works
-    if tuple(map(int, found.split(".")[:2])) < tuple(map(int, _NEEDED.split(".")[:2])):
-        raise ImportError(f"tensorflow-estimator {found} is too old for this TensorFlow; {_REMEDY}.")
+        return  # a nightly or vendored build: its import shows whether it works
+    if tuple(map(int, version.split(".")[:2])) < tuple(map(int, _NEEDED.split(".")[:2])):
+        raise ImportError(f"tensorflow-estimator {version} is too old for this TensorFlow; {_REMEDY}.")
 
 
 class _EstimatorFinder(importlib.abc.MetaPathFinder):
-    """Finds the modules of tensorflow_estimator as usual, to be loaded with Keras 2 in `tf.keras`."""
+    """Finds the modules of tensorflow_estimator as usual, and has them loaded by `_Keras2Loader`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -109,10 +109,10 @@ class _EstimatorFinder(importlib.abc.MetaPathFinder):
 
 
 class _Keras2Loader(importlib.abc.Loader):
-    """Runs a module so that its `import tensorflow as tf` gives the view with Keras 2.
+    """Runs a module so that its `import tensorflow as tf` imports the view with Keras 2.
 
-    Python looks `__import__` up in the module's own `__builtins__`, so nothing
-    outside the module notices.
+    Python looks up `__import__` in the `__builtins__` of the module, so no other
+    module is affected.
     """
 
     def __init__(self, loader: Any):
@@ -125,7 +125,7 @@ class _Keras2Loader(importlib.abc.Loader):
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import_with_keras2}
         self._loader.exec_module(module)
         if module.__name__ == f"{_PACKAGE}.python.estimator.keras_lib":
-            module.__dict__["model_to_estimator"] = _refusing_keras3(module.__dict__["model_to_estimator"])
+            module.__dict__["model_to_estimator"] = _rejecting_keras3(module.__dict__["model_to_estimator"])
 
     def __getattr__(self, name: str) -> Any:  # is_package, get_source, ... for tools such as inspect
         return getattr(self._loader, name)
@@ -137,16 +137,16 @@ def _import_with_keras2(name: str, globals: Any = None, locals: Any = None, from
     return builtins.__import__(name, globals, locals, fromlist, level)
 
 
-def _refusing_keras3(model_to_estimator: Any) -> Any:
-    """Wraps `model_to_estimator`, which would fail deep inside on a Keras 3 model."""
+def _rejecting_keras3(model_to_estimator: Any) -> Any:
+    """Wraps `model_to_estimator` to reject a Keras 3 model, on which it would fail with an obscure error."""
 
     @functools.wraps(model_to_estimator)
     def checked(keras_model: Any = None, *args: Any, **kwargs: Any) -> Any:
-        kind = type(keras_model)
-        from_keras = any(base.__module__.partition(".")[0] == "keras" for base in kind.__mro__)
-        if from_keras and not isinstance(keras_model, load_keras2().Model):
+        cls = type(keras_model)
+        is_keras = any(base.__module__.partition(".")[0] == "keras" for base in cls.__mro__)
+        if is_keras and not isinstance(keras_model, load_keras2().Model):
             raise ValueError(
-                f"model_to_estimator takes Keras 2 models, and {kind.__module__}.{kind.__name__} is a Keras 3 one; "
+                f"model_to_estimator takes Keras 2 models, and {cls.__module__}.{cls.__name__} is a Keras 3 one; "
                 "build it with the layers of etl.keras (tf_keras), or run the program with `estimator-tl legacy`, "
                 "where tf.keras is Keras 2."
             )

@@ -1,1 +1,1 @@
-"""What needs private symbols of TensorFlow, behind plain functions."""
+"""Code that needs private symbols of TensorFlow, behind plain functions."""

@@ -1,4 +1,4 @@
-"""Eager execution on request, apart from what the program does."""
+"""Runs a function eagerly in any program, and returns the memory of loaded models to the system."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
-_LARGE = 32 << 20  # bytes that are worth the time to have them back
+_LARGE = 32 << 20  # bytes; below this size, freeing the memory is not worth the time
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 _MEGABYTE = 1 << 20
-_MOST = 32 * _MEGABYTE  # where the C library's own, growing, threshold ends
+_MAX_THRESHOLD = 32 * _MEGABYTE  # the maximum to which the C library raises its dynamic threshold
 
 
 def give_back(size: int) -> None:
-    """Has the memory of models that were loaded apart, and are done with, back before a session needs it.
+    """Returns the memory of models that are no longer needed to the system, before a session needs the memory.
 
-    They hold themselves in cycles, and their weights with them; what is freed, the C library
-    keeps for the threads that had it.
+    Such models contain reference cycles, so they and their weights stay until a garbage collection. After that, the C
+    library keeps the freed memory for the threads that allocated it.
 
     Args:
-      size: bytes of their weights; small ones are left to Python.
+      size: bytes of the weights; small models are left to Python.
     """
     if size < _LARGE:
         return
@@ -34,33 +34,32 @@ def give_back(size: int) -> None:
 
 @contextlib.contextmanager
 def freed_at_once() -> Iterator[None]:
-    """A block in which arrays that are freed go back to the system, for loading models.
+    """A block in which freed arrays return to the system at once; used while models load.
 
-    Keras draws random weights and reads those of the file beside them. The C library keeps such blocks for later ones,
-    which do not fit into them, so that the peak would be up to three times the weights.
+    Keras draws random weights, and then reads the weights of the file beside them. The C library would keep the freed
+    blocks, although later arrays do not fit into them. The peak would be up to three times the size of the weights.
     """
     _tell_allocator("mallopt", _MMAP_THRESHOLD, _MEGABYTE)
     try:
         yield
     finally:
-        # Training frees and takes the same sizes again and again; there blocks that are kept are faster.
-        _tell_allocator("mallopt", _MMAP_THRESHOLD, _MOST)
-        _tell_allocator("mallopt", _TRIM_THRESHOLD, 2 * _MOST)
+        # Training frees and allocates the same sizes again and again: faster if the C library keeps the blocks.
+        _tell_allocator("mallopt", _MMAP_THRESHOLD, _MAX_THRESHOLD)
+        _tell_allocator("mallopt", _TRIM_THRESHOLD, 2 * _MAX_THRESHOLD)
 
 
 def _tell_allocator(function: str, *arguments: int) -> None:
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such functions
+        with contextlib.suppress(OSError, AttributeError):  # C libraries other than glibc lack these functions
             getattr(ctypes.CDLL(None), function)(*arguments)
 
 
 def run_eagerly_apart(function: Callable[[], _Result]) -> _Result:
-    """Calls a function eagerly, in a thread of its own, and returns its result.
+    """Calls a function eagerly, in a new thread, and returns its result.
 
-    `tf.init_scope` does not leave a v1 graph, and `disable_v2_behavior` has no
-    public counterpart for a part of a program, hence the private context. The
-    thread keeps Keras's global state out of it: its counters of layer names are
-    per thread, so that names do not depend on what the program built before.
+    This needs TensorFlow's private context: `tf.init_scope` does not leave a v1 graph, and no public function undoes
+    `disable_v2_behavior` for a part of a program. The new thread starts with empty Keras state. Keras counts layer
+    names per thread, so names do not depend on layers that the program built before.
     """
 
     def eagerly() -> _Result:
@@ -69,5 +68,5 @@ def run_eagerly_apart(function: Callable[[], _Result]) -> _Result:
         with context.eager_mode():
             return function()
 
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as apart:
-        return apart.submit(eagerly).result()
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(eagerly).result()

@@ -11,23 +11,22 @@ LOAD_FORMATS = ("AUTO", "COMPRESSED", "UNCOMPRESSED")
 
 
 def cache_folder() -> str:
-    """Returns the folder of Hub's cache: TFHUB_CACHE_DIR, or Hub's own choice of a temporary one."""
-    given = os.environ.get("TFHUB_CACHE_DIR")
-    return given or str(_resolver().tfhub_cache_dir(use_temp=True))
+    """Returns the folder of Hub's cache: TFHUB_CACHE_DIR, or the temporary folder that Hub chooses."""
+    return os.environ.get("TFHUB_CACHE_DIR") or str(_resolver().tfhub_cache_dir(use_temp=True))
 
 
 def reads_uncompressed() -> bool:
-    """True where TFHUB_MODEL_LOAD_FORMAT asks for the files of a module rather than its archive.
+    """True if TFHUB_MODEL_LOAD_FORMAT asks for the files of a module instead of its archive.
 
     Raises:
-      UserError: it is none of Hub's formats.
+      UserError: the value is not one of Hub's formats.
     """
-    given = os.environ.get("TFHUB_MODEL_LOAD_FORMAT") or _resolver().model_load_format()
-    return check_known("TFHUB_MODEL_LOAD_FORMAT", given, LOAD_FORMATS) == "UNCOMPRESSED"
+    value = os.environ.get("TFHUB_MODEL_LOAD_FORMAT") or _resolver().model_load_format()
+    return check_known("TFHUB_MODEL_LOAD_FORMAT", value, LOAD_FORMATS) == "UNCOMPRESSED"
 
 
 def checks_certificates() -> bool:
-    """False where TFHUB_DISABLE_CERT_VALIDATION says so."""
+    """False if TFHUB_DISABLE_CERT_VALIDATION is ``true``."""
     return os.environ.get("TFHUB_DISABLE_CERT_VALIDATION") != "true"
 
 

@@ -1,8 +1,7 @@
-"""TPUEstimator's side of a model_fn, and TPUs as this process sees them.
+"""What TPUEstimator needs from a model_fn, and the TPUs that this process can reach.
 
-On a TPU a step is compiled as a whole and repeated inside of one session call, so what a model_fn otherwise leaves to
-the session (summaries, metrics, a Scaffold) has to be handed over in other forms.
-https://cloud.google.com/tpu/docs/using-estimator-api
+On a TPU, one session call runs a loop of compiled steps. So a model_fn has to pass summaries, metrics and Scaffold to
+TPUEstimator in other forms than to a session. https://cloud.google.com/tpu/docs/using-estimator-api
 """
 
 from __future__ import annotations
@@ -15,41 +14,43 @@ from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.errors import LostPeersError, UserError, first_line
 from estimator_tl.revival.api import load_v1_estimator
 
-#: What TPUEstimator writes by itself.
-_WRITTEN = "loss"
+#: The tag of the summary that TPUEstimator writes already.
+_LOSS = "loss"
 
 
 def cores_of(params: Any) -> int | None:
-    """Returns how many cores share a step, where TPUEstimator calls a model_fn for a TPU; None elsewhere."""
+    """Returns the number of cores that share a step if TPUEstimator calls a model_fn for a TPU; otherwise None."""
     if not params or not params.get("use_tpu"):
         return None
-    return int(params["context"].num_replicas) if "context" in params else 1
+    if "context" not in params:
+        return 1
+    return int(params["context"].num_replicas)
 
 
 def mean_over_cores(gradients: Sequence[tuple[Any, Any]], cores: int) -> list[tuple[Any, Any]]:
-    """Returns gradients as means over all cores, each of which has its own part of the batch.
+    """Returns the means of gradients over all cores; each core has computed them for a different part of the batch.
 
-    `CrossReplicaSum` has no kernel but on TPUs, so that one core does without it.
+    `CrossReplicaSum` has a kernel on TPUs only, so a single core skips it.
 
     Args:
-      gradients: pairs with variables, as `compute_gradients` gives them; no None.
-      cores: how many share the step.
+      gradients: pairs of gradient and variable, as `compute_gradients` returns them; no gradient is None.
+      cores: the number of cores that share the step.
     """
     tf = load_tensorflow()
     if cores == 1:
         return list(gradients)
-    total = tf.compat.v1.tpu.cross_replica_sum
-    return [(total(tf.convert_to_tensor(gradient)) / cores, variable) for gradient, variable in gradients]
+    sum_over_cores = tf.compat.v1.tpu.cross_replica_sum
+    return [(sum_over_cores(tf.convert_to_tensor(gradient)) / cores, variable) for gradient, variable in gradients]
 
 
 def spec(**fields: Any) -> Any:
-    """Returns a TPUEstimatorSpec. Args: its fields."""
+    """Returns a TPUEstimatorSpec. Args: the fields of the spec."""
     return load_v1_estimator().tpu.TPUEstimatorSpec(**fields)
 
 
 @contextlib.contextmanager
 def outside_of_steps() -> Iterator[None]:
-    """A block whose ops are made outside of a step that is compiled, such as placeholders, which XLA has not."""
+    """A block whose ops are created outside of the compiled step, such as placeholders, which XLA does not support."""
     tf = load_tensorflow()
     graph = tf.compat.v1.get_default_graph()
     inside = graph.building_function or graph._get_control_flow_context() is not None
@@ -59,37 +60,39 @@ def outside_of_steps() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_scalars(on_tpu: bool) -> Iterator[dict[str, Any]]:
-    """A block whose scalar summaries are not for the session: it cannot fetch from inside of a TPU's loop.
+    """A block that collects its scalar summaries on a TPU, because a session cannot fetch from inside the TPU's loop.
 
     Args:
-      on_tpu: False leaves all to the session.
+      on_tpu: False leaves all summaries to the session.
 
     Yields:
-      The scalars by their tags, complete when the block ends.
+      The scalars by tag, complete when the block ends.
     """
     tf = load_tensorflow()
     collection = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.SUMMARIES)
     before = len(collection)
-    found: dict[str, Any] = {}
-    yield found
+    scalars: dict[str, Any] = {}
+    yield scalars
     if not on_tpu:
         return
     for summary in collection[before:]:
         if summary.op.type == "ScalarSummary":
-            found[summary.op.name.rpartition("/")[2]] = summary.op.inputs[1]
+            scalars[summary.op.name.rpartition("/")[2]] = summary.op.inputs[1]
     del collection[before:]
 
 
 def host_call(scalars: Mapping[str, Any], model_dir: str | None, step: Any) -> tuple[Callable[..., Any], list[Any]]:
-    """Returns the host_call that writes scalars as summaries: it has tensors of rank 1, from each core one value.
+    """Returns the host_call that writes scalars as summaries, as the pair of its function and its arguments.
+
+    The arguments have shape [1] here; TPUEstimator calls the function with one value from each core.
 
     Args:
-      scalars: float tensors by tag; means over the cores are written.
-      model_dir: where to.
+      scalars: float tensors by tag; the summaries are means over the cores.
+      model_dir: the folder for the summaries, or None to write nothing.
       step: the global step.
     """
     tf = load_tensorflow()
-    tags = [tag for tag in scalars if tag != _WRITTEN]
+    tags = [tag for tag in scalars if tag != _LOSS]
     scalar = tf.compat.v1.SummaryMetadata(plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"))
 
     def write(steps: Any, *values: Any) -> Any:
@@ -110,12 +113,12 @@ def resolve(tpu: str, zone: str | None, project: str | None) -> Any:
     """Returns the TPUClusterResolver of a TPU.
 
     Args:
-      tpu: ``local`` on a TPU VM; a name that Google Cloud knows; or an address, ``grpc://host:port``.
-      zone: of a name; the machine's own by default.
-      project: of a name; the machine's own by default.
+      tpu: ``local`` on a TPU VM; the name of a TPU in Google Cloud; or an address, ``grpc://host:port``.
+      zone: zone of a named TPU; by default the zone of this machine.
+      project: project of a named TPU; by default the project of this machine.
 
     Raises:
-      UserError: there is no such TPU.
+      UserError: the TPU does not exist or cannot be resolved.
     """
     tf = load_tensorflow()
     if tpu == "local":
@@ -128,7 +131,7 @@ def resolve(tpu: str, zone: str | None, project: str | None) -> Any:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu, zone or None, project or None)
         resolver.cluster_spec()
-    except Exception as error:  # of the client library, of the network, of credentials
+    except Exception as error:  # from the client library, the network or the credentials
         raise UserError(
             f"tpu {tpu} cannot be resolved ({first_line(error)}); check --tpu, --tpu_zone and --gcp_project, or give "
             "its address, --tpu=grpc://HOST:8470."
@@ -137,11 +140,15 @@ def resolve(tpu: str, zone: str | None, project: str | None) -> Any:
 
 
 def core_count(resolver: Any, wait_secs: int) -> int:
-    """Returns how many cores the TPU of a resolver has; asks the TPU itself.
+    """Asks the TPU of a resolver for its number of cores.
+
+    Args:
+      resolver: from `resolve`.
+      wait_secs: seconds to wait for an answer.
 
     Raises:
-      LostPeersError: it does not answer within `wait_secs`; TensorFlow itself would ask for a day.
-      UserError: the address is of a server without a TPU.
+      LostPeersError: the TPU does not answer within `wait_secs`; TensorFlow itself would wait for a day.
+      UserError: the server at the address has no TPU.
     """
     tf = load_tensorflow()
     config = tf.compat.v1.ConfigProto(operation_timeout_in_ms=wait_secs * 1000)
@@ -162,12 +169,12 @@ def core_count(resolver: Any, wait_secs: int) -> int:
 
 
 def make_config(resolver: Any, iterations_per_loop: int, fields: Mapping[str, Any]) -> Any:
-    """Returns the RunConfig of a TPUEstimator, whose hosts read their own parts of the data.
+    """Returns the RunConfig of a TPUEstimator; each host reads its part of the data.
 
     Args:
       resolver: from `resolve`.
       iterations_per_loop: steps that one session call makes.
-      fields: arguments of RunConfig.
+      fields: other arguments of RunConfig.
     """
     api = load_v1_estimator().tpu
     settings = api.TPUConfig(
@@ -177,7 +184,7 @@ def make_config(resolver: Any, iterations_per_loop: int, fields: Mapping[str, An
 
 
 def make_estimator(model_fn: Callable[..., Any], model_dir: str, config: Any, batch_size: int) -> Any:
-    """Returns a TPUEstimator that trains on its TPU. Args: batch_size: of all cores together."""
+    """Returns a TPUEstimator that trains on a TPU. Args: batch_size: the examples of a step, over all cores."""
     api = load_v1_estimator().tpu
     return api.TPUEstimator(
         model_fn, model_dir, config, params={}, use_tpu=True, train_batch_size=batch_size, eval_on_tpu=False
@@ -188,23 +195,23 @@ def per_host(input_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Returns an input_fn for TPUEstimator, which calls it once for each host.
 
     Args:
-      input_fn: takes a RunConfig and a `tf.distribute.InputContext`, and gives the batches of cores, a Dataset. Their
-        int64 becomes int32, as TPUs are fed no wider integers.
+      input_fn: takes a RunConfig and a `tf.distribute.InputContext`, and returns a Dataset with one batch for each
+        core. Its int64 tensors become int32, because TPUs take no wider integers.
     """
     tf = load_tensorflow()
 
-    def narrow(data: Any) -> Any:
-        return data.map(lambda *batch: tf.nest.map_structure(_narrow, batch))
-
-    def _narrow(tensor: Any) -> Any:
+    def narrow(tensor: Any) -> Any:
         return tf.cast(tensor, tf.int32) if tensor.dtype == tf.int64 else tensor
 
-    def called(params: Any, config: Any) -> Any:
+    def narrow_all(dataset: Any) -> Any:
+        return dataset.map(lambda *batch: tf.nest.map_structure(narrow, batch))
+
+    def input_fn_of_host(params: Any, config: Any) -> Any:
         context = params.get("context")
         if context is None:
-            return narrow(input_fn(config=config))
+            return narrow_all(input_fn(config=config))
         _, host, _, _ = context.current_input_fn_deployment()
-        share = tf.distribute.InputContext(context.num_hosts, host, context.num_replicas)
-        return narrow(input_fn(config=config, input_context=share))
+        input_context = tf.distribute.InputContext(context.num_hosts, host, context.num_replicas)
+        return narrow_all(input_fn(config=config, input_context=input_context))
 
-    return called
+    return input_fn_of_host

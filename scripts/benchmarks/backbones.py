@@ -1,20 +1,20 @@
-"""Measures what it takes to load a pretrained source: seconds, memory, and how often its values are read.
+"""Measures the cost of loading a pretrained source: seconds, memory, and how often its values are read.
 
     python scripts/benchmarks/backbones.py
     python scripts/benchmarks/backbones.py --sources=keras_h5,tf1_hub --tuning=full --replicas=2
 
-The sources hold one network of 17 large convolutions (151 MB), so that weights
-are measured and not graphs. Each is trained for a step and evaluated,
-as `etl.make_model_fn` and an Estimator do it, in a process of its own. So is a
-network of next to no weights, which shows what TensorFlow itself takes.
+Every source contains the same network of 17 large convolutions (151 MB), so the benchmark measures weights instead of
+graphs. It trains each source for a step and evaluates it, with `etl.make_model_fn` and an Estimator, in a separate
+process. It does the same with a small network that has almost no weights, to measure the cost of TensorFlow alone.
 
-For each source the table gives
-- the seconds to open it, and from there to the end of the first step, less those of the small network;
-- the peak memory of the process above that of the small network, in sizes of the weights: at most 2.5 is the goal;
-- what the process read from files, in sizes of the weights: with one evaluation, and what each further one adds. That
-  is 1 where an evaluation reads its checkpoint and nothing else.
+For each source the table contains
+- the seconds to open it, and from there to the end of the first step, minus the seconds of the small network;
+- the peak memory of the process minus the peak of the small network, divided by the size of the weights; the goal is at
+  most 2.5;
+- the bytes that the process read from files, divided by the size of the weights: in total with one evaluation, and for
+  each further evaluation. The latter is 1 if an evaluation reads its checkpoint and nothing else.
 
-With --replicas, what a run reads should not grow.
+With --replicas, the bytes that a run reads should not grow.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _MEGABYTE = 1e6
 def parse_arguments() -> argparse.Namespace:
     """Returns the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", default=",".join(KINDS), help="with commas between (default: %(default)s).")
+    parser.add_argument("--sources", default=",".join(KINDS), help="separated by commas (default: %(default)s).")
     parser.add_argument("--tuning", default="frozen", help="frozen or full (default: %(default)s).")
     parser.add_argument(
-        "--replicas", type=int, default=1, help="of MirroredStrategy on the CPU (default: %(default)s)."
+        "--replicas", type=int, default=1, help="replicas of MirroredStrategy on the CPU (default: %(default)s)."
     )
     parser.add_argument("--train", help=argparse.SUPPRESS)
     parser.add_argument("--save", nargs=3, help=argparse.SUPPRESS)
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def train(arguments: argparse.Namespace) -> dict[str, float]:
-    """Trains one source in this process and returns what that took: seconds and bytes."""
+    """Trains one source in this process and returns its cost: seconds and bytes, by name."""
     import resource
 
     import numpy as np
@@ -88,13 +88,13 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def _bytes_read() -> int:
-    """Bytes that this process has read from files, as Linux counts them."""
+    """Returns the bytes that this process has read from files, from the counter of Linux."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
 
 
 def in_a_process(*arguments: str):
-    """Runs this script with these arguments in a process of its own and returns what it prints at last."""
+    """Runs this script with these arguments in a separate process; returns the JSON value in its last line."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
@@ -102,7 +102,7 @@ def in_a_process(*arguments: str):
 
 
 def measure(kind: str, root: str, arguments: argparse.Namespace) -> str:
-    """Returns the row of one kind of source."""
+    """Returns the row of the table for one kind of source."""
     settings = [f"--tuning={arguments.tuning}", f"--replicas={arguments.replicas}"]
     small, _ = in_a_process("--save", kind, "small", f"{root}/{kind}_small")
     large, weights = in_a_process("--save", kind, "large", f"{root}/{kind}_large")

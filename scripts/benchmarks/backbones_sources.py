@@ -1,4 +1,4 @@
-"""Sources for `backbones.py`: one network of few and large convolutions, in the forms that weights come in."""
+"""Sources for `backbones.py`: one network of a few large convolutions, in each format of pretrained weights."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 PICTURE = (8, 8, 3)
 KINDS = ("keras_h5", "keras_zip", "keras_folder", "saved_model", "tf1_hub", "checkpoint")
-_WIDTHS = {"small": (4,), "large": (512,) * 17}  # the second has 151 MB, in pieces as those of ResNet and VGG
+_WIDTHS = {"small": (4,), "large": (512,) * 17}  # the second has 151 MB, in kernels of the size in ResNet and VGG
 _HUB_FORMAT = b"\x08\x03"  # of tfhub_module.pb
 
 
 def small_network(inputs: Any, training: bool = False) -> Any:
-    """A network of next to no weights."""
+    """Builds a network with almost no weights."""
     del training
     return _convolutions(inputs, "small")
 
 
 def large_network(inputs: Any, training: bool = False) -> Any:
-    """The network that is measured."""
+    """Builds the network to measure."""
     del training
     return _convolutions(inputs, "large")
 
@@ -40,10 +40,10 @@ def save(kind: str, size: str, folder: str) -> tuple[str, int]:
     Args:
       kind: one of `KINDS`.
       size: ``small`` or ``large``.
-      folder: where to; it is made.
+      folder: the folder to create and write to.
 
     Returns:
-      Its handle for `etl.backbone`, and the bytes of its weights.
+      The handle of the source for `etl.backbone`, and the size of its weights in bytes.
     """
     os.makedirs(folder)
     path, weights = _SAVERS[kind.partition("_")[0]](kind, size, Path(folder))

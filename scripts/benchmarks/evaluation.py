@@ -1,10 +1,10 @@
-"""Measures what evaluations cost a run: of checkpoints, and of what training holds in memory.
+"""Measures the cost of evaluations for a run: evaluations of checkpoints, and of the values in the training session.
 
     python scripts/benchmarks/evaluation.py --module=path/to/backbone --pictures=path/to/folder
 
-Times `estimator-tl train` with a checkpoint and an evaluation every so many steps, and with the same evaluations by
---eval_every_steps and one checkpoint at the end, in turns, each in a process of its own. Both print the same metrics,
-which is checked. Prints the medians, the ratio of each pair, and the seconds that an evaluation has become shorter by.
+Times two runs of `estimator-tl train` in turns, each in a separate process: one with a checkpoint and an evaluation
+every --every steps, and one with the same evaluations by --eval_every_steps and one checkpoint at the end. Checks that
+both have the same metrics. Prints the medians, the ratio of each pair, and the seconds that each evaluation saves.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ ROOT = Path(__file__).resolve().parents[2]
 def parse_arguments() -> argparse.Namespace:
     """Returns the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--module", required=True, help="a backbone of pictures.")
-    parser.add_argument("--pictures", required=True, help="a folder with one subfolder a class.")
-    parser.add_argument("--steps", type=int, default=100, help="of training (default: %(default)s).")
+    parser.add_argument("--module", required=True, help="a backbone for images.")
+    parser.add_argument("--pictures", required=True, help="a folder with one subfolder for each class.")
+    parser.add_argument("--steps", type=int, default=100, help="training steps (default: %(default)s).")
     parser.add_argument("--every", type=int, default=10, help="steps between evaluations (default: %(default)s).")
-    parser.add_argument("--tuning", default="full", help="what trains (default: %(default)s).")
+    parser.add_argument("--tuning", default="full", help="the tuning policy (default: %(default)s).")
     parser.add_argument("--rounds", type=int, default=3, help="pairs to time (default: %(default)s).")
     return parser.parse_args()
 
 
 def seconds_of(arguments: argparse.Namespace, model_dir: Path, *flags: str) -> tuple[float, list[dict[str, float]]]:
-    """Runs a training; returns how long it took and the evaluations that it left."""
+    """Runs a training; returns its duration in seconds, and its evaluations."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [
         *(sys.executable, "-m", "estimator_tl", "train", f"--backbone={arguments.module}", "--deterministic"),

@@ -1,16 +1,16 @@
-"""Measures what launching costs: from the start of a process to its first step, and how workers scale.
+"""Measures the cost of the launcher: the time from the start of a process to its first step, and scaling over workers.
 
     python scripts/benchmarks/launch.py --module=path/to/saved_model --pictures=path/to/folder --size=64
     python scripts/benchmarks/launch.py --module=... --pictures=... --size=64 --scaling
 
 The first table times `estimator-tl train` and the same frozen network written by hand (launch_plain.py) in turns, each
-in a process of its own, until the checkpoint of the first step is there: at most 1.1 times is the goal. It also times
-`estimator-tl --help`, for which 0.3 s is the goal, and counts what it imports.
+in a separate process, until the checkpoint of the first step exists. The goal is a ratio of at most 1.1. The script
+also times `estimator-tl --help`, with a goal of 0.3 s, and counts its imports.
 
-With --scaling it trains on clusters of 1 to --workers workers on this machine, which share its cores, and prints
-examples a second of all and of each worker, against one process.
+With --scaling it trains on clusters of 1 to --workers workers on this machine, which share its cores. It prints the
+examples per second of each cluster, and their ratio to one process.
 
-On a machine with other work all this varies; what is printed is medians, and the ratio of each pair of turns.
+Times vary on a machine with other work, so the script prints medians, and the ratio of each pair of turns.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _RATE = re.compile(r"([\d.]+) examples/s(?: \([\d.]+ a replica\))? on average")
 def parse_arguments() -> argparse.Namespace:
     """Returns the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--module", required=True, help="a TF2 SavedModel of pictures.")
-    parser.add_argument("--pictures", required=True, help="a folder with one subfolder a class.")
-    parser.add_argument("--size", type=int, required=True, help="pixels of the module's input.")
+    parser.add_argument("--module", required=True, help="a TF2 SavedModel for images.")
+    parser.add_argument("--pictures", required=True, help="a folder with one subfolder for each class.")
+    parser.add_argument("--size", type=int, required=True, help="height and width of the module's input in pixels.")
     parser.add_argument("--rounds", type=int, default=7, help="pairs to time (default: %(default)s).")
     parser.add_argument("--scaling", action="store_true", help="train on clusters, too.")
-    parser.add_argument("--workers", type=int, default=2, help="at most (default: %(default)s).")
-    parser.add_argument("--steps", type=int, default=200, help="of each cluster (default: %(default)s).")
+    parser.add_argument("--workers", type=int, default=2, help="maximum number of workers (default: %(default)s).")
+    parser.add_argument("--steps", type=int, default=200, help="training steps of each cluster (default: %(default)s).")
     return parser.parse_args()
 
 
@@ -59,12 +59,12 @@ def ours(arguments: argparse.Namespace, model_dir: str, steps: int, *flags: str)
 
 
 def by_hand(arguments: argparse.Namespace, model_dir: str) -> list[str]:
-    """Returns the command that runs the program written by hand."""
+    """Returns the command that runs the hand-written program."""
     return [sys.executable, str(_PLAIN), arguments.module, arguments.pictures, model_dir, str(arguments.size), "1"]
 
 
 def seconds_to_first_step(command: list[str], model_dir: str) -> float:
-    """Runs a command until the checkpoint of step 1 is in its model_dir."""
+    """Returns the seconds from the start of a command until its model_dir contains the checkpoint of step 1."""
     written = Path(model_dir, "model.ckpt-1.index")
     started = time.perf_counter()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -81,7 +81,7 @@ def seconds_to_first_step(command: list[str], model_dir: str) -> float:
 def first_steps(arguments: argparse.Namespace) -> None:
     """Prints the table of the first step."""
     pairs = []
-    for number in range(arguments.rounds + 1):  # the first pair warms the files' cache
+    for number in range(arguments.rounds + 1):  # the first pair only fills the file cache
         with tempfile.TemporaryDirectory() as folder:
             runs = {
                 "ours": lambda: seconds_to_first_step(ours(arguments, f"{folder}/ours", 1), f"{folder}/ours"),
@@ -98,7 +98,7 @@ def first_steps(arguments: argparse.Namespace) -> None:
 
 
 def help_text() -> None:
-    """Prints how long the list of commands takes, and what it imports."""
+    """Prints the duration of `estimator-tl --help`, and its imports."""
     command = [sys.executable, "-m", "estimator_tl", "--help"]
     bare = [sys.executable, "-c", "pass"]
     taken: dict[str, list[float]] = {"help": [], "bare": []}
@@ -118,7 +118,7 @@ def help_text() -> None:
 
 
 def scaling(arguments: argparse.Namespace) -> None:
-    """Prints how fast clusters on this machine train."""
+    """Prints the training speed of clusters on this machine."""
     kinds = [("one process", [])]
     for workers in range(1, arguments.workers + 1):
         kinds.append((f"parameter server, {workers} workers", ["--chief=1", f"--worker={workers - 1}", "--ps=1"]))
@@ -138,7 +138,7 @@ def scaling(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Prints what was asked for."""
+    """Prints the tables."""
     arguments = parse_arguments()
     help_text()
     first_steps(arguments)

@@ -1,4 +1,4 @@
-"""A frozen SavedModel under a new head, as people write it by hand: MODULE PICTURES MODEL_DIR SIZE STEPS."""
+"""A hand-written program that trains a head on a frozen SavedModel. Arguments: MODULE PICTURES MODEL_DIR SIZE STEPS."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Measures what it costs to read images upright and on white, rather than as they are stored.
+"""Measures the cost of reading images upright and on white, instead of as they are stored.
 
     python scripts/benchmarks/orientation.py
     python scripts/benchmarks/orientation.py --sizes=100,500 --images=200
 
-Each kind of file is read, decoded and resized to 224 x 224 by the rules of today and by the first ones, which ignore
-orientation and transparency, in turns and in one process. Prints milliseconds an image by the first rules and by
-today's, and the median of their ratios: 1 is a difference of nothing. What an image has to be turned, and what is
-transparent composited, is in the ratios of those kinds.
+Reads, decodes and resizes each kind of file to 224 x 224, by the current rules and by the first rules, which ignore
+orientation and transparency, in turns and in one process. Prints the milliseconds per image by the first and by the
+current rules, and the median of their ratios; 1 means no difference. The ratios of sideways and transparent images
+include the cost of turning and compositing them.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _KINDS = ("JPEG", "JPEG, upright", "JPEG, sideways", "PNG", "PNG, transparent")
 def parse_arguments() -> argparse.Namespace:
     """Returns the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="100,500,2000", help="of the images, in pixels (default: %(default)s).")
-    parser.add_argument("--images", type=int, default=100, help="to read for a number (default: %(default)s).")
-    parser.add_argument("--repeats", type=int, default=7, help="numbers of each (default: %(default)s).")
+    parser.add_argument("--sizes", default="100,500,2000", help="image sizes in pixels (default: %(default)s).")
+    parser.add_argument("--images", type=int, default=100, help="images per measurement (default: %(default)s).")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of each kind (default: %(default)s).")
     return parser.parse_args()
 
 
 def encode(kind: str, size: int) -> bytes:
-    """Returns a file of a kind: smooth with some noise, as photos are."""
+    """Returns the bytes of an image file of one kind, smooth with some noise like a photo."""
     draw = np.random.RandomState(0)
     channels = 3 + kind.endswith("transparent")
     small = Image.fromarray(draw.randint(0, 256, (size // 8, size // 8, channels), np.uint8))
@@ -58,7 +58,7 @@ def encode(kind: str, size: int) -> bytes:
 
 
 def batches(path: str, kind: str, spec: ImageSpec, count: int) -> Iterator[object]:
-    """Returns an endless iterator over batches, each computed when it is asked for, by one thread."""
+    """Returns an endless iterator over batches; one thread computes each batch when it is requested."""
 
     @tf.autograph.experimental.do_not_convert
     def load(file: object) -> object:
@@ -73,7 +73,7 @@ def batches(path: str, kind: str, spec: ImageSpec, count: int) -> Iterator[objec
 
 
 def measure(path: str, kind: str, arguments: argparse.Namespace) -> tuple[float, float, float]:
-    """Returns milliseconds an image by the first rules and by today's, and the median of their ratios."""
+    """Returns the milliseconds per image by the first and by the current rules, and the median of their ratios."""
     iterators = [batches(path, kind, spec, arguments.images) for spec in (_FIRST, _TODAY)]
     for iterator in iterators:
         next(iterator)

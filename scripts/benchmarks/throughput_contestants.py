@@ -27,14 +27,14 @@ _NO_CHECKPOINTS = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What all contestants train.
+    """The training task of all contestants.
 
     Attributes:
       source: the backbone.
-      network: the same without estimator_tl.
-      batch_size: examples a step.
-      classes: of the head.
-      folder: for model directories.
+      network: the same network without estimator_tl.
+      batch_size: examples per step.
+      classes: number of classes of the head.
+      folder: parent folder of the model directories.
     """
 
     source: Backbone
@@ -44,7 +44,7 @@ class Task:
     folder: str
 
     def dataset(self) -> Any:
-        """Returns endless batches (pictures, labels) that lie in memory."""
+        """Returns endless batches (images, labels) from memory."""
 
         def example(index: Any) -> Any:
             seed = tf.stack([tf.constant(0, tf.int64), index])
@@ -57,10 +57,10 @@ class Task:
 
 
 def contestants(task: Task, modes: Sequence[str]) -> dict[str, Callable[[Pace], None]]:
-    """Returns the contestants by name; those that are compared stand side by side.
+    """Returns the contestants by name; contestants to compare are next to each other.
 
     Args:
-      task: what they train.
+      task: the training task.
       modes: frozen, full or both.
     """
     groups: list[dict[str, Callable[[Pace], None]]] = []
@@ -72,13 +72,13 @@ def contestants(task: Task, modes: Sequence[str]) -> dict[str, Callable[[Pace], 
 
 
 def _train_ours(task: Task, full: bool, pace: Pace) -> None:
-    """Trains as the command ``train`` does, its progress line included, on the data of the others."""
+    """Trains like the command ``train``, including its progress line, on the same data as the others."""
     model_fn = etl.make_model_fn(
         backbone=task.source,
         head=etl.heads.classifier(n_classes=task.classes),
         tuning=etl.tuning.full() if full else etl.tuning.frozen(),
         optimizer=etl.optimizers.adam(_LEARNING_RATE),
-        backbone_dropout=False,  # the others call the backbone for inference, too
+        backbone_dropout=False,  # the others also call the backbone for inference
         show_plan=lambda text: None,
     )
     folder = os.path.join(task.folder, f"ours_{full}")
@@ -92,7 +92,7 @@ def _train_ours(task: Task, full: bool, pace: Pace) -> None:
 
 
 def _train_by_hand(task: Task, full: bool, pace: Pace) -> None:
-    """Trains what one would write for this one model."""
+    """Trains a model_fn that is written by hand for this model."""
 
     def model_fn(features: Any, labels: Any, mode: str) -> Any:
         built = task.network.build(features)
@@ -140,5 +140,5 @@ def _forward(task: Task, pace: Pace) -> None:
                 built.init_fn(session)
             for _ in range(pace.total_steps):
                 pace.before_step()
-                session.run(features.op)  # an op, so that nothing is copied out
+                session.run(features.op)  # the op instead of the tensor, so that no value is copied
                 pace.after_step()

@@ -1,9 +1,9 @@
-"""Interleaves training loops that cannot be interrupted: each waits inside a step until it is its turn.
+"""Interleaves training loops that cannot be interrupted: each loop waits inside a step for its turn.
 
-Neither `Estimator.train` nor `Model.fit` can be left and entered again without
-building its graph anew. So every contestant runs in a thread of its own, of
-which one at a time goes on, for one block of steps. Blocks of all contestants
-then lie seconds apart, and a disturbance of the machine meets them alike.
+A caller cannot leave `Estimator.train` or `Model.fit` and return to it without a
+new graph. So every contestant runs in a separate thread, and one thread at a
+time runs for one block of steps. Blocks of all contestants are then only seconds
+apart, and a disturbance of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from estimator_tl.compat import keras, tf
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What one block of steps took.
+    """The time of one block of steps.
 
     Attributes:
-      seconds: on the clock.
-      cpu_seconds: of all threads of the process.
+      seconds: by the clock.
+      cpu_seconds: CPU time of all threads of the process.
     """
 
     seconds: float
@@ -34,12 +34,12 @@ class Sample:
 class Pace:
     """The turns of one contestant.
 
-    A block is one step that is not timed, since others have used the caches
-    meanwhile, and `steps` that are.
+    A block is one step without timing, because other contestants have used the
+    caches since the last block, and then `steps` timed steps.
     """
 
     def __init__(self, steps: int, blocks: int):
-        """Args: steps: timed ones in a block. blocks: how many there will be."""
+        """Args: steps: timed steps in a block. blocks: number of blocks."""
         self._block = steps + 1
         self.total_steps = blocks * self._block
         self._done = 0
@@ -47,14 +47,14 @@ class Pace:
         self._report: queue.SimpleQueue[Sample | BaseException | None] = queue.SimpleQueue()
 
     def before_step(self) -> None:
-        """Waits for the turn where a block begins."""
+        """Waits for the turn if a block begins."""
         if self._done % self._block == 0:
             self._turn.get()
         elif self._done % self._block == 1:
             self._start = (time.perf_counter(), time.process_time())
 
     def after_step(self) -> None:
-        """Reports the block where it ends; after the last one, waits for the others."""
+        """Reports a block if it ends; after the last block, waits for the other contestants."""
         self._done += 1
         if self._done % self._block:
             return
@@ -63,7 +63,7 @@ class Pace:
             self._turn.get()
 
     def run(self, train: Callable[[Pace], None]) -> None:
-        """Calls `train`, and hands over what it raises."""
+        """Calls `train`, and passes its exception to `next_block`."""
         try:
             train(self)
         except BaseException as error:
@@ -72,10 +72,10 @@ class Pace:
             self._report.put(None)
 
     def next_block(self) -> Sample | None:
-        """Gives the turn and returns what the block took; None at the end.
+        """Lets the contestant run one block and returns its time; None at the end.
 
         Raises:
-          BaseException: what the contestant raised.
+          BaseException: the exception of the contestant.
         """
         self._turn.put(None)
         report = self._report.get()
@@ -85,10 +85,10 @@ class Pace:
 
 
 class PaceHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Holds an Estimator to its pace."""
+    """Makes an Estimator wait for its turns."""
 
     def __init__(self, pace: Pace):
-        """Args: pace: its turns."""
+        """Args: pace: the turns."""
         self._pace = pace
 
     def before_run(self, run_context: Any) -> None:
@@ -99,10 +99,10 @@ class PaceHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 
 class PaceCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Holds `Model.fit` to its pace."""
+    """Makes `Model.fit` wait for its turns."""
 
     def __init__(self, pace: Pace):
-        """Args: pace: its turns."""
+        """Args: pace: the turns."""
         super().__init__()
         self._pace = pace
 
@@ -116,13 +116,13 @@ class PaceCallback(keras.callbacks.Callback):  # type: ignore[misc]
 def interleave(
     contestants: Mapping[str, Callable[[Pace], None]], steps: int, rounds: int, show: Callable[[str], None]
 ) -> dict[str, list[Sample]]:
-    """Runs all contestants by turns.
+    """Runs all contestants in turns.
 
     Args:
-      contestants: by name, functions that train for `pace.total_steps` steps.
-      steps: timed ones in a block.
-      rounds: blocks of each, after one block of each that is not counted.
-      show: takes a line about what is going on.
+      contestants: functions that train for `pace.total_steps` steps, by name.
+      steps: timed steps in a block.
+      rounds: blocks of each contestant, after one block that is not counted.
+      show: called with a line of progress.
 
     Returns:
       A sample for each round, by name.
@@ -137,7 +137,7 @@ def interleave(
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for number in range(rounds):
         show(f"round {number + 1} of {rounds}")
-        for name in list(contestants)[:: 1 if number % 2 else -1]:  # so that no one always follows the same one
+        for name in list(contestants)[:: 1 if number % 2 else -1]:  # so no contestant always follows the same one
             sample = paces[name].next_block()
             assert sample is not None
             samples[name].append(sample)

@@ -1,4 +1,4 @@
-"""What the picture pipeline costs by itself, whole and stage by stage, on generated JPEG files."""
+"""Measures the image pipeline without training, as a whole and stage by stage, on generated JPEG files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import estimator_tl as etl
 from estimator_tl.compat import tf
 from estimator_tl.specs import ImageSpec
 
-HEIGHT, WIDTH = 384, 512  # rows of whole cache lines, so that taking a picture out of memory copies nothing
+HEIGHT, WIDTH = 384, 512  # rows of whole cache lines, so reading an image from memory copies nothing
 _QUALITY = 90
 _CLASSES = 2
 _BATCH = 32
 
 
 def write_pictures(folder: str, count: int) -> None:
-    """Writes an image folder with smooth and slightly noisy pictures, which compress as photographs do."""
+    """Writes an image folder with smooth and slightly noisy images, which compress like photos."""
     random = np.random.default_rng(0)
     for index in range(count):
         coarse = random.uniform(0, 255, [HEIGHT // 32, WIDTH // 32, 3])
@@ -33,16 +33,16 @@ def write_pictures(folder: str, count: int) -> None:
 
 
 def measure_pictures(folder: str, spec: ImageSpec, batch_size: int, rounds: int) -> dict[str, list[Sample]]:
-    """Measures one pass over a folder, by stages and whole, by turns.
+    """Measures passes over a folder, for each stage and for the whole pipeline, in turns.
 
     Args:
       folder: from `write_pictures`.
-      spec: the form that the backbone takes.
-      batch_size: of the whole pipeline.
-      rounds: how often, after one pass of each that is not counted.
+      spec: the image format of the backbone.
+      batch_size: batch size of the whole pipeline.
+      rounds: number of passes, after one pass that is not counted.
 
     Returns:
-      A sample for each round, by name of the stage.
+      A sample for each round, by the name of the stage.
     """
     pictures = etl.inputs.image_folder(folder)
     passes = _stages(pictures.examples().items, spec)
@@ -59,7 +59,7 @@ def measure_pictures(folder: str, spec: ImageSpec, batch_size: int, rounds: int)
 
 
 def _stages(paths: tuple[str, ...], spec: ImageSpec) -> dict[str, Any]:
-    """Returns for each stage a dataset that does nothing else, on inputs that lie in memory."""
+    """Returns a dataset for each stage that runs only this stage, on inputs in memory."""
 
     def decode(encoded: Any) -> Any:
         return tf.io.decode_image(encoded, channels=spec.channels, expand_animations=False)
@@ -82,7 +82,7 @@ def _stages(paths: tuple[str, ...], spec: ImageSpec) -> dict[str, Any]:
 def _stage(function: Callable[[Any], Any], inputs: Any) -> Any:
     def one_value(index: Any) -> Any:
         result = function(inputs[index])
-        # One number of the result, so that neither batching nor Python's loop adds to the time.
+        # Only one number of the result, so batching and Python's loop add no time.
         return tf.strings.length(result) if result.dtype == tf.string else tf.reshape(result, [-1])[0]
 
     return tf.data.Dataset.range(len(inputs)).map(one_value, num_parallel_calls=os.cpu_count()).batch(_BATCH)

@@ -1,4 +1,4 @@
-"""The same pretrained networks without estimator_tl: as hand-written code opens them."""
+"""Opens the same pretrained networks as hand-written code does, without estimator_tl."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class InGraph:
     """A network built into the current graph, called for inference.
 
     Attributes:
-      outputs: before pooling.
-      trainable: its trainable variables.
-      losses: its regularization.
-      init_fn: puts the pretrained values into a session; None where the initializers do.
+      outputs: the output tensor before pooling.
+      trainable: the trainable variables.
+      losses: the regularization losses.
+      init_fn: assigns the pretrained values in a session; None if the initializers do.
     """
 
     outputs: Any
@@ -34,13 +34,13 @@ class InGraph:
 
 
 class PlainNetwork(Protocol):
-    """A pretrained network that can be built in both ways."""
+    """A pretrained network, for a graph or as a Keras layer."""
 
     def build(self, images: Any) -> InGraph:
-        """Builds it into the current graph."""
+        """Builds the network into the current graph."""
 
     def layer(self, trainable: bool) -> Any:
-        """Returns it as a new Keras layer with pretrained values."""
+        """Returns the network as a new Keras layer with pretrained values."""
 
 
 class PlainSavedModel:
@@ -91,11 +91,11 @@ class PlainKerasModel:
 
 
 def plain_network(handle: str, source: Backbone) -> PlainNetwork:
-    """Opens what a handle of `etl.backbone` names, without it.
+    """Opens the network of a handle without `etl.backbone`.
 
     Args:
-      handle: as for `etl.backbone`.
-      source: the same, opened by it; tells the sort and the size of the pictures.
+      handle: a handle of `etl.backbone`.
+      source: the backbone that `etl.backbone` opened for this handle; gives the kind of source and the image size.
     """
     if isinstance(source, SavedModelBackbone):
         return PlainSavedModel(source.path)

@@ -1,16 +1,18 @@
-"""Measures training examples/s of estimator_tl against what one would write without it.
+"""Compares the training speed of estimator_tl, in examples/s, with programs that do not use it.
 
     python scripts/benchmarks/train_throughput.py --backbone=PATH --batch_size=32 --steps=5 --rounds=20
 
-All contestants train the same network on the same batches, which lie in memory:
+All contestants train the same network with Adam on the same batches in memory:
 estimator_tl as its launcher runs it, a hand-written model_fn on a plain
-Estimator, and Keras 2 `fit`, each with the backbone frozen and whole, always
-called for inference, with Adam. The forward pass of the backbone alone is the
-limit of frozen training. Blocks of steps of all contestants take turns (see
-`throughput_pacing`), so ratios are taken within a round and are steadier than
-the rates. CPU time counts all threads of the process. It hardly depends on what
-else the machine does, but does not see waiting; the clock sees both, so on a
-busy machine use many short rounds and look at the intervals.
+Estimator, and Keras 2 `fit`. Each trains once with a frozen backbone and once
+with the full backbone, and always calls the backbone for inference. The forward
+pass of the backbone alone is the limit of frozen training.
+
+Blocks of steps of all contestants take turns (see `throughput_pacing`). Ratios
+are computed within a round, so they are more stable than the rates. CPU time
+counts all threads of the process. It hardly depends on other work of the
+machine, but does not include waiting; the clock includes both. On a busy machine,
+use many short rounds and look at the intervals.
 """
 
 from __future__ import annotations
@@ -41,18 +43,18 @@ def parse_arguments() -> argparse.Namespace:
         default="keras.MobileNet(alpha=0.25, weights=None)",
         help="a TF2 SavedModel folder, or any handle of etl.backbone (default: %(default)s).",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="examples a step (default: %(default)s).")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a block (default: %(default)s).")
+    parser.add_argument("--batch_size", type=int, default=32, help="examples per step (default: %(default)s).")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per block (default: %(default)s).")
     parser.add_argument("--rounds", type=int, default=20, help="blocks of each contestant (default: %(default)s).")
     parser.add_argument("--tuning", choices=("frozen", "full", "both"), default="both", help="(default: both).")
     parser.add_argument(
-        "--pictures", type=int, default=256, help="JPEGs for the picture pipeline; 0: leave it out (default: 256)."
+        "--pictures", type=int, default=256, help="JPEGs for the image pipeline; 0 leaves it out (default: 256)."
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the tables."""
     arguments = parse_arguments()
     quiet.import_tensorflow_quietly()
     quiet.set_log_level("error")
@@ -117,7 +119,7 @@ def _ratios(samples: Mapping[str, Sequence[Sample]], modes: Sequence[str]) -> st
 
 
 def _verdict(interval: tuple[float, float, float]) -> str:
-    """Says whether the whole interval is on one side of the target."""
+    """Returns whether the whole interval is on one side of the target."""
     _, low, high = interval
     return "met" if low >= _TARGET else "missed" if high < _TARGET else "not decided (noise)"
 
@@ -131,7 +133,7 @@ def _line(name: str, value: str, spread: str, cpu: str) -> str:
 
 
 def _median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the median and the order statistics that enclose the true one with a probability of 95%."""
+    """Returns the median, and the order statistics that enclose the true median with a probability of 95%."""
     ordered = sorted(values)
     half = 1.96 * math.sqrt(len(ordered)) / 2
     low = max(math.floor(len(ordered) / 2 - half) - 1, 0)
@@ -139,7 +141,7 @@ def _median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _progress(text: str) -> None:
-    """Shows what is going on, on terminals only."""
+    """Shows a line of progress, on terminals only."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{text:60}\r")
         sys.stderr.flush()

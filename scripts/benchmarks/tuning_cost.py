@@ -1,23 +1,23 @@
-"""Measures what tuning costs a training step of estimator_tl, as ratios of step times.
+"""Measures the cost of tuning for a training step of estimator_tl, as ratios of step times.
 
     python scripts/benchmarks/tuning_cost.py --source=keras
     python scripts/benchmarks/tuning_cost.py --source=saved_model --saved_model=FOLDER --batch_size=16
 
-For each tuning (the backbone frozen, partly trained at several depths, and
-whole) up to four contestants train the same variables on the same batches,
-which lie in memory: a hand-written model_fn, estimator_tl with that tuning
-alone, and two graphs of one phased run through all of these tunings, standing
-in the phase with that tuning: the graph of this phase only, as the launcher
-runs it, and the gated graph, which serves all phases and has no goal. All use
-Adam and call the backbone for inference. Before and after, the benchmark
-compares all variables of the backbone: contestants that did not move the same
-ones are not compared.
+The tunings are a frozen backbone, a partly trained backbone at several depths,
+and a full one. For each tuning, up to four contestants train the same variables
+on the same batches in memory: a hand-written model_fn, estimator_tl with this
+tuning alone, and two graphs of a phased run through all tunings, in the phase
+with this tuning. The first of these graphs is for this phase only, as the
+launcher runs it. The second is the gated graph, which serves all phases and has
+no goal. All contestants use Adam and call the backbone for inference. The
+benchmark compares all variables of the backbone before and after training; it
+fails if the contestants have not changed the same variables.
 
-Short blocks of steps of the contestants take turns (see `throughput_pacing`). A ratio
-is the median over the rounds of ratios taken within a round; its interval holds
-the true median with a probability of 95%. CPU time counts all threads of the
-process: it hardly depends on what else the machine does, but does not see
-waiting. The clock sees both.
+Short blocks of steps of the contestants take turns (see `throughput_pacing`). A
+ratio is the median over the rounds of the ratios within a round; its interval
+contains the true median with a probability of 95%. CPU time counts all threads
+of the process. It hardly depends on other work of the machine, but does not
+include waiting; the clock includes both.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ def parse_arguments() -> argparse.Namespace:
         help="for --source=keras: a Keras Application or a file, as for etl.backbone (default: %(default)s).",
     )
     parser.add_argument("--saved_model", help="for --source=saved_model: a TF2 SavedModel folder.")
-    parser.add_argument("--batch_size", type=int, default=32, help="examples a step (default: %(default)s).")
-    parser.add_argument("--steps", type=int, default=2, help="timed steps a block (default: %(default)s).")
+    parser.add_argument("--batch_size", type=int, default=32, help="examples per step (default: %(default)s).")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps per block (default: %(default)s).")
     parser.add_argument("--rounds", type=int, default=40, help="blocks of each contestant (default: %(default)s).")
     parser.add_argument("--depths", type=int, default=5, help="depths of partial tuning (default: %(default)s).")
     parser.add_argument(
-        "--tuning", default=",".join(_TUNINGS), help="which to measure, with commas between (default: %(default)s)."
+        "--tuning", default=",".join(_TUNINGS), help="tunings to measure, separated by commas (default: %(default)s)."
     )
     parser.add_argument(
         "--phases",
         choices=("both", "alone", "none"),
         default="both",
-        help="graphs of the phased run: of the phase alone and gated, or fewer (default: %(default)s).",
+        help="graphs of the phased run: both, only the graph of the phase, or none (default: %(default)s).",
     )
     arguments = parser.parse_args()
     if arguments.source == "saved_model" and not arguments.saved_model:
@@ -64,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the tables."""
     arguments = parse_arguments()
     quiet.import_tensorflow_quietly()
     quiet.set_log_level("error")
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def _progress(text: str) -> None:
-    """Shows what is going on, on terminals only."""
+    """Shows a line of progress, on terminals only."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{text:60}\r")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The tunings that are measured, and the phased run that goes through all of them."""
+"""The tunings to measure, and a phased run through all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import estimator_tl as etl
 from estimator_tl.structure import SourceStructure
 from estimator_tl.tuning import Phased, Policy
 
-#: Steps of a phase: more than any measurement makes, so that none runs into the next phase.
+#: Steps of a phase: more than any measurement makes, so no measurement reaches the next phase.
 PHASE_STEPS = 1_000_000
 _GOALS = {"frozen": 1.05, "partial": 1.10, "full": 1.03}
 
@@ -20,8 +20,8 @@ class Case:
 
     Attributes:
       sort: frozen, partial or full.
-      policy: the tuning.
-      names: of the backbone's variables that it trains.
+      policy: the tuning policy.
+      names: names of the backbone's variables that the policy trains.
     """
 
     sort: str
@@ -30,19 +30,19 @@ class Case:
 
     @property
     def goal(self) -> float:
-        """The most that its step may cost, in steps of a hand-written model_fn."""
+        """The maximum cost of a step, as a multiple of a step of a hand-written model_fn."""
         return _GOALS[self.sort]
 
 
 def make_cases(structure: SourceStructure, depths: int) -> list[Case]:
-    """Returns the tunings from the frozen backbone to the whole one.
+    """Returns the tunings, from the frozen backbone to the full one.
 
     Args:
-      structure: of the backbone.
-      depths: how many of partial tuning, evenly spread over the groups of variables, which every source has.
+      structure: structure of the backbone.
+      depths: number of partial tunings, evenly spread over the groups of variables, which every source has.
 
     Raises:
-      SystemExit: the backbone has not so many groups.
+      SystemExit: the backbone has too few groups.
     """
     groups = len(structure.groups())
     if not 0 < depths < groups:
@@ -55,6 +55,6 @@ def make_cases(structure: SourceStructure, depths: int) -> list[Case]:
 
 
 def phased(cases: Sequence[Case]) -> Phased:
-    """Returns the gradual run that has each case as a phase, in order."""
+    """Returns the phased policy with one phase for each case, in order."""
     phases = [etl.tuning.phase(c.policy, until=(i + 1) * PHASE_STEPS) for i, c in enumerate(cases[:-1])]
     return etl.tuning.phases(*phases, cases[-1].policy)

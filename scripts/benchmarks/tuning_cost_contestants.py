@@ -1,4 +1,4 @@
-"""The contestants of one tuning: by hand, estimator_tl alone, and the two graphs of a phased run in that phase."""
+"""The contestants of one tuning: hand-written, estimator_tl with this tuning, and two graphs of a phased run."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Group:
     """The contestants of one case."""
 
     def __init__(self, task: Task, cases: Sequence[Case], number: int, graphs: str):
-        """Makes them, untrained.
+        """Creates the contestants, untrained.
 
         Args:
-          task: what they train.
-          cases: all.
-          number: which of them is theirs.
-          graphs: which ones of the phased run through all cases take part: both, alone (of one phase) or none.
+          task: the training task.
+          cases: all cases.
+          number: index of the case of this group.
+          graphs: graphs of the phased run that take part: both, alone (only the graph of the phase) or none.
         """
         self._task = task
         self._case = cases[number]
@@ -46,7 +46,7 @@ class Group:
         self._hooks: dict[str, _MovedHook] = {}
 
     def contestants(self) -> dict[str, Callable[[Pace], None]]:
-        """Returns the contestants by name; those that are compared stand side by side."""
+        """Returns the contestants by name; contestants to compare are next to each other."""
         first = self._number * PHASE_STEPS
         trained: dict[str, Callable[[Pace], None]] = {
             BY_HAND: self._train_by_hand,
@@ -60,10 +60,10 @@ class Group:
         return trained
 
     def moved(self) -> int:
-        """Returns how many variables of the backbone training has moved.
+        """Returns the number of variables of the backbone that training has changed.
 
         Raises:
-          RuntimeError: the contestants moved different ones, or others than the tuning names.
+          RuntimeError: the contestants changed different variables, or variables that the tuning does not select.
         """
         for name, hook in self._hooks.items():
             stray = (hook.moved ^ self._hooks[BY_HAND].moved) | (hook.moved - self._case.names)
@@ -72,7 +72,7 @@ class Group:
         return len(self._hooks[BY_HAND].moved)
 
     def _train_by_hand(self, pace: Pace) -> None:
-        """Trains what one would write for this one model and tuning."""
+        """Trains a model_fn that is written by hand for this model and tuning."""
         task, names = self._task, self._case.names
 
         def model_fn(features: Any, labels: Any, mode: str) -> Any:
@@ -96,14 +96,14 @@ class Group:
         model.train(task.dataset, max_steps=pace.total_steps, hooks=self._own_hooks(BY_HAND, pace))
 
     def _train(self, name: str, tuning: Policy, first: int, only: dict[str, int], pace: Pace) -> None:
-        """Trains as the command ``train`` does, its progress line included, from the step `first` on."""
+        """Trains like the command ``train``, including its progress line, from step `first` on."""
         task = self._task
         model_fn = etl.make_model_fn(
             backbone=task.source,
             head=etl.heads.classifier(n_classes=task.classes),
             tuning=tuning,
             optimizer=etl.optimizers.adam(_LEARNING_RATE),
-            backbone_dropout=False,  # by hand the backbone is called for inference, too
+            backbone_dropout=False,  # the hand-written model_fn also calls the backbone for inference
             show_plan=lambda text: None,
             **only,
         )
@@ -121,10 +121,11 @@ class Group:
 
 
 class _MovedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Finds out which variables of the backbone a run trains.
+    """Records which variables of the backbone a run trains.
 
-    Where gradients are tiny, as in a network without pretrained values, rounding
-    may leave a variable as it was; its momentum moves even then, so both are watched.
+    If gradients are tiny, as in a network without pretrained values, rounding may
+    leave a variable unchanged. Its momentum changes even then, so the hook compares
+    both.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -133,7 +134,7 @@ class _MovedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def begin(self) -> None:
         known = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
-        # Both ways of loading keep the names of the source; a KeyError says that some do not.
+        # Both ways of loading keep the names of the source; otherwise this raises a KeyError.
         self._variables = {name: (known[name], known.get(f"{name}/Adam", ())) for name in self._names}
 
     def after_create_session(self, session: Any, coord: Any) -> None:
@@ -152,7 +153,7 @@ class _MovedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 
 class _BeginAt(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Sets the global step of a new run, as if it had made the steps before."""
+    """Sets the global step of a new run, as if it had made the earlier steps."""
 
     def __init__(self, step: int):
         self._first = step

@@ -1,4 +1,4 @@
-"""Ratios of step times with their intervals and goals, as text."""
+"""Formats ratios of step times with their intervals and goals as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PHASE_GOAL = 1.10
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A median and the order statistics that enclose the true one with a probability of 95%."""
+    """A median, and the order statistics that enclose the true median with a probability of 95%."""
 
     median: float
     low: float
@@ -26,7 +26,7 @@ class Interval:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def verdict(self, goal: float) -> str:
-        """Says whether the whole interval is on one side of the goal, and where the median is if not."""
+        """Returns whether the whole interval is on one side of the goal; if not, the side of the median."""
         if self.high <= goal:
             return "met"
         if self.low > goal:
@@ -36,15 +36,15 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What a step costs in steps of another contestant.
+    """The cost of a step, as a multiple of a step of another contestant.
 
     Attributes:
       name: tuning, contestant and reference.
-      trained: how many variables of the backbone both move.
-      milliseconds: of a step of the reference, the median.
+      trained: number of variables of the backbone that both train.
+      milliseconds: median of a step of the reference.
       clock: the ratio by the clock.
       cpu: the ratio by CPU time.
-      goal: the most that it should be; None where there is no goal.
+      goal: the maximum of the ratio; None for no goal.
     """
 
     name: str
@@ -60,9 +60,9 @@ def comparisons(case: Case, samples: Mapping[str, Sequence[Sample]], steps: int,
 
     Args:
       case: the tuning.
-      samples: of its contestants, by name.
-      steps: timed ones in a sample.
-      trained: how many variables of the backbone they move.
+      samples: samples of its contestants, by name.
+      steps: timed steps in a sample.
+      trained: number of variables of the backbone that the contestants train.
     """
     found = []
     for name, reference, goal in ((ALONE, BY_HAND, case.goal), (ONE_PHASE, ALONE, _PHASE_GOAL), (GATED, ALONE, None)):
@@ -97,7 +97,7 @@ def line(comparison: Comparison) -> str:
 
 
 def verdicts(found: Sequence[Comparison]) -> str:
-    """Says which goals were met, by the clock and by CPU time."""
+    """Returns a text with the goals that were met, by the clock and by CPU time."""
     measures: dict[str, Callable[[Comparison], Interval]] = {
         "by the clock": lambda comparison: comparison.clock,
         "by CPU time": lambda comparison: comparison.cpu,

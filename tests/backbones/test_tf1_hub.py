@@ -273,7 +273,7 @@ def test_unknown_size_must_be_given(module):
     [
         ("saved_model.pb", b"not a protocol buffer", "saved_model.pb is damaged; get it again"),
         ("saved_model.pb", b"", "saved_model.pb is empty; get it again"),
-        ("tfhub_module.pb", b"\x08\x04", "a form that Hub never released"),
+        ("tfhub_module.pb", b"\x08\x04", "a format that Hub never released"),
         ("variables/variables.index", None, "variables cannot be read"),
     ],
 )

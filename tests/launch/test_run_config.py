@@ -109,7 +109,7 @@ def test_replicas_on_the_cpu_have_their_devices():
     made = make_run_config(None, launch, None, replicas)
     assert made.train_distribute.num_replicas_in_sync == 3
     fewer = LaunchSpec(cpu_replicas=3, session_config='device_count { key: "CPU" value: 2 }')
-    with pytest.raises(UserError, match="names CPU:2, but the session has 2"):
+    with pytest.raises(UserError, match="needs CPU:2, but the number of CPUs in the session is 2"):
         make_run_config(None, fewer, None, replicas)
 
 

@@ -164,12 +164,14 @@ def test_a_session_must_have_the_devices_of_the_strategy(config, missing):
     if missing is None:
         check_devices(strategy, session_config)
         return
-    with pytest.raises(UserError, match=f"names {missing}, but the session has 1 CPUs.*cpu_replicas=2"):
+    with pytest.raises(
+        UserError, match=f"needs {missing}, but the number of CPUs in the session is 1;.*cpu_replicas=2"
+    ):
         check_devices(strategy, session_config)
 
 
 def test_a_strategy_of_ones_own_is_checked():
-    with pytest.raises(UserError, match="names CPU:1"):
+    with pytest.raises(UserError, match="needs CPU:1"):
         run_config(train_distribute=tf.distribute.MirroredStrategy(list(TWO_CPUS)))
 
 
@@ -180,7 +182,7 @@ def test_gpus_that_a_session_may_not_use_are_not_there(gpus):
 
     gpus(2)
     check_devices(Strategy, tf.compat.v1.ConfigProto(device_count={"GPU": 2}))
-    with pytest.raises(UserError, match="names GPU:1, but the session has 1 GPUs; use fewer replicas"):
+    with pytest.raises(UserError, match="needs GPU:1, but the number of GPUs in the session is 1; use fewer replicas"):
         check_devices(Strategy, tf.compat.v1.ConfigProto(device_count={"GPU": 1}))
 
 
@@ -206,4 +208,4 @@ def test_a_run_config_of_somebody_else_fails_where_tensorflow_would_hang(keras_h
         check=False,
     )
     assert done.returncode == 1
-    assert "UserError: the strategy names CPU:1, but the session has 1 CPUs" in done.stderr
+    assert "UserError: the strategy needs CPU:1, but the number of CPUs in the session is 1" in done.stderr

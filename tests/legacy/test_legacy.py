@@ -222,7 +222,7 @@ def test_an_exit_code_passes_through(script, leaving, code):
     ("arguments", "message"),
     [
         (["progam.py"], "did you mean 'program.py'"),
-        (["nowhere/program.py"], "nowhere/program.py is not there; check the path."),
+        (["nowhere/program.py"], "nowhere/program.py does not exist; check the path."),
         (["."], ". is a folder; name its script, or use -m."),
         (["-m"], "-m needs the name of a module"),
         (["-m", "no_such_module.task"], "no module named 'no_such_module.task'"),

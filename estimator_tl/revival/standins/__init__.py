@@ -1,1 +1,1 @@
-"""Stand-ins for what TensorFlow 2.16 and later no longer has; one module for each missing thing."""
+"""Stand-ins for modules and names that TensorFlow 2.16 and later no longer has; one file for each."""

@@ -1,8 +1,8 @@
-"""Stands in for `tf.data.experimental.CheckpointInputPipelineHook`, gone from TensorFlow 2.16 on.
+"""Stand-in for `tf.data.experimental.CheckpointInputPipelineHook`, which TensorFlow removed in 2.16.
 
-It keeps the place of an Estimator's input pipelines in checkpoints of their
-own, `input[_TASK_INDEX].ckpt-STEP` beside the model's. Source: the class's
-docstring in TensorFlow 2.15.
+The hook saves the positions of an Estimator's input pipelines in separate
+checkpoints, `input[_TASK_INDEX].ckpt-STEP` beside the checkpoints of the model.
+Source: the docstring of the class in TensorFlow 2.15.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def put_back() -> None:
 
 
 class CheckpointInputPipelineHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Saves and restores the iterators of a training graph, as often as the model's checkpoint.
+    """Saves and restores the iterators of a training graph, as often as the checkpoints of the model.
 
     Args:
-      estimator: whose RunConfig says where, how often and for which task.
-      external_state_policy: what to do about state outside the iterator, such as random seeds: "fail" (default),
-        "warn" or "ignore".
+      estimator: its RunConfig determines the folder, the interval and the task.
+      external_state_policy: how to treat state outside the iterator, such as random seeds: "fail" (default), "warn" or
+        "ignore".
 
     Raises:
-      ValueError: the policy is not one of the three.
+      ValueError: the policy is unknown.
     """
 
     def __init__(self, estimator: Any, external_state_policy: str | None = None):
@@ -58,7 +58,7 @@ class CheckpointInputPipelineHook(tf.compat.v1.train.SessionRunHook):  # type: i
         self._fresh = False
 
     def begin(self) -> None:
-        """Makes the saver of all iterators of the graph."""
+        """Creates a saver for all iterators of the graph."""
         self._global_step = tf.compat.v1.train.get_global_step()
         iterators = tf.compat.v1.get_collection(iterator_ops.GLOBAL_ITERATORS)
         self._saver = tf.compat.v1.train.Saver(
@@ -70,22 +70,22 @@ class CheckpointInputPipelineHook(tf.compat.v1.train.SessionRunHook):  # type: i
         )
 
     def after_create_session(self, session: Any, coord: Any) -> None:
-        """Remembers that this session's iterators are still at their beginning."""
+        """Records that the iterators of this session are at their start."""
         self._fresh = True
 
     def before_run(self, run_context: Any) -> Any:
-        """Restores or saves the first state: only now have all hooks initialized their iterators."""
+        """Restores the state, or saves the first one; all hooks have now initialized their iterators."""
         if self._fresh:
             self._fresh = False
-            found = tf.train.latest_checkpoint(self._folder, latest_filename=self._state_name)
-            if found:
-                self._saver.restore(run_context.session, found)
+            checkpoint = tf.train.latest_checkpoint(self._folder, latest_filename=self._state_name)
+            if checkpoint:
+                self._saver.restore(run_context.session, checkpoint)
             else:
                 self._save(run_context.session)
         return tf.compat.v1.train.SessionRunArgs(self._global_step)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
-        """Saves when it is time."""
+        """Saves if the timer triggers."""
         if self._timer.should_trigger_for_step(run_values.results + 1):
             self._save(run_context.session)
 

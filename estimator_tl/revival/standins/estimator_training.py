@@ -1,13 +1,13 @@
-"""Stands in for `tensorflow.python.distribute.estimator_training`, gone from TensorFlow 2.16 on.
+"""Stand-in for `tensorflow.python.distribute.estimator_training`, which TensorFlow removed in 2.16.
 
-It joins RunConfig and Estimator to the distribute coordinator, which TensorFlow
-still has: the coordinator starts this task's server, waits for the others, and
-calls one function per task with a strategy that knows the cluster. There are
-three ways to run, decided once, when the RunConfig is made:
+It connects RunConfig and Estimator to the distribute coordinator, which
+TensorFlow still has. The coordinator starts the server of this task, waits for
+the other tasks, and calls one function per task with a strategy for the cluster.
+There are three ways to run, decided once, when the RunConfig is created:
 
 - *not coordinated*: one process, or a cluster without `train_distribute` or
-  with a `master`. Estimator's own executor runs it (classic parameter servers
-  included).
+  with a `master`. Estimator's executor runs it (also with classic parameter
+  servers).
 - *independent worker*: TF_CONFIG has a cluster and the RunConfig a
   `train_distribute`: every process runs the same program and finds its task in
   TF_CONFIG.
@@ -36,14 +36,14 @@ _MODES = (coordinator.CoordinatorMode.STANDALONE_CLIENT, coordinator.Coordinator
 
 
 def init_run_config(config: Any, tf_config: dict[str, Any]) -> None:
-    """Decides how a RunConfig with a strategy runs and fills its cluster fields.
+    """Decides how a RunConfig with a strategy runs, and fills its cluster fields.
 
     Args:
-      config: the RunConfig being made; changed in place.
-      tf_config: the decoded TF_CONFIG, {} without one.
+      config: the new RunConfig; changed in place.
+      tf_config: the decoded TF_CONFIG, or {}.
 
     Raises:
-      ValueError: a strategy or the cluster is given twice.
+      ValueError: two settings name a strategy or a cluster.
     """
     distribute = config._experimental_distribute
     for field in ("train_distribute", "eval_distribute"):
@@ -62,7 +62,7 @@ def init_run_config(config: Any, tf_config: dict[str, Any]) -> None:
         config._cluster_spec = remote
     elif config._train_distribute and cluster and "master" not in cluster.jobs:
         config._distribute_coordinator_mode = coordinator.CoordinatorMode.INDEPENDENT_WORKER
-        # The task's own fields come from the coordinator, once it has started the server.
+        # The coordinator provides the fields of the task after it has started the server.
         config._cluster_spec = cluster
     else:
         config._distribute_coordinator_mode = None
@@ -72,7 +72,7 @@ def init_run_config(config: Any, tf_config: dict[str, Any]) -> None:
 
 
 def _take_strategy(config: Any, distribute: Any, field: str) -> None:
-    """Moves a strategy from `experimental_distribute` to the RunConfig's own field."""
+    """Moves a strategy from `experimental_distribute` to the field of the RunConfig."""
     strategy = getattr(distribute, field, None)
     if not strategy:
         return
@@ -82,7 +82,7 @@ def _take_strategy(config: Any, distribute: Any, field: str) -> None:
 
 
 def should_run_distribute_coordinator(config: Any) -> bool:
-    """True where `train_and_evaluate` belongs to the coordinator and not to Estimator's executor."""
+    """True if the coordinator runs `train_and_evaluate`, instead of Estimator's executor."""
     mode = getattr(config, "_distribute_coordinator_mode", None)
     if mode is None:
         return False
@@ -96,13 +96,13 @@ def should_run_distribute_coordinator(config: Any) -> bool:
 
 
 def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any, executor_cls: Any) -> None:
-    """Runs this process's part (or, as standalone client, every task's part) of `train_and_evaluate`.
+    """Runs the part of this process in `train_and_evaluate`; a standalone client runs the parts of all tasks.
 
     Args:
-      estimator: whose config has a coordinator mode.
+      estimator: an Estimator whose config has a coordinator mode.
       train_spec: the TrainSpec.
       eval_spec: the EvalSpec.
-      executor_cls: Estimator's executor, whose continuous evaluation the evaluator task runs.
+      executor_cls: Estimator's executor class; the evaluator task runs its continuous evaluation.
 
     Raises:
       ValueError: the config has no coordinator mode.
@@ -115,7 +115,7 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any, executor
 
     def train(strategy: Any) -> None:
         local = _estimator_of_this_task(estimator, "train", strategy)
-        # A standalone client runs all workers in one process: a hook there works on the chief's graph only.
+        # A standalone client runs all workers in one process, where a hook works with the chief's graph only.
         hooks = [] if standalone and not local.config.is_chief else list(train_spec.hooks)
         local.train(train_spec.input_fn, hooks=hooks, max_steps=train_spec.max_steps)
 
@@ -129,7 +129,7 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any, executor
         evaluate,
         config.eval_distribute,
         mode=mode,
-        cluster_spec=config.cluster_spec if standalone else None,  # an independent worker's comes from TF_CONFIG
+        cluster_spec=config.cluster_spec if standalone else None,  # an independent worker takes it from TF_CONFIG
         session_config=config.session_config,
     )
 
@@ -138,7 +138,7 @@ def estimator_train(estimator: Any, train_distributed_fn: Callable[..., Any], ho
     """Runs `Estimator.train` of a standalone client on its remote cluster.
 
     Args:
-      estimator: whose config has a coordinator mode and `train_distribute`.
+      estimator: an Estimator whose config has a coordinator mode and `train_distribute`.
       train_distributed_fn: called once, with (estimator of the client, strategy, hooks).
       hooks: session hooks.
 
@@ -158,7 +158,7 @@ def estimator_evaluate(estimator: Any, evaluate_distributed_fn: Callable[..., An
     """Runs `Estimator.evaluate` of a standalone client on its remote cluster.
 
     Args:
-      estimator: whose config has a coordinator mode and `eval_distribute`.
+      estimator: an Estimator whose config has a coordinator mode and `eval_distribute`.
       evaluate_distributed_fn: called once, with (estimator of the client, strategy, hooks); its metrics are returned.
       hooks: session hooks.
 
@@ -174,7 +174,7 @@ def estimator_evaluate(estimator: Any, evaluate_distributed_fn: Callable[..., An
 
 
 def _run_as_client(estimator: Any, method: str, strategy: Any, task: Callable[[Any], Any]) -> Any:
-    """Runs `task` on the remote cluster, where one client drives one graph (in-graph replication)."""
+    """Runs `task` on the remote cluster; one client drives one graph (in-graph replication)."""
     config = estimator.config
     cluster = multi_worker_util.normalize_cluster_spec(config.cluster_spec)
     if _EVALUATOR in cluster.jobs:
@@ -202,7 +202,7 @@ def _estimator_of_this_task(estimator: Any, role: str, strategy: Any) -> Any:
     """Returns a copy of the estimator for the task that the coordinator is running in this thread.
 
     Args:
-      estimator: the user's, left unchanged: a standalone client has several tasks in one process.
+      estimator: the Estimator of the user; not changed, because a standalone client runs several tasks in one process.
       role: "train" or "eval".
       strategy: the coordinator's strategy for the task.
     """
@@ -217,13 +217,13 @@ def _estimator_of_this_task(estimator: Any, role: str, strategy: Any) -> Any:
     setattr(local._config, f"_{role}_distribute", strategy)
     setattr(local, f"_{role}_distribution", strategy)
     _take_task(local._config, coordinator_context.get_current_worker_context())
-    local._config._distribute_coordinator_mode = None  # it must not enter the coordinator again
+    local._config._distribute_coordinator_mode = None  # the copy must not enter the coordinator again
     logging.info("Updated config: %s", vars(local._config))
     return local
 
 
 def _take_task(config: Any, context: Any) -> None:
-    """Fills the RunConfig's cluster fields from the coordinator's context of this task."""
+    """Fills the cluster fields of the RunConfig from the coordinator's context for this task."""
     config._service = None
     config._task_type = context.task_type
     config._task_id = context.task_id
@@ -233,7 +233,7 @@ def _take_task(config: Any, context: Any) -> None:
     if not cluster:
         config._cluster_spec = cluster
         config._num_ps_replicas, config._num_worker_replicas, config._global_id_in_cluster = 0, 1, 0
-    elif context.task_type == _EVALUATOR:  # it only reads checkpoints, and knows of no other task
+    elif context.task_type == _EVALUATOR:  # an evaluator only reads checkpoints and does not see the other tasks
         config._cluster_spec = server_lib.ClusterSpec({})
         config._num_ps_replicas, config._num_worker_replicas, config._global_id_in_cluster = 0, 0, None
     else:

@@ -1,10 +1,10 @@
-"""Stands in for `tensorflow.python.tpu.session_support`, gone from TensorFlow 2.16 on.
+"""Stand-in for `tensorflow.python.tpu.session_support`, which TensorFlow removed in 2.16.
 
-It watched the health of TPU workers, and on a failing one saved a checkpoint
-and reset the computation. TPUEstimator asks for it whenever it builds a
-training graph with `use_tpu=True`. Here the names are accepted, nothing is
-watched, and the log says so; a lost worker is then met by the session's own
-recovery, from the last periodic checkpoint.
+The original watched the health of TPU workers; if a worker failed, it saved a
+checkpoint and reset the computation. TPUEstimator uses it whenever it builds a
+training graph with `use_tpu=True`. The stand-in accepts the same calls, watches
+nothing, and says so in the log. After the loss of a worker, the session recovers
+from the last periodic checkpoint.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _UNWATCHED = "TPU workers are not watched on this TensorFlow; a lost one costs t
 
 
 def start_worker_watchdog(session: Any, devices: Any = None, **settings: Any) -> None:
-    """Says that there is no watchdog."""
+    """Logs that there is no watchdog."""
     tf.compat.v1.logging.warning(_UNWATCHED)
 
 
 class GracefulShutdownHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Says, when training begins, that workers are not watched.
+    """Logs, when training begins, that nothing watches the workers.
 
     Args:
       checkpoint_prefix: accepted and unused.
@@ -34,7 +34,7 @@ class GracefulShutdownHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[m
         del checkpoint_prefix, saver, on_shutdown_hooks
 
     def begin(self) -> None:
-        """Says it."""
+        """Logs the warning."""
         tf.compat.v1.logging.warning(_UNWATCHED)
 
 

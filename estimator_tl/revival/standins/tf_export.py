@@ -1,7 +1,7 @@
-"""Stands in for the 'estimator' API name of `tensorflow.python.util.tf_export`, gone from TensorFlow 2.16 on.
+"""Stand-in for the API name 'estimator' of `tensorflow.python.util.tf_export`, which TensorFlow removed in 2.16.
 
-The Estimator package marks its public symbols with it. Entries are added, and the functions that list the names of a
-symbol know these names again.
+The Estimator package marks its public symbols with this name. The stand-in adds entries, and extends the functions that
+list the names of a symbol.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NAME = "estimator"
 
 
 def add_estimator_api_name() -> None:
-    """Adds the API name 'estimator', its attribute names and its symbols' names where they are missing."""
+    """Adds the API name 'estimator', its attribute names and the names of its symbols, if they are missing."""
     from tensorflow.python.util import tf_export
 
     if hasattr(tf_export, "ESTIMATOR_API_NAME"):
@@ -35,7 +35,7 @@ def add_estimator_api_name() -> None:
 
 
 def _with_attribute(get: Callable[[Any], list[Any]], attribute: str) -> Callable[[Any], list[Any]]:
-    """Returns a function that lists what `get` lists, and what a symbol or module has in an attribute of its own."""
+    """Returns a function that lists what `get` lists, and the names in one more attribute of a symbol or module."""
 
     @functools.wraps(get)
     def listed(symbol: Any) -> list[Any]:

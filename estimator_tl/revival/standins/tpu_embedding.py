@@ -1,7 +1,7 @@
-"""Stands in for `tensorflow.python.tpu.tpu_embedding`, gone from TensorFlow 2.16 on.
+"""Stand-in for `tensorflow.python.tpu.tpu_embedding`, which TensorFlow removed in 2.16.
 
-TPU embedding needs TensorFlow 2.15; its names exist here so that the Estimator
-package imports, and say so when they are used.
+TPU embedding needs TensorFlow 2.15. The names exist here so that the Estimator
+package imports; their use raises an error that says so.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Stands in for `tensorflow.python.tpu.tpu_embedding_gradient`, gone from TensorFlow 2.16 on.
+"""Stand-in for `tensorflow.python.tpu.tpu_embedding_gradient`, which TensorFlow removed in 2.16.
 
-Its functions are reached only with a TPU embedding, which cannot be made there
-(see `tpu_embedding`), so the module is empty.
+The module is empty: its functions are called only with a TPU embedding, which the
+stand-in `tpu_embedding` does not support.
 """

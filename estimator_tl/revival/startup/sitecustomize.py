@@ -1,4 +1,4 @@
-"""Run at the start of each Python that `estimator-tl legacy` begins, and of those that such a program begins."""
+"""Runs when a Python process of `estimator-tl legacy` starts, or one that such a program starts."""
 
 import importlib.machinery
 import importlib.util
@@ -8,7 +8,7 @@ import sys
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def _run_the_hidden_one() -> None:
+def _run_hidden_sitecustomize() -> None:
     """Runs the sitecustomize that this file hides, if there is one."""
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", sys.path)
     if spec is not None and spec.loader is not None:
@@ -18,10 +18,10 @@ def _run_the_hidden_one() -> None:
 
 
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
-if os.environ.get("ESTIMATOR_TL_PREFIX") == sys.prefix:  # another Python that the program starts is left alone
+if os.environ.get("ESTIMATOR_TL_PREFIX") == sys.prefix:  # do nothing in a Python of another environment
     if importlib.util.find_spec("estimator_tl") is None:
         sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(_HERE))))
     from estimator_tl.revival import import_hook
 
     import_hook.install()
-_run_the_hidden_one()
+_run_hidden_sitecustomize()

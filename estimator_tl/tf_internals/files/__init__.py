@@ -1,1 +1,1 @@
-"""Checkpoints and SavedModels as files: what they say, whether they are whole."""
+"""Checkpoints and SavedModels as files: reads their contents, and checks that they are whole."""

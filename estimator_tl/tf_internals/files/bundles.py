@@ -1,7 +1,7 @@
-"""Whether a checkpoint's files are whole, by its index alone: no value is read.
+"""Checks from its index alone that the files of a checkpoint are whole; this reads no value.
 
-An index is a table of key and entry pairs, as TensorFlow's C++ code in tensor_bundle.cc and table.cc writes it. An
-entry says in which shard a value lies, from where on, and for how many bytes.
+TensorFlow's C++ code in tensor_bundle.cc and table.cc writes the index, a table of (key, entry) pairs. An entry holds
+the shard, the offset and the size in bytes of one value.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from estimator_tl.compat.versions import load_tensorflow
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
-_MAX_SHARDS = 100_000  # their names have five digits
-_TRAILER_BYTES = 5  # the kind of compression, and a checksum
+_MAX_SHARDS = 100_000  # the number in a shard's file name has five digits
+_TRAILER_BYTES = 5  # the type of compression, and a checksum
 
 
 class _CompressedError(Exception):
-    """A block is compressed, which TensorFlow does not do to an index."""
+    """A block is compressed; TensorFlow itself never compresses an index."""
 
 
 def damage(prefix: str) -> str:
-    """Returns what is wrong with the files of a checkpoint; empty where they are whole.
+    """Returns what is wrong with the files of a checkpoint; an empty string if they are whole.
 
     Args:
-      prefix: the checkpoint's path without ``.index``.
+      prefix: path of the checkpoint without ``.index``.
     """
     files = load_tensorflow().io.gfile
     index = f"{prefix}.index"
@@ -52,7 +52,7 @@ def damage(prefix: str) -> str:
 
 
 def _shard_sizes(table: bytes) -> list[int]:
-    """Returns the size in bytes that each shard must have at least."""
+    """Returns the minimum size of each shard in bytes."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import tensor_bundle_pb2
 
@@ -78,39 +78,39 @@ def _entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = table[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
         raise ValueError("the footer is missing")
-    at = 0
-    _, at = _varint(footer, at)
-    _, at = _varint(footer, at)
-    for _, handle in _block(table, footer[at:]):
+    position = 0
+    _, position = _varint(footer, position)
+    _, position = _varint(footer, position)
+    for _, handle in _block(table, footer[position:]):
         yield from _block(table, handle)
 
 
 def _block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    start, at = _varint(handle, 0)
-    size, _ = _varint(handle, at)
+    start, position = _varint(handle, 0)
+    size, _ = _varint(handle, position)
     if start + size + _TRAILER_BYTES > len(table):
         raise ValueError("a block is cut off")
     if table[start + size]:
         raise _CompressedError
     block = table[start : start + size]
     restarts = struct.unpack("<I", block[-4:])[0]
-    at, end, key = 0, size - 4 * (restarts + 1), b""
-    while at < end:
-        shared, at = _varint(block, at)
-        own, at = _varint(block, at)
-        length, at = _varint(block, at)
-        key = key[:shared] + block[at : at + own]
-        at += own
-        yield key, block[at : at + length]
-        at += length
+    position, end, key = 0, size - 4 * (restarts + 1), b""
+    while position < end:
+        shared, position = _varint(block, position)
+        unshared, position = _varint(block, position)
+        length, position = _varint(block, position)
+        key = key[:shared] + block[position : position + unshared]
+        position += unshared
+        yield key, block[position : position + length]
+        position += length
 
 
-def _varint(data: Any, at: int) -> tuple[int, int]:
-    """Returns a number of seven bits a byte, and the place behind it."""
+def _varint(data: Any, position: int) -> tuple[int, int]:
+    """Returns the number at a position, encoded with seven bits a byte, and the position after it."""
     value = shift = 0
     while True:
-        byte = data[at]
+        byte = data[position]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        position, shift = position + 1, shift + 7
         if byte < 0x80:
-            return value, at
+            return value, position

@@ -10,7 +10,8 @@ from typing import Any
 from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.errors import SOURCE, UserError
 
-_FORMAT_V3 = 3  # of Hub's ModuleDef, whose second field, features that a reader must know, is empty in all modules
+# The format in Hub's ModuleDef. Its second field lists features that a reader must know; it is empty in all modules.
+_FORMAT_V3 = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +19,9 @@ class ListedVariable:
     """A variable as a meta graph's collection lists it.
 
     Attributes:
-      name: of its op.
-      key: its name in the checkpoint; parts of a partitioned variable share one.
-      part: (offset, size) in each dimension of what the checkpoint holds; None for a whole variable.
+      name: name of the variable's op.
+      key: name in the checkpoint; all parts of a partitioned variable have the same key.
+      part: (offset, size) of this part in each dimension of the value in the checkpoint; None for a whole variable.
     """
 
     name: str
@@ -29,10 +30,10 @@ class ListedVariable:
 
 
 def read_meta_graphs(folder: str) -> dict[frozenset[str], Any]:
-    """Returns the MetaGraphDefs of a SavedModel folder by their tags.
+    """Returns the MetaGraphDefs of a SavedModel folder, by tags.
 
     Args:
-      folder: holds saved_model.pb.
+      folder: the folder that contains saved_model.pb.
 
     Raises:
       UserError: the file is missing or damaged.
@@ -43,9 +44,9 @@ def read_meta_graphs(folder: str) -> dict[frozenset[str], Any]:
     path = os.path.join(folder, "saved_model.pb")
     try:
         with open(os.path.join(folder, "tfhub_module.pb"), "rb") as stream:
-            form = list(_fields(stream.read()))
-        if form != [(1, _FORMAT_V3)]:
-            raise UserError(f"{SOURCE} has a form that Hub never released ({form}); export it anew.")
+            module_format = list(_fields(stream.read()))
+        if module_format != [(1, _FORMAT_V3)]:
+            raise UserError(f"{SOURCE} has a format that Hub never released ({module_format}); export it again.")
         with open(path, "rb") as stream:
             saved = saved_model_pb2.SavedModel.FromString(stream.read())
     except (OSError, DecodeError) as error:
@@ -57,16 +58,16 @@ def listed_variables(meta_graph: Any, collection: str) -> list[ListedVariable]:
     """Returns the variables of a collection, in its order."""
     from tensorflow.core.framework import variable_pb2
 
-    found = []
+    variables = []
     for value in meta_graph.collection_def[collection].bytes_list.value:
-        listed = variable_pb2.VariableDef.FromString(value)
-        name = listed.variable_name.partition(":")[0]
-        if listed.HasField("save_slice_info_def"):
-            part = listed.save_slice_info_def
-            found.append(ListedVariable(name, part.full_name, tuple(zip(part.var_offset, part.var_shape))))
+        definition = variable_pb2.VariableDef.FromString(value)
+        name = definition.variable_name.partition(":")[0]
+        if definition.HasField("save_slice_info_def"):
+            part = definition.save_slice_info_def
+            variables.append(ListedVariable(name, part.full_name, tuple(zip(part.var_offset, part.var_shape))))
         else:
-            found.append(ListedVariable(name, name, None))
-    return found
+            variables.append(ListedVariable(name, name, None))
+    return variables
 
 
 def listed_nodes(meta_graph: Any, collection: str) -> list[str]:
@@ -75,11 +76,13 @@ def listed_nodes(meta_graph: Any, collection: str) -> list[str]:
 
 
 def asset_files(meta_graph: Any, folder: str) -> dict[str, str]:
-    """Returns the paths of a meta graph's assets by the name of the tensor that takes the path."""
+    """Returns the path of each asset of a meta graph, by the name of the tensor that takes the path."""
     from tensorflow.core.protobuf import meta_graph_pb2
 
     assets = list(meta_graph.asset_file_def)
-    for packed in meta_graph.collection_def["saved_model_assets"].any_list.value:  # where Hub and old TensorFlow put it
+    for packed in meta_graph.collection_def[
+        "saved_model_assets"
+    ].any_list.value:  # Hub and old TensorFlow put them here
         asset = meta_graph_pb2.AssetFileDef()
         packed.Unpack(asset)
         assets.append(asset)
@@ -87,7 +90,7 @@ def asset_files(meta_graph: Any, folder: str) -> dict[str, str]:
 
 
 def static_shape(info: Any) -> tuple[int | None, ...] | None:
-    """Returns the shape that a TensorInfo tells; None where the rank is unknown."""
+    """Returns the shape in a TensorInfo; None if the rank is unknown."""
     if info.tensor_shape.unknown_rank:
         return None
     return tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
@@ -100,16 +103,18 @@ def dtype_name(enum: int) -> str:
 
 
 def in_current_graph(tensor: Any) -> Any:
-    """Returns a tensor as graphs inside of functions and loops know it, where the current graph is one of these."""
+    """Returns a tensor for use in the current graph: inside a function or a loop, the graph has to capture it."""
     graph = load_tensorflow().compat.v1.get_default_graph()
-    return tensor if tensor.graph is graph or not hasattr(graph, "capture") else graph.capture(tensor)
+    if tensor.graph is graph or not hasattr(graph, "capture"):
+        return tensor
+    return graph.capture(tensor)
 
 
 def attached_image_size(meta_graph: Any) -> tuple[int, int] | None:
-    """Returns (height, width) of the ImageModuleInfo that Hub attached to a module; None where there is none.
+    """Returns (height, width) from the ImageModuleInfo that Hub attached to a module; None if there is no attachment.
 
-    tensorflow_hub no longer has the message classes. They are ModuleAttachment {1: key, 2: value}, with the value
-    ImageModuleInfo {1: {1: height, 2: width}}.
+    tensorflow_hub no longer has the message classes. The messages are ModuleAttachment {1: key, 2: value}, with the
+    value ImageModuleInfo {1: {1: height, 2: width}}.
     """
     for attachment in meta_graph.collection_def["hub_module_attachments"].bytes_list.value:
         fields = dict(_fields(attachment))
@@ -121,27 +126,27 @@ def attached_image_size(meta_graph: Any) -> tuple[int, int] | None:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yields (number, value) of a serialized message's fields; those of fixed width do not occur here."""
-    place = 0
+    """Yields (number, value) of each field of a serialized message; stops at a fixed-width field (Hub writes none)."""
+    position = 0
 
     def varint() -> int:
-        nonlocal place
+        nonlocal position
         value = shift = 0
         while True:
-            byte = message[place]
-            place += 1
+            byte = message[position]
+            position += 1
             value |= (byte & 0x7F) << shift
             shift += 7
             if not byte & 0x80:
                 return value
 
-    while place < len(message):
+    while position < len(message):
         tag = varint()
         if tag & 7 == 0:
             yield tag >> 3, varint()
         elif tag & 7 == 2:
             size = varint()
-            yield tag >> 3, message[place : place + size]
-            place += size
+            yield tag >> 3, message[position : position + size]
+            position += size
         else:
             return

@@ -10,10 +10,10 @@ _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def variable_keys(reader: Any) -> dict[str, str]:
-    """Returns the key of each variable in an object-based checkpoint, by its names.
+    """Returns the key of each variable in an object-based checkpoint, by name.
 
-    A variable has the name that it had in the program that wrote it, where no other one there had it too, and the
-    path of attributes by which the checkpoint reaches it.
+    A variable has two names. The first is its name in the program that wrote the checkpoint, if no other variable there
+    has the same name. The second is the path of attributes through which the checkpoint reaches the variable.
 
     Args:
       reader: from `tf.train.load_checkpoint`.
@@ -31,13 +31,13 @@ def variable_keys(reader: Any) -> dict[str, str]:
 
 
 def keys_by_number(saved: Any, reader: Any) -> dict[int, str]:
-    """Returns the checkpoint's key of each variable of a SavedModel by its number among the saved objects.
+    """Returns the checkpoint key of each variable of a SavedModel, by its number among the saved objects.
 
-    Both files hold a graph of the same objects, whose attributes have the same names.
+    Both files hold a graph of the same objects, with the same names of attributes.
 
     Args:
       saved: the SavedObjectGraph of the model.
-      reader: from `tf.train.load_checkpoint`, of the model's variables.
+      reader: from `tf.train.load_checkpoint`, for the variables of the model.
     """
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
@@ -45,13 +45,13 @@ def keys_by_number(saved: Any, reader: Any) -> dict[int, str]:
     keys: dict[int, str] = {}
     pending, seen = [(0, 0)], {0}
     while pending:
-        number, place = pending.pop()
-        for attribute in graph.nodes[place].attributes:
+        number, node = pending.pop()
+        for attribute in graph.nodes[node].attributes:
             if attribute.checkpoint_key.endswith(_SUFFIX):
                 keys[number] = attribute.checkpoint_key
-        places = {child.local_name: child.node_id for child in graph.nodes[place].children}
+        children = {child.local_name: child.node_id for child in graph.nodes[node].children}
         for child in saved.nodes[number].children:
-            if child.local_name in places and child.node_id not in seen:
+            if child.local_name in children and child.node_id not in seen:
                 seen.add(child.node_id)
-                pending.append((child.node_id, places[child.local_name]))
+                pending.append((child.node_id, children[child.local_name]))
     return keys

@@ -1,4 +1,4 @@
-"""What a SavedModel file says without being loaded; its classes and its coder are TensorFlow's own, and private."""
+"""Reads a SavedModel file without loading the model, by private classes and a private coder of TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def read_saved_model(path: str) -> Any:
-    """Returns the SavedModel message of a folder; None where the model is kept as text, or is damaged.
+    """Returns the SavedModel message of a folder; None if the model is stored as text or is damaged.
 
     Args:
-      path: the folder that holds saved_model.pb.
+      path: the folder that contains saved_model.pb.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
@@ -20,24 +20,26 @@ def read_saved_model(path: str) -> Any:
         with open(os.path.join(path, "saved_model.pb"), "rb") as stream:
             return saved_model_pb2.SavedModel.FromString(stream.read())
     except (OSError, DecodeError):
-        return None  # whoever loads it says so
+        return None  # loading the model then reports the problem
 
 
 def operations(path: str) -> Iterator[Any]:
-    """Yields the node of every operation in a SavedModel, those inside its functions too.
+    """Yields the node of every operation in a SavedModel, also inside its functions.
 
     Args:
-      path: the folder that holds saved_model.pb; yields nothing where that cannot be read.
+      path: the folder that contains saved_model.pb; yields nothing if the file is not readable.
     """
     model = read_saved_model(path)
-    for meta_graph in model.meta_graphs if model is not None else ():
+    if model is None:
+        return
+    for meta_graph in model.meta_graphs:
         yield from meta_graph.graph_def.node
         for function in meta_graph.graph_def.library.function:
             yield from function.node_def
 
 
 def decode_structure(value: Any) -> Any:
-    """Returns the nested structure of specs and plain values that a StructuredValue message holds."""
+    """Returns the nested structure of specs and plain values in a StructuredValue message."""
     from tensorflow.python.saved_model import nested_structure_coder
 
     return nested_structure_coder.decode_proto(value)
@@ -48,8 +50,8 @@ def missing_operations(meta_graph: Any) -> list[str]:
     from tensorflow.python.framework import op_def_registry
 
     library = meta_graph.graph_def.library
-    used = {node.op for node in meta_graph.graph_def.node}
-    used |= {node.op for function in library.function for node in function.node_def}
-    used -= {function.signature.name for function in library.function}
-    used -= {gradient.registered_op_type for gradient in library.registered_gradients}
-    return sorted(op for op in used if op_def_registry.get(op) is None)
+    op_names = {node.op for node in meta_graph.graph_def.node}
+    op_names |= {node.op for function in library.function for node in function.node_def}
+    op_names -= {function.signature.name for function in library.function}
+    op_names -= {gradient.registered_op_type for gradient in library.registered_gradients}
+    return sorted(op for op in op_names if op_def_registry.get(op) is None)

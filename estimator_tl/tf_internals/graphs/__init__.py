@@ -1,1 +1,1 @@
-"""Graphs: walks over them, what building one makes, slot variables and replicas."""
+"""Graphs: walks over them, records of what building one creates, gates, slot variables and replicas."""

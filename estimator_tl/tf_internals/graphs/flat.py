@@ -1,7 +1,7 @@
-"""Graphs as flat lists of nodes: the functions that they call are written out, at any depth.
+"""Graphs as flat lists of nodes: function calls are expanded (inlined) at any depth.
 
-Functions name their tensors ``node:output:index``, graphs ``node:index``; here all names are those of graphs. What
-loops and conditions run is written out beside them, once each, so that a walk sees what their functions do.
+A function names its tensors ``node:output:index``, a graph names them ``node:index``. All names here have the form of
+graphs. The functions of a loop or condition are expanded beside its node, once each, so that a walk sees their nodes.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-_INSIDE = "-"  # between a call's name and those of its nodes
+_INSIDE = "-"  # between the name of a call and the names of the nodes inside it
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-#: What stands in names for calls alone.
+#: The parts of node names that come from calls only.
 CALLS = frozenset({_INSIDE, *_CALLS})
-#: Operations that run functions on conditions: the attributes that name the functions, and the first input that these
-#: take.
+#: Loops and conditions: the attributes that name their functions, and the number of the first input that is an argument
+#: of these functions.
 _CONTROL = {
     "If": (("then_branch", "else_branch"), 1),
     "StatelessIf": (("then_branch", "else_branch"), 1),
@@ -23,84 +23,88 @@ _CONTROL = {
     "Case": (("branches",), 1),
     "StatelessCase": (("branches",), 1),
 }
-#: Operations of which the functions are written out beside them.
+#: Operations whose functions are expanded beside them.
 CONTROL_FLOW = frozenset(_CONTROL)
-#: Those of them that run one of their functions.
+#: The subset that runs exactly one of its functions.
 CONDITIONS = CONTROL_FLOW - {"While", "StatelessWhile"}
-_DEEPEST = 100  # calls inside of calls; a function that calls itself has no end
+_DEEPEST = 100  # nested calls; the limit stops the expansion of a recursive function
 
 
 class FlatGraph:
     """The nodes of a graph, without calls and without control inputs.
 
     Attributes:
-      nodes: NodeDefs by name; `inputs` tells what each takes.
-      library: the FunctionDefs by name, which loops and conditions still name.
+      nodes: NodeDefs by name; `inputs` returns the inputs of each.
+      library: FunctionDefs by name; loops and conditions still refer to them.
       versions: the VersionDef of the graph.
     """
 
     def __init__(self, graph_def: Any):
-        """Takes the nodes and the library of a GraphDef."""
+        """Args: graph_def: the GraphDef whose nodes and library to take."""
         self.nodes: dict[str, Any] = {}
         self.library = {function.signature.name: function for function in graph_def.library.function}
         self.versions = graph_def.versions
         self._inputs: dict[str, list[str]] = {}
-        self._inside: dict[str, list[list[str]]] = {}  # what each function of a loop or condition gives
-        self._same: dict[str, str] = {}  # the tensor that a call's output or a function's argument stands for
+        self._inside: dict[str, list[list[str]]] = {}  # the results of each function of a loop or condition
+        self._same: dict[str, str] = {}  # from the output of a call or the argument of a function to its actual tensor
         self._add(graph_def.node, "", {}, 0)
 
     @classmethod
     def of_function(cls, graph_def: Any, name: str) -> tuple[FlatGraph, list[str], list[str]]:
-        """Returns the graph of one function of a library, and the names of its arguments' and its results' tensors."""
+        """Returns the graph of one function of a library, the names of its argument tensors and of its results."""
         flat = cls(type(graph_def)(library=graph_def.library, versions=graph_def.versions))
         arguments = [argument.name for argument in flat.library[name].signature.input_arg]
         results = flat._add_function(name, "", [f"{argument}:0" for argument in arguments], 0)
         return flat, [f"{argument}:0" for argument in arguments], [flat.tensor(result) for result in results]
 
     def tensor(self, name: str) -> str:
-        """Returns the tensor that a name stands for."""
-        name = name if ":" in name else f"{name}:0"
+        """Returns the name of the actual tensor behind a name, which may be the output of an expanded call."""
+        if ":" not in name:
+            name = f"{name}:0"
         while name in self._same:
             name = self._same[name]
         return name
 
     def inputs(self, name: str) -> list[str]:
-        """Returns the tensors that a node takes; an argument's node, which is not in `nodes`, takes none."""
+        """Returns the input tensors of a node; the node of an argument, which is not in `nodes`, has no inputs."""
         return [self.tensor(tensor) for tensor in self._inputs.get(name, ())]
 
     def inside(self, name: str) -> list[str]:
-        """Returns the tensors that the functions of a loop or condition give; none for other nodes."""
+        """Returns the result tensors of the functions of a loop or condition; an empty list for other nodes."""
         return [self.tensor(tensor) for results in self._inside.get(name, ()) for tensor in results]
 
     def settle(self, name: str, value: int) -> None:
-        """Puts the function that a condition runs in its place.
+        """Replaces a condition by the function that it runs.
 
         Args:
-          name: of a node whose operation is one of `CONDITIONS`.
-          value: of its first input.
+          name: name of a node whose operation is one of `CONDITIONS`.
+          value: value of its first input.
         """
-        place = value if self.nodes[name].op.endswith("Case") else 1 - int(bool(value))
+        branch = value if self.nodes[name].op.endswith("Case") else 1 - int(bool(value))
         functions = self._inside.pop(name)
-        results = functions[place if 0 <= place < len(functions) else -1]
-        self._same.update({f"{name}:{number}": result for number, result in enumerate(results)})
+        if not 0 <= branch < len(functions):
+            branch = -1
+        self._same.update({f"{name}:{number}": result for number, result in enumerate(functions[branch])})
         del self.nodes[name], self._inputs[name]
 
     def ancestors(self, tensors: Iterable[str], inside: bool = False) -> list[str]:
-        """Returns the names of the nodes that tensors need, each after what it needs.
+        """Returns the names of the nodes that tensors depend on, inputs first.
 
         Args:
-          tensors: names.
-          inside: whether loops and conditions need what their functions, written out, give.
+          tensors: names of tensors.
+          inside: whether loops and conditions also depend on the results of their expanded functions.
         """
 
         def needs(name: str) -> list[str]:
-            tensors = self.inputs(name) + (self.inside(name) if inside else [])
+            tensors = self.inputs(name)
+            if inside:
+                tensors += self.inside(name)
             return [node_of(tensor) for tensor in tensors]
 
         return in_order([node_of(self.tensor(tensor)) for tensor in tensors], needs)
 
     def subgraph(self, names: Iterable[str]) -> Any:
-        """Returns a GraphDef of some nodes, with the functions that these need."""
+        """Returns a GraphDef of some nodes, with the functions that they call."""
         from tensorflow.core.framework import graph_pb2
 
         graph = graph_pb2.GraphDef(versions=self.versions)
@@ -110,7 +114,7 @@ class FlatGraph:
             node.device = ""
             del node.input[:]
             node.input.extend(self.inputs(name))
-            if "_class" in node.attr:  # where other nodes are placed, some of which are not here
+            if "_class" in node.attr:  # colocation with other nodes, which may not be in this subgraph
                 del node.attr["_class"]
         graph.library.function.extend(self._functions(graph.node))
         return graph
@@ -126,30 +130,32 @@ class FlatGraph:
         return [self.library[name] for name in names]
 
     def _add(self, nodes: Sequence[Any], prefix: str, arguments: dict[str, str], depth: int) -> None:
-        """Adds nodes of one scope.
+        """Adds the nodes of a graph or of a function.
 
         Args:
-          nodes: NodeDefs of a graph, or of a function.
-          prefix: of their names here.
-          arguments: the tensors that a function's arguments stand for, by name.
-          depth: how many calls lie around them.
+          nodes: NodeDefs of a graph or a function.
+          prefix: prefix for their names in this graph.
+          arguments: the actual tensor for each argument of the function, by name.
+          depth: the number of calls around these nodes.
         """
-        named = _indices(nodes, self.library) if prefix or arguments else {}
+        indices = _indices(nodes, self.library) if prefix or arguments else {}
 
         def tensor(name: str) -> str:
             if name in arguments:
                 return arguments[name]
-            return f"{prefix}{named.get(name, name if ':' in name else f'{name}:0')}"
+            if name not in indices and ":" not in name:
+                name = f"{name}:0"
+            return f"{prefix}{indices.get(name, name)}"
 
         for node in nodes:
             name = f"{prefix}{node.name}"
             inputs = [tensor(source) for source in node.input if not source.startswith("^")]
-            called = self._called(node)
-            if called and depth < _DEEPEST:
-                results = self._add_function(called, f"{name}/{_INSIDE}/", inputs, depth + 1)
+            callee = self._callee(node)
+            if callee and depth < _DEEPEST:
+                results = self._add_function(callee, f"{name}/{_INSIDE}/", inputs, depth + 1)
                 self._same.update({f"{name}:{number}": result for number, result in enumerate(results)})
                 continue
-            self.nodes[name] = node if not prefix else _renamed(node, name)
+            self.nodes[name] = _renamed(node, name) if prefix else node
             self._inputs[name] = inputs
             if node.op in _CONTROL and depth < _DEEPEST:
                 attributes, first = _CONTROL[node.op]
@@ -158,31 +164,29 @@ class FlatGraph:
                         results = self._add_function(function, f"{name}/{function}/", inputs[first:], depth + 1)
                         self._inside.setdefault(name, []).append(results)
 
-    def _called(self, node: Any) -> str | None:
-        """Returns the function that a node calls; older graphs call it by the name of an operation."""
-        if node.op in _CALLS:
-            name = str(node.attr["f"].func.name)
-            return name if name in self.library else None
-        return str(node.op) if node.op in self.library else None
+    def _callee(self, node: Any) -> str | None:
+        """Returns the name of the function that a node calls, or None; in older graphs the operation is this name."""
+        name = str(node.attr["f"].func.name if node.op in _CALLS else node.op)
+        return name if name in self.library else None
 
     def _add_function(self, name: str, prefix: str, inputs: Sequence[str], depth: int) -> list[str]:
         function = self.library[name]
         arguments = dict(zip((argument.name for argument in function.signature.input_arg), inputs))
         self._add(function.node_def, prefix, arguments, depth)
-        named = _indices(function.node_def, self.library)
+        indices = _indices(function.node_def, self.library)
         results = []
         for result in function.signature.output_arg:
-            source = function.ret[result.name]
-            results.append(arguments.get(source) or f"{prefix}{named.get(source, source)}")
+            tensor = function.ret[result.name]
+            results.append(arguments.get(tensor) or f"{prefix}{indices.get(tensor, tensor)}")
         return results
 
 
 def in_order(roots: Iterable[str], needs: Callable[[str], Sequence[str]]) -> list[str]:
-    """Returns names and all that they need, each after what it needs.
+    """Returns some names and everything that they depend on, dependencies first.
 
     Args:
-      roots: the names.
-      needs: returns what one of them needs.
+      roots: the names to start from.
+      needs: returns the names that one name directly depends on.
     """
     seen: set[str] = set()
     order: list[str] = []
@@ -199,7 +203,7 @@ def in_order(roots: Iterable[str], needs: Callable[[str], Sequence[str]]) -> lis
 
 
 def node_of(tensor: str) -> str:
-    """Returns the name of the node that a tensor belongs to."""
+    """Returns the name of the node that outputs a tensor."""
     return tensor.rpartition(":")[0] or tensor
 
 
@@ -211,7 +215,7 @@ def _renamed(node: Any, name: str) -> Any:
 
 
 def _named_functions(node: Any) -> Iterator[str]:
-    yield node.op  # the name of a function, in older graphs
+    yield node.op  # in older graphs, this may be the name of a function
     for value in node.attr.values():
         if value.HasField("func"):
             yield value.func.name
@@ -221,18 +225,23 @@ def _named_functions(node: Any) -> Iterator[str]:
 def _functions_of(node: Any, attributes: Sequence[str]) -> Iterator[str]:
     for attribute in attributes:
         value = node.attr[attribute]
-        yield from [value.func.name] if value.HasField("func") else [function.name for function in value.list.func]
+        if value.HasField("func"):
+            yield value.func.name
+        else:
+            yield from (function.name for function in value.list.func)
 
 
 def _indices(nodes: Iterable[Any], library: Mapping[str, Any]) -> dict[str, str]:
-    """Returns ``node:index`` for each ``node:output:index`` of nodes."""
+    """Returns the name ``node:index`` for each name ``node:output:index`` of the outputs of nodes."""
     from tensorflow.python.framework import op_def_registry
 
     indices = {}
     for node in nodes:
-        operation = library[node.op].signature if node.op in library else op_def_registry.get(node.op)
+        signature = library[node.op].signature if node.op in library else op_def_registry.get(node.op)
+        if signature is None:
+            continue
         start = 0
-        for output in operation.output_arg if operation is not None else ():
+        for output in signature.output_arg:
             count = 1
             if output.number_attr:
                 count = node.attr[output.number_attr].i

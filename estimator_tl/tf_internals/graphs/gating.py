@@ -1,9 +1,8 @@
-"""Optimizers whose variables are moved in some steps only.
+"""Gates: optimizers that update some variables only in some steps.
 
-The gate is inside the op that applies a variable's gradient: one `tf.cond` a
-variable. A single `tf.cond` around `apply_gradients` fails under
-MirroredStrategy, and gradients multiplied by zero still move a variable by
-momentum or weight decay.
+The gate is a `tf.cond` inside the op that applies the gradient of a variable, one for each variable. A single `tf.cond`
+around `apply_gradients` fails under MirroredStrategy. Gradients multiplied by zero are no solution either: momentum and
+weight decay still change the variable.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ _WRITES = re.compile(r"(Resource)?(Sparse)?(Apply|Scatter|Assign)")
 
 
 class NotGatedError(ValueError):
-    """An optimizer that writes to variables in another way than TensorFlow's interface for it."""
+    """The optimizer writes to variables past TensorFlow's methods for applying a gradient."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """When variables are moved.
+    """The steps in which each variable is updated.
 
     Attributes:
-      steps: intervals by the name of a variable's op; variables not named are always moved.
-      global_step: int64 scalar tensor, the step that is being made.
-      switch: False in a graph that runs only while all of its variables are moved: then each begins with its own
-        first step, but nothing has to be switched off.
+      steps: intervals of steps by the name of a variable's op; a variable without intervals is always updated.
+      global_step: int64 scalar tensor, the current step.
+      switch: False in a graph that runs only while all of its variables are updated. Then there is nothing to switch
+        off, but each variable still counts from its own first step.
     """
 
     steps: Mapping[str, Sequence[Interval]]
@@ -50,71 +49,76 @@ class Gate:
     switch: bool = True
 
     def put_on(self, optimizer: Any) -> None:
-        """Makes an optimizer leave variables and their slots alone outside of their steps.
+        """Makes an optimizer leave each variable and its slots unchanged outside of the variable's steps.
 
-        Adam's bias correction is global in TensorFlow: a variable that joins at step
-        5,000 would be moved by several learning rates at once. Here each variable has
-        its own, counted from its own first step.
+        In TensorFlow, Adam has one bias correction for all variables, so a variable that joins at step 5,000 would
+        change by several learning rates at once. Here each variable has a separate one, counted from the first step of
+        the variable.
 
         Args:
-          optimizer: a `tf.compat.v1.train.Optimizer` or `KerasOptimizer` of this graph; changed in place, and those
-            that it wraps with it.
+          optimizer: a `tf.compat.v1.train.Optimizer` or `KerasOptimizer` of this graph; changed in place, together
+            with the optimizers that it wraps.
         """
         tf = load_tensorflow()
-        keras = isinstance(optimizer, KerasOptimizer)
-        own = _own_keras_step if keras else _own_adam_powers
-        for part in [optimizer.inner] if keras else parts(optimizer):
+        if isinstance(optimizer, KerasOptimizer):
+            optimizers, count_separately = [optimizer.inner], _count_keras_steps
+        else:
+            optimizers, count_separately = parts(optimizer), _count_adam_steps
+        for part in optimizers:
             current: list[Any] = []
-            own(part, current)
+            count_separately(part, current)
             for method in _APPLY:
                 if hasattr(part, method):
                     setattr(part, method, self._gated(tf, getattr(part, method), current))
 
     def moves(self, variable: Any) -> Any:
-        """Returns whether the step moves a variable, a bool scalar tensor; None where each step of the graph does."""
-        intervals = self.steps.get(_name(variable)) if self.switch else None
-        return None if intervals is None else _is_active(load_tensorflow(), intervals, self.global_step)
+        """Returns a bool scalar tensor, whether this step updates a variable; None if every step of the graph does."""
+        intervals = self.steps.get(_name(variable))
+        if intervals is None or not self.switch:
+            return None
+        return _is_active(load_tensorflow(), intervals, self.global_step)
 
     def _gated(self, tf: Any, apply: Callable[..., Any], current: list[Any]) -> Callable[..., Any]:
-        def gated(gradient: Any, variable: Any, *rest: Any, **named: Any) -> Any:
+        def gated(gradient: Any, variable: Any, *rest: Any, **kwargs: Any) -> Any:
             intervals = self.steps.get(_name(variable))
             if intervals is None:
-                return apply(gradient, variable, *rest, **named)
+                return apply(gradient, variable, *rest, **kwargs)
 
-            def move() -> Any:
+            def update() -> Any:
                 current.append(_steps_before(tf, intervals, self.global_step))
                 try:
-                    return apply(gradient, variable, *rest, **named)
+                    return apply(gradient, variable, *rest, **kwargs)
                 finally:
                     current.pop()
 
-            def move_and_tell() -> Any:
-                with tf.control_dependencies([move()]):
+            def update_and_return_true() -> Any:
+                with tf.control_dependencies([update()]):
                     return tf.constant(True)
 
             if not self.switch:
                 with tf.name_scope(_SCOPE):
-                    return move()
-            return tf.cond(_is_active(tf, intervals, self.global_step), move_and_tell, lambda: tf.constant(False)).op
+                    return update()
+            is_active = _is_active(tf, intervals, self.global_step)
+            return tf.cond(is_active, update_and_return_true, lambda: tf.constant(False)).op
 
         return gated
 
     @contextlib.contextmanager
     def checked(self, variables: Iterable[Any]) -> Iterator[None]:
-        """Checks that its body, which applies gradients, writes to gated variables through the gate only.
+        """Checks that the body of the `with` block applies gradients to gated variables through the gate only.
 
         Raises:
-          NotGatedError: it does not, as optimizers that assign to variables in an `apply_gradients` of their own.
+          NotGatedError: the optimizer writes past the gate, for example in its own `apply_gradients`.
         """
         gated = [copy for variable in variables if _name(variable) in self.steps for copy in copies(variable)]
         before = {id(op) for copy in gated for op in _writes(copy)}
         yield
         after = [(_name(copy), op) for copy in gated for op in _writes(copy) if id(op) not in before]
-        past = sorted({name for name, op in after if _SCOPE not in op.name})
-        if past:
+        ungated = sorted({name for name, op in after if _SCOPE not in op.name})
+        if ungated:
             raise NotGatedError(
-                f"the optimizer writes to {past[0]} other than by _resource_apply_dense or _apply_dense, so it cannot "
-                "be kept from moving variables of a later phase; use one of etl.optimizers, or a policy without phases."
+                f"the optimizer writes to {ungated[0]} without _resource_apply_dense or _apply_dense, so it would also "
+                "train variables of a later phase; use one of etl.optimizers, or a policy without phases."
             )
 
 
@@ -126,51 +130,51 @@ def _writes(variable: Any) -> list[Any]:
     return [op for op in variable.op.outputs[0].consumers() if _WRITES.match(op.type)]
 
 
-def _own_adam_powers(optimizer: Any, current: list[Any]) -> None:
-    """Gives Adam powers of its betas by a variable's own count of steps, `current[-1]`."""
+def _count_adam_steps(optimizer: Any, current: list[Any]) -> None:
+    """Makes Adam raise its betas to the number of steps of the variable that it updates, `current[-1]`."""
     tf = load_tensorflow()
     if not isinstance(optimizer, tf.compat.v1.train.AdamOptimizer):
         return
-    accumulators = optimizer._get_beta_accumulators
+    shared_powers = optimizer._get_beta_accumulators
 
-    def own_accumulators() -> tuple[Any, Any]:
+    def powers() -> tuple[Any, Any]:
         if not current:
-            made: tuple[Any, Any] = accumulators()
-            return made
+            shared: tuple[Any, Any] = shared_powers()
+            return shared
         count = tf.cast(current[-1] + 1, tf.float32)
         return tf.pow(optimizer._beta1_t, count), tf.pow(optimizer._beta2_t, count)
 
-    optimizer._get_beta_accumulators = own_accumulators
+    optimizer._get_beta_accumulators = powers
 
 
-def _own_keras_step(optimizer: Any, current: list[Any]) -> None:
-    """Gives a Keras optimizer's bias correction a variable's own count of steps; its schedule keeps the run's.
+def _count_keras_steps(optimizer: Any, current: list[Any]) -> None:
+    """Makes a Keras optimizer use each variable's steps for the bias correction; its schedule keeps the global step.
 
-    A gate hides from Keras that the methods take its precomputed state, so each call computes what it needs itself.
+    A gate hides from Keras that the methods accept its precomputed state, so each call computes this state again.
     """
     rate = optimizer._decayed_lr
-    shared = optimizer.iterations
+    global_step = optimizer.iterations
 
-    def rate_of_the_run(dtype: Any) -> Any:
-        counted, optimizer._iterations = optimizer._iterations, shared
+    def rate_at_global_step(dtype: Any) -> Any:
+        iterations, optimizer._iterations = optimizer._iterations, global_step
         try:
             return rate(dtype)
         finally:
-            optimizer._iterations = counted
+            optimizer._iterations = iterations
 
-    def counting(apply: Callable[..., Any]) -> Callable[..., Any]:
-        def applied(*arguments: Any, **named: Any) -> Any:
-            optimizer._iterations = current[-1] if current else shared
+    def with_steps_of_variable(apply: Callable[..., Any]) -> Callable[..., Any]:
+        def apply_with_steps(*args: Any, **kwargs: Any) -> Any:
+            optimizer._iterations = current[-1] if current else global_step
             try:
-                return apply(*arguments, **named)
+                return apply(*args, **kwargs)
             finally:
-                optimizer._iterations = shared
+                optimizer._iterations = global_step
 
-        return applied
+        return apply_with_steps
 
-    optimizer._decayed_lr = rate_of_the_run
+    optimizer._decayed_lr = rate_at_global_step
     for method in ("_resource_apply_dense", "_resource_apply_sparse_duplicate_indices"):
-        setattr(optimizer, method, counting(getattr(optimizer, method)))
+        setattr(optimizer, method, with_steps_of_variable(getattr(optimizer, method)))
 
 
 def _is_active(tf: Any, intervals: Sequence[Interval], step: Any) -> Any:
@@ -178,9 +182,11 @@ def _is_active(tf: Any, intervals: Sequence[Interval], step: Any) -> Any:
 
 
 def _steps_before(tf: Any, intervals: Sequence[Interval], step: Any) -> Any:
-    """Returns how many of the steps before `step` lie in the intervals (int64)."""
+    """Returns the number of steps before `step` that lie in the intervals (int64)."""
     total = tf.zeros([], tf.int64)
     for interval in intervals:
-        passed = tf.maximum(step - interval.start, 0)
-        total += passed if interval.length is None else tf.minimum(passed, interval.length)
+        count = tf.maximum(step - interval.start, 0)
+        if interval.length is not None:
+            count = tf.minimum(count, interval.length)
+        total += count
     return total

@@ -1,4 +1,4 @@
-"""What depends on what in a graph."""
+"""Dependencies between the operations of a graph."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ from typing import Any
 
 
 def ancestors(things: Iterable[Any], stop: Any = None, control: bool = False) -> list[Any]:
-    """Returns the operations that tensors or operations need, their own included.
+    """Returns the operations that tensors or operations depend on, including themselves.
 
     Args:
-      things: tensors, operations, or what assignments return.
-      stop: an operation beyond which nobody looks.
+      things: tensors, operations, or return values of assignments.
+      stop: an operation; the walk does not go on to its inputs.
       control: whether control dependencies count.
     """
     pending = [getattr(thing, "op", thing) for thing in things]
-    found: dict[str, Any] = {}
+    ops: dict[str, Any] = {}
     while pending:
         op = pending.pop()
-        if op.name in found:
+        if op.name in ops:
             continue
-        found[op.name] = op
+        ops[op.name] = op
         if stop is None or op.name != stop.name:
             pending.extend(tensor.op for tensor in op.inputs)
-            pending.extend(op.control_inputs if control else ())
-    return list(found.values())
+            if control:
+                pending.extend(op.control_inputs)
+    return list(ops.values())
 
 
 def used_variables(things: Iterable[Any], owners: Mapping[str, str], stop: Any = None) -> set[str]:
-    """Returns the names of the variables that tensors or operations are computed from.
+    """Returns the names of the variables from which tensors or operations are computed.
 
     Args:
       things: see `ancestors`.
-      owners: name of a variable by the name of its operation.
+      owners: the name of each variable, by the name of its operation.
       stop: see `ancestors`.
     """
     return {owners[op.name] for op in ancestors(things, stop) if op.name in owners}
 
 
 def written_variables(things: Iterable[Any], owners: Mapping[str, str], stop: Any = None) -> set[str]:
-    """Returns the names of the variables that running tensors or operations assigns to; see `used_variables`."""
+    """Returns the names of the variables that are assigned when tensors or operations run; see `used_variables`."""
     return {
         owners[op.inputs[0].op.name]
         for op in ancestors(things, stop, control=True)
@@ -48,27 +49,27 @@ def written_variables(things: Iterable[Any], owners: Mapping[str, str], stop: An
 
 
 def met_by_data(operations: Iterable[Any], source: Any, output: Any, owners: Mapping[str, str]) -> list[str]:
-    """Returns the names of the variables that an output depends on, in the order in which data meets them.
+    """Returns the names of the variables that an output depends on, in the order in which the data flow reaches them.
 
     Args:
-      operations: of the graph, in the order of their creation.
-      source: the operation that gives the data.
+      operations: all operations of the graph, in the order of creation.
+      source: the operation that outputs the data.
       output: a tensor.
-      owners: name of a variable by the name of its operation.
+      owners: the name of each variable, by the name of its operation.
     """
-    needed = {op.name for op in ancestors([output])}
-    fed = {source.name}
-    waiting: dict[str, dict[str, None]] = {}  # by operation: the variables that it brings and no data has met yet
-    met: dict[str, None] = {}
+    needs = {op.name for op in ancestors([output])}
+    data_ops = {source.name}  # operations that depend on the data
+    pending: dict[str, dict[str, None]] = {}  # by operation without data: the variables that it depends on
+    order: dict[str, None] = {}
     for op in operations:
-        if op.name not in needed or op.name == source.name:
+        if op.name not in needs or op.name == source.name:
             continue
-        brought = {owners[op.name]: None} if op.name in owners else {}
+        variables = {owners[op.name]: None} if op.name in owners else {}
         for tensor in op.inputs:
-            brought.update(waiting.get(tensor.op.name, {}))
-        if any(tensor.op.name in fed for tensor in op.inputs):
-            fed.add(op.name)
-            met.update(brought)
+            variables.update(pending.get(tensor.op.name, {}))
+        if any(tensor.op.name in data_ops for tensor in op.inputs):
+            data_ops.add(op.name)
+            order.update(variables)
         else:
-            waiting[op.name] = brought
-    return [*met, *(name for name in waiting.get(output.op.name, {}) if name not in met)]
+            pending[op.name] = variables
+    return [*order, *(name for name in pending.get(output.op.name, {}) if name not in order)]

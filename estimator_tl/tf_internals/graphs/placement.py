@@ -1,4 +1,4 @@
-"""Operations that have to be on the CPU, such as all on strings, wherever a graph runs."""
+"""Places operations on the CPU, for example all operations on strings, wherever a graph runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _CPU = "/device:CPU:0"
 
 
 def on_cpu() -> Any:
-    """Returns a context in which graph operations are placed on the CPU, those inside of loops and branches too.
+    """Returns a context that places graph operations on the CPU, also inside loops and branches.
 
-    Where strings pass through a loop that nothing pins, a server with a GPU fails. TensorFlow copies a device into the
-    functions that loops and branches are made of only where it is given as a function.
+    A server with a GPU fails if strings pass through a loop that is not pinned to the CPU. TensorFlow copies a device
+    into the functions of loops and branches only if the device is given as a function.
     """
     return tf.compat.v1.device(_with_cpu)
 

@@ -1,4 +1,4 @@
-"""What a piece of graph building makes, or uses again: variables, their regularizers, and Keras layers."""
+"""Records what code creates or reuses while it builds a graph: variables, their regularizers, and Keras layers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _KERAS_PACKAGES = frozenset({"keras", "tf_keras"})
 
 @dataclasses.dataclass
 class Recorded:
-    """What a body of code made or used again, each thing once, in the order of its first use.
+    """What a block of code created or reused: each object once, in the order of first use.
 
     Attributes:
-      variables: of the graph; those of a strategy as a whole.
-      regularizers: pairs of a variable and the function that `get_variable` was to apply to it.
-      layers: the Keras 2 layers that were called when they made a variable.
-      other_keras: the package of another Keras that made one of the variables, if one did.
+      variables: variables of the graph; under a strategy, one entry for all replicas.
+      regularizers: pairs of a variable and the regularizer that `get_variable` received for it.
+      layers: Keras 2 layers that created or reused a variable when they were called.
+      other_keras: the package of a Keras other than Keras 2 that created one of the variables, or None.
     """
 
     variables: list[Any] = dataclasses.field(default_factory=list)
@@ -34,53 +34,53 @@ class Recorded:
 
 @contextlib.contextmanager
 def recorded() -> Iterator[Recorded]:
-    """Records what its body makes or, in the further replicas of a strategy, uses again."""
+    """Records what the body of the `with` block creates or, in later replicas of a strategy, reuses."""
     tf = load_tensorflow()
-    found = Recorded()
+    record = Recorded()
 
-    def record(variable: Any) -> Any:
-        _add(found.variables, variable)
+    def add(variable: Any) -> Any:
+        _add(record.variables, variable)
         layer = _calling_layer()
         if layer is not None:
-            _add(found.layers, layer)
+            _add(record.layers, layer)
         return variable
 
     def create(next_creator: Callable[..., Any], **kwargs: Any) -> Any:
-        found.other_keras = found.other_keras or _other_keras()
-        return record(next_creator(**kwargs))
+        record.other_keras = record.other_keras or _other_keras()
+        return add(next_creator(**kwargs))
 
     scope = tf.compat.v1.get_variable_scope()
     outer = scope.custom_getter
 
     def get(getter: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        made = outer(getter, *args, **kwargs) if outer else getter(*args, **kwargs)
+        variable = outer(getter, *args, **kwargs) if outer else getter(*args, **kwargs)
         regularizer = kwargs.get("regularizer")
-        if callable(regularizer) and all(made is not known for known, _ in found.regularizers):
-            found.regularizers.append((made, regularizer))
-        return record(made)
+        if callable(regularizer) and all(variable is not other for other, _ in record.regularizers):
+            record.regularizers.append((variable, regularizer))
+        return add(variable)
 
-    # Not a variable_scope of its own: it would forget, when left, which default names its body has used.
+    # A new variable_scope would not do: when it ends, it forgets which default names its body has used.
     scope.set_custom_getter(get)
     try:
         with tf.variable_creator_scope(create):
-            yield found
+            yield record
     finally:
         scope.set_custom_getter(outer)
 
 
-def _add(known: list[Any], thing: Any) -> None:
-    if all(thing is not other for other in known):
-        known.append(thing)
+def _add(things: list[Any], thing: Any) -> None:
+    if all(thing is not other for other in things):
+        things.append(thing)
 
 
 def _calling_layer() -> Any:
-    """Returns the Keras 2 layer that this thread is calling, or None."""
+    """Returns the Keras 2 layer whose call is running in this thread, or None."""
     engine = load_keras2().layers.Layer.__module__.rpartition(".")[0]
     return importlib.import_module(f"{engine}.base_layer_utils").call_context().layer
 
 
 def _other_keras() -> str | None:
-    """Returns the name of a Keras package that is not this program's Keras 2 and is at work in this thread."""
+    """Returns the name of a Keras package other than Keras 2 with code on the call stack of this thread, or None."""
     others = _KERAS_PACKAGES - {load_keras2().layers.Layer.__module__.partition(".")[0]}
     frame: Any = sys._getframe(1)
     while frame is not None:

@@ -1,4 +1,4 @@
-"""Variables of which each replica of a strategy has a copy."""
+"""Variables with a copy in each replica of a strategy."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from estimator_tl.compat.versions import load_tensorflow
 
 
 def copies(variable: Any) -> tuple[Any, ...]:
-    """Returns the copies of a variable, one for each replica of a strategy; itself where it has none."""
+    """Returns the copies of a variable, one for each replica of a strategy; the variable itself if it has no copies."""
     return tuple(getattr(variable, "values", None) or (variable,))
 
 
 def has_copies(variable: Any) -> bool:
-    """Returns whether each replica of a strategy has a copy of a variable."""
+    """True if each replica of a strategy has a copy of the variable."""
     return bool(getattr(variable, "values", None))
 
 
 def keep_as_it_is(variable: Any) -> None:
-    """Has a variable that nothing moves saved from one replica.
+    """Makes a frozen variable be saved from the first replica only.
 
-    Keras has batch-norm statistics averaged over the replicas when they are saved. Of three equal numbers the average
-    may be another number, so that statistics which are frozen would change with each restart.
+    Keras averages batch-norm statistics over the replicas when they are saved. The average of three equal numbers may
+    differ from them by rounding, so frozen statistics would change with each restart.
 
     Args:
-      variable: of a strategy, or an ordinary one, which is left alone.
+      variable: a variable of a strategy; other variables are left alone.
     """
     tf = load_tensorflow()
     if has_copies(variable) and variable.synchronization == tf.VariableSynchronization.ON_READ:
@@ -35,18 +35,18 @@ def keep_as_it_is(variable: Any) -> None:
 
 @contextlib.contextmanager
 def listed_as_wholes() -> Iterator[None]:
-    """A block whose variables the graph lists as those of the strategy, not as one for each replica.
+    """A block whose new variables the graph lists once each, as variables of the strategy.
 
-    Loaded SavedModels list the latter, and a checkpoint would hold a copy for each replica: with more of them it could
-    not be restored.
+    A loaded SavedModel lists one variable for each replica. A checkpoint would then hold a copy for each replica, and a
+    run with more replicas could not restore it.
     """
     tf = load_tensorflow()
-    listed = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
-    before = len(listed)
+    collection = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
+    before = len(collection)
     yield
     wholes: dict[int, Any] = {}
-    for variable in listed[before:]:
+    for variable in collection[before:]:
         container = getattr(variable, "_distributed_container", None)
-        whole = variable if container is None else container()
+        whole = container() if container is not None else variable
         wholes[id(whole)] = whole
-    listed[before:] = wholes.values()
+    collection[before:] = wholes.values()

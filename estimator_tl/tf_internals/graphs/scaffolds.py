@@ -1,4 +1,4 @@
-"""A Scaffold for variables whose values are known: their initializers are not run before."""
+"""A Scaffold that assigns given values to variables, without first running their initializers."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from estimator_tl.tf_internals.files.checkpoints import assign
 def assigning_scaffold(
     variables: Mapping[str, Any], read: Callable[[], Mapping[str, Any]], others: Mapping[str, Any]
 ) -> Any:
-    """Returns a Scaffold that gives variables their values where no checkpoint is restored.
+    """Returns a Scaffold that assigns values to variables if no checkpoint is restored.
 
-    Values that a model_fn assigns in any other way are lost: its sessions are not the Estimator's.
+    There is no other way: values that a model_fn assigns in a session are lost, as Estimator trains in another one.
 
-    Random values before would only be thrown away: drawing them takes time, and more memory than the variables
-    themselves. Under a strategy Estimator makes a Scaffold of its own from those of the replicas, which does draw them.
+    The Scaffold skips the initializers of these variables. Drawing random values takes time, and more memory than the
+    variables themselves, and the values would be overwritten. Under a strategy, Estimator merges the Scaffolds of the
+    replicas into a new one, which does run the initializers.
 
     Args:
-      variables: variables of the graph by name, those of a strategy too, of which most have values.
-      read: values by name, called once; variables without one take what their initializers give.
-      others: further variables of which some may have values.
+      variables: variables of the graph by name, also of a strategy; most of them have values.
+      read: returns the values by name; called once. A variable without a value runs its initializer.
+      others: other variables by name; some of them may have values.
     """
     tf = load_tensorflow()
     v1 = tf.compat.v1
 
     class AssigningScaffold(v1.train.Scaffold):  # type: ignore[name-defined, misc]
         _init_op: Any
-        is_apart = False  # whether the initializers of `variables` are left to init_fn
+        skips_initializers = False  # whether init_fn has to run the initializers of variables without values
 
         def finalize(self) -> Any:
             if self._init_op is None and not tf.distribute.has_strategy():
-                self.is_apart = True
+                self.skips_initializers = True
                 self._init_op = _initializers_of_others(v1, variables)
             return super().finalize()
 
@@ -42,23 +43,21 @@ def assigning_scaffold(
         values = read()
         assign(session, {**variables, **others}, values)
         rest = [variable.initializer for name, variable in variables.items() if name not in values]
-        if made.is_apart and rest:
+        if result.skips_initializers and rest:
             session.run(rest)
 
-    made = AssigningScaffold(init_fn=init_fn)
-    return made
+    result = AssigningScaffold(init_fn=init_fn)
+    return result
 
 
 def _initializers_of_others(v1: Any, variables: Mapping[str, Any]) -> Any:
-    """Returns what a Scaffold runs by itself, without the initializers of these variables."""
+    """Returns the default init_op of a Scaffold, without the initializers of these variables."""
     from tensorflow.python.ops import resources
 
-    own = {id(variable) for variable in variables.values()}
-    others = [variable for variable in v1.global_variables() if id(variable) not in own]
-    # In SavedModels of TensorFlow 2 their variables have initializers in a collection of their own.
-    of_saved_models = v1.get_collection("saved_model_initializers")
+    excluded = {id(variable) for variable in variables.values()}
+    others = [variable for variable in v1.global_variables() if id(variable) not in excluded]
     return v1.group(
         v1.variables_initializer(others),
         resources.initialize_resources(resources.shared_resources()),
-        *of_saved_models,
+        *v1.get_collection("saved_model_initializers"),  # the initializers of variables in TensorFlow 2 SavedModels
     )

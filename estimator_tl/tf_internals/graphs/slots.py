@@ -1,4 +1,4 @@
-"""Slot variables of optimizers beyond those that a graph's gradients need."""
+"""Slot variables of optimizers, also for variables that have no gradient in the current graph."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer
 
 
 def create_slots(optimizer: Any, variables: Sequence[Any]) -> None:
-    """Creates an optimizer's slots for variables, whether it moves them in this graph or not.
+    """Creates the slot variables of an optimizer for variables, even if this graph does not train them.
 
-    A graph that serves one phase needs them in its checkpoints, for the phases to come.
+    The graph of one phase needs them so that its checkpoints contain the slots of later phases.
 
     Args:
       optimizer: a `tf.compat.v1.train.Optimizer` or `KerasOptimizer` of this graph.
-      variables: all that a checkpoint is to hold slots of.
+      variables: the variables whose slots checkpoints must contain.
     """
     tf = load_tensorflow()
     with tf.init_scope():
         if isinstance(optimizer, KerasOptimizer):
-            with tf.name_scope(optimizer.inner._name):  # as its apply_gradients does; the names are in checkpoints
+            with tf.name_scope(optimizer.inner._name):  # the scope of its apply_gradients; checkpoints have these names
                 optimizer.inner._create_all_weights(list(variables))
             return
         for part in parts(optimizer):
@@ -34,17 +34,17 @@ def create_slots(optimizer: Any, variables: Sequence[Any]) -> None:
 
 
 def parts(optimizer: Any) -> list[Any]:
-    """Returns a `tf.compat.v1.train.Optimizer` and those that it wraps, at any depth."""
-    kind = load_tensorflow().compat.v1.train.Optimizer
-    wrapped = [value for value in vars(optimizer).values() if isinstance(value, kind)]
-    return [optimizer, *(part for value in wrapped for part in parts(value))]
+    """Returns a `tf.compat.v1.train.Optimizer` and the optimizers that it wraps, at any depth."""
+    base = load_tensorflow().compat.v1.train.Optimizer
+    inner = [value for value in vars(optimizer).values() if isinstance(value, base)]
+    return [optimizer, *(part for value in inner for part in parts(value))]
 
 
 def fresh_copy(optimizer: Any) -> Any:
-    """Returns a copy of a `tf.compat.v1.train.Optimizer`, of those that it wraps too, without slots of other graphs."""
-    made = copy.copy(optimizer)
-    for name, value in vars(made).items():
+    """Returns a copy of a `tf.compat.v1.train.Optimizer` and of all that it wraps, without slots of other graphs."""
+    result = copy.copy(optimizer)
+    for name, value in vars(result).items():
         if isinstance(value, load_tensorflow().compat.v1.train.Optimizer):
-            setattr(made, name, fresh_copy(value))
-    made._slots, made._non_slot_dict, made._deferred_slot_restorations = {}, {}, {}
-    return made
+            setattr(result, name, fresh_copy(value))
+    result._slots, result._non_slot_dict, result._deferred_slot_restorations = {}, {}, {}
+    return result

@@ -1,1 +1,1 @@
-"""Keras 2 models: the calls of their layers, their vocabularies, their optimizers."""
+"""Keras 2: calls of layers, vocabularies, and optimizers."""

@@ -1,4 +1,4 @@
-"""The layers of a Keras 2 model at any depth, and the `training` argument with which they are called."""
+"""The layers of a Keras 2 model at any depth, and the `training` argument of their calls."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from estimator_tl.compat.keras2 import load_keras2
 
 
 def inner_layers(layer: Any) -> list[Any]:
-    """Returns the layers inside a layer or model at any depth, those of wrappers and recurrent cells included.
+    """Returns the layers inside a layer or model at any depth, also inside wrappers and recurrent cells.
 
-    `submodules` does the same by walking every attribute, and fails at the caches of recurrent cells in a graph.
+    Keras's `submodules` walks every attribute for this, and fails in a graph at the caches of recurrent cells.
     """
     return list(layer._flatten_layers(include_self=False))
 
 
 def takes_training(layer: Any) -> bool:
-    """Returns whether a layer's `call` has a `training` argument."""
+    """True if the `call` of a layer has a `training` argument."""
     return bool(layer._expects_training_arg)
 
 
 def draws_by_itself(layer: Any) -> bool:
-    """Returns whether Keras made a layer to draw random numbers: dropout, noise, augmentation, recurrent cells."""
+    """True for Keras's layers that draw random numbers: dropout, noise, augmentation, recurrent cells."""
     keras = load_keras2()
     return isinstance(layer, keras.__internal__.layers.BaseRandomLayer)
 
 
 def fix_training(layer: Any, training: bool) -> None:
-    """Has every later call of a layer be one with this `training`, whatever its caller says.
+    """Makes every later call of a layer use this value of `training`, whatever the caller passes.
 
-    The caller may be the model's own configuration, as in ``base(x, training=False)``, or code of a layer around it.
+    The caller may be the configuration of the model, as in ``base(x, training=False)``, or the code of an outer layer.
     """
     layer.call = _with_training(layer.call, training)
 
@@ -40,22 +40,22 @@ def fix_training(layer: Any, training: bool) -> None:
 def _with_training(call: Callable[..., Any], training: bool) -> Callable[..., Any]:
     signature = inspect.signature(call)
     names = list(signature.parameters)
-    place = names.index("training") if "training" in names else len(names)
+    position = names.index("training") if "training" in names else len(names)
 
     @functools.wraps(call)
     def with_training(*args: Any, **kwargs: Any) -> Any:
-        if len(args) > place:
-            return call(*args[:place], training, *args[place + 1 :], **kwargs)
+        if len(args) > position:
+            return call(*args[:position], training, *args[position + 1 :], **kwargs)
         kwargs["training"] = training
         return call(*args, **kwargs)
 
-    with_training.__signature__ = signature  # type: ignore[attr-defined]  # recurrent layers look at it
+    with_training.__signature__ = signature  # type: ignore[attr-defined]  # recurrent layers inspect it
     return with_training
 
 
 def plain_variable(variable: Any) -> Any:
-    """Returns a Keras weight without the wrapper by which layers of mixed precision read it in another type.
+    """Returns a Keras weight without the wrapper by which mixed-precision layers read it in another dtype.
 
-    Under a strategy the wrapper hides from optimizers that it is one variable in several replicas.
+    Under a strategy, the wrapper hides from optimizers that the weight is one variable with a copy in each replica.
     """
     return variable._variable if type(variable).__name__.startswith("AutoCast") else variable

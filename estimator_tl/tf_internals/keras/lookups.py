@@ -1,4 +1,4 @@
-"""Vocabularies of Keras 2 layers that look tokens up, such as `TextVectorization`."""
+"""Vocabularies of Keras 2 layers that look up tokens, such as `TextVectorization`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def _lookups(model: Any) -> list[Any]:
 
 
 def learned_of_data(model: Any) -> set[int]:
-    """Returns the ids of what Keras lists among a model's weights for its vocabularies: tables, counts, frequencies."""
+    """Returns the ids of the weights that hold vocabularies: tables, counts and document frequencies."""
     return {id(weight) for layer in _lookups(model) for weight in layer.weights}
 
 
 def keep_vocabularies(model: Any) -> list[Any]:
-    """Has a model's configuration hold what its layers have learned of a language; `set_weights` gives the rest.
+    """Puts the vocabularies of a model's layers into the configuration of the model; `set_weights` sets the rest.
 
-    Keras leaves a vocabulary that was adapted to data out of the configuration, and has it in a table beside it.
+    After `adapt`, Keras keeps a vocabulary in a lookup table only, and not in the configuration.
 
     Returns:
-      The inverse document frequencies of each layer that has some, as arrays.
+      The inverse document frequencies, one array for each layer that has them.
     """
     weights = []
     for layer in _lookups(model):
@@ -36,31 +36,36 @@ def keep_vocabularies(model: Any) -> list[Any]:
         layer.input_vocabulary = [token if isinstance(token, int) else str(token) for token in tokens]
         if layer.output_mode == "tf_idf":
             weights.append(layer.idf_weights_const.numpy())
-            layer.input_idf_weights = weights[-1][-len(tokens) :].tolist()  # how long they are is all that counts here
+            layer.input_idf_weights = weights[-1][-len(tokens) :].tolist()  # a configuration needs only the length
     return weights
 
 
 @contextlib.contextmanager
 def sized() -> Iterator[None]:
-    """A block in which lookups that are made in a graph know the size of their vocabulary, which they ask a table."""
-    kind = load_keras2().layers.StringLookup.__bases__[0]
-    ask = kind.vocabulary_size
-    kind.vocabulary_size = lambda layer: _size(layer) if layer.input_vocabulary else ask(layer)
+    """A block in which lookup layers compute the size of their vocabulary without a table, so also in a graph."""
+    base = load_keras2().layers.StringLookup.__bases__[0]
+    size_of_table = base.vocabulary_size
+
+    def vocabulary_size(layer: Any) -> Any:
+        if not layer.input_vocabulary:
+            return size_of_table(layer)
+        return len(layer.input_vocabulary) + int(layer._token_start_index())
+
+    base.vocabulary_size = vocabulary_size
     try:
         yield
     finally:
-        kind.vocabulary_size = ask
-
-
-def _size(layer: Any) -> int:
-    return len(layer.input_vocabulary) + int(layer._token_start_index())
+        base.vocabulary_size = size_of_table
 
 
 def set_weights(model: Any, weights: Sequence[Any]) -> None:
-    """Makes inverse document frequencies constants of the current graph; see `keep_vocabularies`.
+    """Sets the inverse document frequencies of a model as constants of the current graph.
 
-    A model that is built in a graph has them in variables of unknown shape, which Keras would assign in a session of
-    its own.
+    In a graph, Keras puts them into variables of unknown shape, and would assign the values in a separate session.
+
+    Args:
+      model: built from the configuration of a model after `keep_vocabularies`.
+      weights: the result of `keep_vocabularies`.
     """
     v1 = load_tensorflow().compat.v1
     layers = [layer for layer in _lookups(model) if layer.output_mode == "tf_idf"]
