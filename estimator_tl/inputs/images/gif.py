@@ -1,4 +1,4 @@
-"""The first frame of a GIF, decoded in the graph; TensorFlow's op makes what is transparent black."""
+"""Decodes the first frame of a GIF in the graph, because TensorFlow's op makes transparent pixels black."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def decode(encoded: Any) -> Any:
       encoded: scalar string.
 
     Returns:
-      float32 [height, width, 3] in [0, 255]: RGB; white where it is transparent, or the frame does not reach.
+      float32 [height, width, 3] in [0, 255]: RGB; white where it is transparent, and outside of the frame.
     """
     frame, control = _first_frame(encoded)
     wide, high = tf.unstack(numbers(encoded, 6, 2, "uint16"))
     left, top, width, height = tf.unstack(numbers(encoded, frame + 1, 4, "uint16"))
     solid = tf.cond(control > 0, lambda: _without_transparency(encoded, frame, control), lambda: encoded)
-    # The op cuts off what a frame that does not begin in the corner has beyond its own size.
+    # The op crops a frame with an offset, so the offset is set to 0 and the frame is padded afterwards.
     in_corner = tf.cond(left + top > 0, lambda: _replaced(solid, frame + 1, bytes(4)), lambda: solid)
     pixels = tf.io.decode_image(in_corner, channels=3, expand_animations=False)[:height, :width]
     right, bottom = tf.maximum(wide - left - width, 0), tf.maximum(high - top - height, 0)
@@ -33,7 +33,7 @@ def decode(encoded: Any) -> Any:
 
 
 def _first_frame(encoded: Any) -> tuple[Any, Any]:
-    """Returns where the first frame's description begins and where the extension that controls it does, 0 for none."""
+    """Returns the positions of the first frame's descriptor and of its control extension, 0 for no extension."""
 
     def next_bytes(position: Any) -> Any:
         return numbers(encoded, position, 2)
@@ -56,12 +56,12 @@ def _first_frame(encoded: Any) -> tuple[Any, Any]:
 
 
 def _palette_size(packed: Any) -> Any:
-    """Returns the bytes of the palette that a field of flags announces."""
+    """Returns the size in bytes of the palette that a byte of flags declares."""
     return tf.where(packed >= 0x80, 3 * tf.bitwise.left_shift(int64(2), packed % 8), int64(0))
 
 
 def _without_transparency(encoded: Any, frame: Any, control: Any) -> Any:
-    """Returns the file with white in the palette for the transparent color, and nothing transparent."""
+    """Returns the file without transparency: the transparent color becomes white in the palette."""
     flags, _, _, color = tf.unstack(numbers(encoded, control + 3, 4))
     local, everywhere = numbers(encoded, frame + 9, 1)[0], numbers(encoded, 10, 1)[0]
     start = tf.where(local >= 0x80, frame + 10, int64(13))
