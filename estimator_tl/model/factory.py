@@ -280,8 +280,9 @@ def check_replicas(backbone: Backbone, plan: VariablePlan, replicas: int) -> Non
     other_dtypes = sorted(dtypes - {"float32"})
     if other_dtypes:
         raise UserError(
-            f"{backbone.handle} trains {', '.join(other_dtypes)} variables: TensorFlow cannot sum their gradients over {replicas} "
-            "replicas together with the float32 gradients of the head; train on one device, or freeze them."
+            f"{backbone.handle} trains {', '.join(other_dtypes)} variables: TensorFlow cannot sum their gradients "
+            f"over {replicas} replicas together with the head's, which are float32; train on one device, or freeze "
+            "them."
         )
     if backbone.one_device:
         raise UserError(f"{backbone.handle} {backbone.one_device}; train on one device.")
