@@ -66,7 +66,7 @@ class Span(Interval):
     restart: bool = False
 
 
-def joined(intervals: Iterable[Interval]) -> list[Interval]:
+def join_intervals(intervals: Iterable[Interval]) -> list[Interval]:
     """Drops empty intervals and joins adjacent ones; the intervals must be in order."""
     parts: list[Interval] = []
     for interval in (item for item in intervals if item.length != 0):

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Union
 
-#: Graph collection that is not empty where a run that goes on resumes its input at the right position.
+#: Graph collection that is empty if a resumed run would read its input from the start.
 INPUT_PLACE = "estimator_tl/input_place"
 
 #: The newest generation of the rules by which data files are listed and decoded. A run keeps the one it began with.

@@ -39,12 +39,12 @@ def class_numbers(labels: Any, count: int, names: Sequence[str] | None, batch: A
     if on_tpu:
         return numbers
     for holds, text in checks:
-        numbers = _asserted(numbers, holds, text, labels)
+        numbers = _assert(numbers, holds, text, labels)
     in_range = tf.reduce_all((numbers >= 0) & (numbers < count))
-    return _asserted(numbers, in_range, _range_text(count, names, labels), labels)
+    return _assert(numbers, in_range, _range_text(count, names, labels), labels)
 
 
-def _asserted(numbers: Any, holds: Any, text: str, labels: Any) -> Any:
+def _assert(numbers: Any, holds: Any, text: str, labels: Any) -> Any:
     """Returns the numbers, but makes the session fail where a condition does not hold."""
     with tf.control_dependencies([tf.debugging.Assert(holds, [f"the labels of this batch {text}", labels])]):
         return tf.identity(numbers)

@@ -13,7 +13,7 @@ from estimator_tl.backbones.input.hooks import AnyBatchHook, ImageRangeHook
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from estimator_tl.heads import Classifier
-from estimator_tl.model.recalibration import recalibrated
+from estimator_tl.model.recalibration import recalibrate
 from estimator_tl.model.warm_start import WarmStart, store_fingerprint, warm_start
 from estimator_tl.optimization import foreign, optimizers
 from estimator_tl.optimization.schedules import Schedule
@@ -253,7 +253,7 @@ class _InitialValues:
             if self.start:
                 values = self.start.values(self.backbone.structure, head)
             if self.recalibrate_on:
-                values.update(recalibrated(self.backbone, self._inputs, values))
+                values.update(recalibrate(self.backbone, self._inputs, values))
             return values
 
         return assigning_scaffold(network.variables, read, head)

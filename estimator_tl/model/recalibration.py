@@ -23,7 +23,7 @@ from estimator_tl.tf_internals.files.checkpoints import assign
 MOST_BATCHES = 100
 
 
-def recalibrated(
+def recalibrate(
     backbone: Backbone,
     batches: Callable[[], Any],
     values: Mapping[str, Any] | None = None,

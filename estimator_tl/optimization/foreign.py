@@ -55,7 +55,7 @@ class ForeignOptimizer:
     def in_graph(self, step: Any, spans: Sequence[Span], total_steps: int | None) -> Any:
         """Returns an optimizer for the current graph, with the interface of `tf.compat.v1.train.Optimizer`."""
         del step, total_steps
-        optimizer = _checked(self.make())
+        optimizer = _check_optimizer(self.make())
         if not is_legacy_keras_optimizer(optimizer):
             return fresh_copy(optimizer)
         if len(spans) > 1 and type(optimizer).__name__ in _SHARED_CORRECTION:
@@ -81,7 +81,7 @@ def as_optimizer(value: Any) -> Optimizer | ForeignOptimizer:
     is_object = isinstance(value, type) or _is_optimizer(value) or is_new_keras_optimizer(value)
     if callable(value) and not is_object:
         return ForeignOptimizer(value)
-    optimizer = _checked(value)
+    optimizer = _check_optimizer(value)
     return ForeignOptimizer(lambda: optimizer)
 
 
@@ -89,7 +89,7 @@ def _is_optimizer(value: Any) -> bool:
     return isinstance(value, tf.compat.v1.train.Optimizer) or is_legacy_keras_optimizer(value)
 
 
-def _checked(value: Any) -> Any:
+def _check_optimizer(value: Any) -> Any:
     if _is_optimizer(value):
         return value
     if is_new_keras_optimizer(value):

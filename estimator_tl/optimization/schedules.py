@@ -81,7 +81,7 @@ class Cosine(Schedule):
         return self.learning_rate * (self.final + (1.0 - self.final) * share)
 
 
-def _checked(schedule: Schedule) -> Schedule:
+def _check_schedule(schedule: Schedule) -> Schedule:
     for field in dataclasses.fields(schedule):
         value = getattr(schedule, field.name)
         if value is None or isinstance(value, bool):
@@ -102,7 +102,7 @@ def constant(learning_rate: float, warmup_steps: int = 0) -> Schedule:
     Example:
       >>> optimizer = etl.optimizers.adam(etl.schedules.constant(1e-3, warmup_steps=100))
     """
-    return _checked(Schedule(learning_rate, warmup_steps))
+    return _check_schedule(Schedule(learning_rate, warmup_steps))
 
 
 @registry.register()
@@ -114,7 +114,7 @@ def exponential(
     Example:
       >>> optimizer = etl.optimizers.sgd(etl.schedules.exponential(1e-3, decay_steps=1000, decay_rate=0.9))
     """
-    return _checked(Exponential(learning_rate, warmup_steps, decay_steps, decay_rate, staircase))
+    return _check_schedule(Exponential(learning_rate, warmup_steps, decay_steps, decay_rate, staircase))
 
 
 @registry.register()
@@ -130,7 +130,7 @@ def cosine(learning_rate: float, steps: int | None = None, warmup_steps: int = 0
     Example:
       >>> optimizer = etl.optimizers.adam(etl.schedules.cosine(1e-3, steps=5000, warmup_steps=100))
     """
-    return _checked(Cosine(learning_rate, warmup_steps, steps, final))
+    return _check_schedule(Cosine(learning_rate, warmup_steps, steps, final))
 
 
 def as_schedule(value: float | str | Schedule) -> Schedule:

@@ -44,7 +44,7 @@ class Course:
             start = until or start
         return False
 
-    def recalibrated(self, variable: SourceVariable) -> bool:
+    def is_recalibrated(self, variable: SourceVariable) -> bool:
         """Returns whether a variable is a statistic that was estimated again before the first step."""
         return self.plans[0][0].batch_norm == "recalibrate" and not variable.trainable
 
@@ -112,7 +112,7 @@ def _finding(course: Course, variable: SourceVariable, start: State, checkpoints
     step, contradiction = 0, ""
     for state in checkpoints:
         value = state.value(variable.name)
-        estimated = before is first and course.recalibrated(variable)
+        estimated = before is first and course.is_recalibrated(variable)
         if not np.array_equal(value, before) and not estimated and not course.may_move(variable, step, state.step):
             since = "the source" if before is first and step == 0 else f"step {step}"
             contradiction = contradiction or f"moved between {since} and step {state.step}, where it is frozen"
@@ -137,7 +137,7 @@ def audit_table(findings: Sequence[Finding]) -> str:
         groups.setdefault(finding.variable.group, []).append(finding)
     rows = [(name, *_cells(members)) for name, members in groups.items()]
     if len(rows) > _MOST_ROWS:
-        rows = _shortened(rows)
+        rows = _merge_resting(rows)
     return text_table(("group", "weights moved", "by", "statistics moved"), rows, left=(0,))
 
 
@@ -160,7 +160,7 @@ def _count(findings: Sequence[Finding]) -> str:
     return f"{sum(f.moved for f in findings)} of {len(findings)}"
 
 
-def _shortened(rows: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+def _merge_resting(rows: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
     """Joins adjacent groups in which nothing moved to one row."""
     short_rows: list[tuple[str, str, str, str]] = []
     resting: list[str] = []

@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping, Sequence
 
 from estimator_tl.errors import UserError, check_known
-from estimator_tl.spans import Interval, Span, joined
+from estimator_tl.spans import Interval, Span, join_intervals
 from estimator_tl.structure import BATCH_NORM_MODES, CallMode, SourceStructure, SourceVariable
 from estimator_tl.tuning.phases import Phased
 from estimator_tl.tuning.policies import Policy
@@ -53,7 +53,7 @@ class VariablePlan:
         """
         names = self.trainable & earlier.trainable if keeps_slots else ()
         history = Interval(0, step)
-        past = {name: joined(part.within(history) for part in earlier.active_steps(name)) for name in names}
+        past = {name: join_intervals(part.within(history) for part in earlier.active_steps(name)) for name in names}
         return dataclasses.replace(self, since=step, past=types.MappingProxyType(past))
 
     def call_mode(self, training: bool) -> CallMode:
@@ -79,7 +79,7 @@ class VariablePlan:
         """Returns the intervals of global steps in which a trainable variable is trained."""
         lifetime = Interval(self.since)
         parts = [span.within(lifetime) for span in self.spans if name in span.trainable]
-        return joined([*self.past.get(name, ()), *parts])
+        return join_intervals([*self.past.get(name, ()), *parts])
 
     def parts(self, before: int, total: int) -> list[tuple[int, int]]:
         """Returns the spans that remain to be trained: (number, global step where it ends) for each.

@@ -34,10 +34,10 @@ class Policy(abc.ABC):
     def hint(self, structure: SourceStructure) -> str:
         """Returns the end of the message for an empty selection."""
         groups = structure.groups()
-        return f"groups of variables, input first: {_abridged(groups)}."
+        return f"groups of variables, input first: {_abridge(groups)}."
 
 
-def _abridged(names: list[str], most: int = 12) -> str:
+def _abridge(names: list[str], most: int = 12) -> str:
     if len(names) <= most:
         return ", ".join(names)
     half = most // 2
@@ -81,7 +81,7 @@ class LastLayers(Policy):
         return _of_layers(structure, layers[max(len(layers) - self.n, 0) :])
 
     def hint(self, structure: SourceStructure) -> str:
-        return f"its last layers have no weights; layers: {_abridged(list(structure.layers or ()))}."
+        return f"its last layers have no weights; layers: {_abridge(list(structure.layers or ()))}."
 
     def __str__(self) -> str:
         return f"last_layers({self.n})"
@@ -152,8 +152,8 @@ class Scopes(Policy):
 def _layers(structure: SourceStructure, policy: str) -> list[str]:
     if structure.layers is None:
         raise UserError(
-            f"{policy} needs a source with layers, but {structure.handle} has only variables; use last_groups(n) or "
-            f"scopes('REGEX'). Its groups, input first: {_abridged(structure.groups())}."
+            f"{policy} needs a backbone with layers, but {structure.handle} has only variables; use last_groups(n) or "
+            f"scopes('REGEX'). Its groups, input first: {_abridge(structure.groups())}."
         )
     return list(structure.layers)
 

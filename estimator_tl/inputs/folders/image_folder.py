@@ -48,7 +48,7 @@ class ImageFolder(DataSource):
 
     def rows(self) -> list[tuple[str, str, int]]:
         # macOS may write a name in other code points than Linux: the split is the same.
-        split_name = str if self.rules == 1 else composed
+        split_name = str if self.rules == 1 else compose
         prefix = os.path.join(self.root, "")
         return [(split_name(name), prefix + name, label) for name, label in self.files]
 
@@ -67,7 +67,7 @@ class ImageFolder(DataSource):
         return undecodable(self.root, [name for name, _ in self.files], self.rules, self.kinds)
 
 
-def composed(name: str) -> str:
+def compose(name: str) -> str:
     """Returns a name in composed code points (NFC), the form in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
@@ -114,7 +114,7 @@ def image_folder(
     root = os.path.abspath(os.path.expanduser(root))
     folders = _class_folders(root, rules)
     classes = _check_classes(root, folders, labels, rules)
-    numbers = {composed(name): number for number, name in reversed(list(enumerate(classes)))}
+    numbers = {compose(name): number for number, name in reversed(list(enumerate(classes)))}
     class_files = {name: _files_of(root, class_folders, rules) for name, class_folders in folders.items()}
     if rules > 1:
         _report_images_without_class(root)
@@ -125,7 +125,7 @@ def image_folder(
         good = [image for image in of_class.images if image not in bad]
         if not good:
             raise _empty_class_error(root, name, of_class)
-        files += [(image, numbers[composed(name)]) for image in good]
+        files += [(image, numbers[compose(name)]) for image in good]
     kinds = kinds_of(class_files.values())
     return ImageFolder(root, classes, tuple(files), validation, test, tuple(sorted(bad)), rules, kinds)
 
@@ -141,7 +141,7 @@ def _class_folders(root: str, rules: int) -> dict[str, list[str]]:
         raise UserError(f"data folder {root} cannot be read ({error.strerror}); check its permissions.") from error
     folders = collections.defaultdict(list)
     for name in names:
-        class_name = name if rules == 1 else composed(name)
+        class_name = name if rules == 1 else compose(name)
         folders[class_name].append(name)
     return dict(sorted(folders.items()))
 
@@ -159,9 +159,9 @@ def _check_classes(
                 holds = f"one class ({next(iter(folders))})"
             raise UserError(f"{root} holds {holds}; a classifier needs at least two: {root}/CLASS/IMAGE.jpg.")
         return tuple(folders)
-    run_classes = {composed(label) for label in labels}
+    run_classes = {compose(label) for label in labels}
     for name in folders:
-        if composed(name) not in run_classes:
+        if compose(name) not in run_classes:
             raise UserError(f"{root} holds the class {name!r}, which the run does not know; {nearest(name, labels)}")
     return tuple(labels)
 

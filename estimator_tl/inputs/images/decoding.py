@@ -87,7 +87,7 @@ def _decode(encoded: Any, channels: int, kinds: Sequence[str]) -> tuple[Any, Any
     return pixels, exif
 
 
-def _as_decoded(encoded: Any, channels: int) -> Any:
+def _decode_any(encoded: Any, channels: int) -> Any:
     pixels = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
     pixels.set_shape([None, None, channels or None])
     return tf.cast(pixels, tf.float32)
@@ -95,10 +95,10 @@ def _as_decoded(encoded: Any, channels: int) -> Any:
 
 def _jpeg(encoded: Any, channels: int) -> Any:
     if channels != 1:
-        return _as_decoded(encoded, channels)
+        return _decode_any(encoded, channels)
     # libjpeg does not convert CMYK to grey.
     is_cmyk = tf.equal(tf.image.extract_jpeg_shape(encoded)[2], 4)
-    return tf.cond(is_cmyk, lambda: _in_channels(_as_decoded(encoded, 3), 1), lambda: _as_decoded(encoded, 1))
+    return tf.cond(is_cmyk, lambda: _in_channels(_decode_any(encoded, 3), 1), lambda: _decode_any(encoded, 1))
 
 
 def _png(encoded: Any, channels: int) -> tuple[Any, Any]:
@@ -106,16 +106,16 @@ def _png(encoded: Any, channels: int) -> tuple[Any, Any]:
     exif, has_clear_color = orientation.exif_of_png(encoded)
     transparent = has_clear_color | orientation.is_one_of(color, _WITH_ALPHA)
 
-    def plain() -> Any:
+    def opaque() -> Any:
         return tf.cond(
-            tf.equal(depth, 16), lambda: _decode_16_bits(encoded, channels), lambda: _as_decoded(encoded, channels)
+            tf.equal(depth, 16), lambda: _decode_16_bits(encoded, channels), lambda: _decode_any(encoded, channels)
         )
 
-    def composited() -> Any:
-        rgba = tf.cond(tf.equal(depth, 16), lambda: _decode_16_bits(encoded, 4), lambda: _as_decoded(encoded, 4))
+    def transparent_on_white() -> Any:
+        rgba = tf.cond(tf.equal(depth, 16), lambda: _decode_16_bits(encoded, 4), lambda: _decode_any(encoded, 4))
         return _in_channels(_on_white(rgba), channels)
 
-    return tf.cond(transparent, composited, plain), exif
+    return tf.cond(transparent, transparent_on_white, opaque), exif
 
 
 def _decode_16_bits(encoded: Any, channels: int) -> Any:
@@ -123,7 +123,7 @@ def _decode_16_bits(encoded: Any, channels: int) -> Any:
 
 
 def _webp(encoded: Any, channels: int) -> Any:
-    pixels = _as_decoded(encoded, 0)  # the op only takes the number of channels that the file has
+    pixels = _decode_any(encoded, 0)  # the op only takes the number of channels that the file has
     rgb = tf.cond(tf.equal(tf.shape(pixels)[2], 4), lambda: _on_white(pixels), lambda: pixels[..., :3])
     return _in_channels(rgb, channels)
 

@@ -45,19 +45,19 @@ def _exif_of_segments(encoded: Any) -> Any:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 5, "uint16", little_endian=False)
 
-    def goes_on(position: Any, words: Any) -> Any:
+    def has_next(position: Any, words: Any) -> Any:
         del position
         ends = (words[0] < 0xFF01) | is_one_of(words[0], [0xFFD9, 0xFFDA])
         return ~(ends | _is_exif(words))
 
-    def following(position: Any, words: Any) -> tuple[Any, Any]:
+    def next_part(position: Any, words: Any) -> tuple[Any, Any]:
         has_no_size = is_one_of(words[0], [0xFF01, *range(0xFFD0, 0xFFD9)])
         step = tf.where(has_no_size, int64(2), 2 + words[1])
         step = tf.where(tf.equal(words[0], 0xFFFF), int64(1), step)  # 0xFF bytes may fill the space before a marker
         return position + step, words_at(position + step)
 
     start = int64(2)
-    position, words = tf.while_loop(goes_on, following, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
+    position, words = tf.while_loop(has_next, next_part, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
     size = tf.where(_is_exif(words), tf.maximum(words[1] - 2, 0), int64(0))
     return piece(encoded, position + 4, size)
 
@@ -79,11 +79,11 @@ def exif_of_png(encoded: Any) -> tuple[Any, Any]:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 2, "int32", little_endian=False)
 
-    def goes_on(position: Any, words: Any, block: Any, clear: Any) -> Any:
+    def has_next(position: Any, words: Any, block: Any, clear: Any) -> Any:
         del position, block, clear
         return ~is_one_of(words[1], ends) & (words[0] >= 0)
 
-    def following(position: Any, words: Any, block: Any, clear: Any) -> tuple[Any, Any, Any, Any]:
+    def next_part(position: Any, words: Any, block: Any, clear: Any) -> tuple[Any, Any, Any, Any]:
         block = tf.where(tf.equal(words[1], exif), tf.stack([position + 8, words[0]]), block)
         after = position + 12 + words[0]
         return after, words_at(after), block, clear | tf.equal(words[1], transparent)
@@ -91,7 +91,7 @@ def exif_of_png(encoded: Any) -> tuple[Any, Any]:
     start = int64(33)  # after the signature and the header
     none = tf.zeros([2], tf.int64)
     _, _, block, clear = tf.while_loop(
-        goes_on, following, (start, words_at(start), none, tf.constant(False)), maximum_iterations=_MOST_PARTS
+        has_next, next_part, (start, words_at(start), none, tf.constant(False)), maximum_iterations=_MOST_PARTS
     )
     return piece(encoded, block[0], block[1]), clear
 
@@ -107,16 +107,16 @@ def exif_of_webp(encoded: Any) -> Any:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 2, "int32")
 
-    def goes_on(position: Any, words: Any) -> Any:
+    def has_next(position: Any, words: Any) -> Any:
         del position
         return ~is_one_of(words[0], ends) & (words[1] >= 0)
 
-    def following(position: Any, words: Any) -> tuple[Any, Any]:
+    def next_part(position: Any, words: Any) -> tuple[Any, Any]:
         step = 8 + words[1] + words[1] % 2
         return position + step, words_at(position + step)
 
     start = int64(12)
-    position, words = tf.while_loop(goes_on, following, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
+    position, words = tf.while_loop(has_next, next_part, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
     size = tf.where(tf.equal(words[0], ends[1]), tf.maximum(words[1], 0), int64(0))
     return piece(encoded, position + 8, size)
 
@@ -174,12 +174,12 @@ def upright(pixels: Any, orientation: Any) -> Any:
       The upright image, [height, width, channels]; orientations 5 to 8 swap height and width.
     """
 
-    def turned() -> Any:
+    def turn() -> Any:
         image = tf.transpose(pixels, tf.where(is_sideways(orientation), [1, 0, 2], [0, 1, 2]))
         mirrored = [is_one_of(orientation, [3, 4, 7, 8]), is_one_of(orientation, [2, 3, 6, 7])]
         return tf.reverse(image, tf.boolean_mask([0, 1], tf.stack(mirrored)))
 
-    return tf.cond(tf.equal(orientation, UPRIGHT), lambda: pixels, turned)
+    return tf.cond(tf.equal(orientation, UPRIGHT), lambda: pixels, turn)
 
 
 def is_one_of(value: Any, values: Sequence[int]) -> Any:
