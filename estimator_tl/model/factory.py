@@ -47,13 +47,10 @@ def make_model_fn(
 ) -> Callable[..., Any]:
     """Returns a model_fn for any Estimator, with or without this project's launcher.
 
-    The model_fn takes:
-
-    - ``features``: a tensor, or a dict with ``image`` (float32 [batch, height, width, channels] in the range of
-      `backbone.image_spec`) or ``text`` (string [batch]), whichever the backbone takes, and optionally ``weight``
-      ([batch]).
-    - ``labels``: int [batch].
-    - ``params``: may hold ``learning_rate``, which overrides the argument.
+    The model_fn takes ``features``: a tensor, or a dict with ``image`` (float32 [batch, height, width, channels] in
+    the range of `backbone.image_spec`) or ``text`` (string [batch]), whichever the backbone takes, and optionally
+    ``weight`` ([batch]). Its ``labels`` are int [batch]. Its ``params`` may hold ``learning_rate``, which then replaces
+    the argument.
 
     Args:
       backbone: from `etl.backbone`.
@@ -132,9 +129,7 @@ class _Model:
         key, training = self.backbone.input_spec.key, mode == estimator.ModeKeys.TRAIN
         columns, cores = _as_columns(features, key), tpu.cores_of(params)
         if cores and isinstance(self.backbone.input_spec, TextSpec):
-            raise UserError(
-                f"{self.backbone.handle} takes strings, which TPUs do not support; train it on a CPU or GPU."
-            )
+            raise UserError(f"{self.backbone.handle} takes strings, which TPUs do not support; use a CPU or GPU.")
         if training and tf.distribute.has_strategy():
             check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
             check_replicas(self.backbone, self.plan, tf.distribute.get_strategy().num_replicas_in_sync)
@@ -173,9 +168,7 @@ class _Model:
         return spec._replace(scaffold_fn=(lambda: scaffold) if scaffold else None)
 
     def _train_op(self, loss: Any, network: BuiltBackbone, trainable: Sequence[Any], rate: Any, cores: int) -> Any:
-        optimizer = self.optimizer
-        if rate is not None:
-            optimizer = optimizer.with_learning_rate(rate)
+        optimizer = self.optimizer if rate is None else self.optimizer.with_learning_rate(rate)
         only = None
         if len(self._graph_spans) == 1:
             resting = {id(network.variables[name]) for name in self._resting_names}
@@ -189,20 +182,16 @@ class _Model:
     @property
     def _graph_spans(self) -> Sequence[Span]:
         """The spans that a training graph serves. If it is only one, every step moves the same variables."""
-        if self.only_phase is None:
-            return self.plan.spans
-        return [self.plan.spans[self.only_phase]]
+        return self.plan.spans if self.only_phase is None else [self.plan.spans[self.only_phase]]
 
     @property
     def _resting_names(self) -> frozenset[str]:
-        """Names of the plan's trainable variables that a training graph does not move."""
+        """Names of the trainable variables of the plan that a training graph does not move."""
         return self.plan.trainable.difference(*(span.trainable for span in self._graph_spans))
 
     def _training_hooks(self, network: BuiltBackbone, head_variables: Sequence[Any], config: Any) -> list[Any]:
         sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
-        phase = ""
-        if self.only_phase is not None:
-            phase = phase_line(self.plan, self.only_phase, sizes)
+        phase = "" if self.only_phase is None else phase_line(self.plan, self.only_phase, sizes)
         resting = (*self.plan.frozen, *sorted(self._resting_names))
         model_dir = getattr(config, "model_dir", None)
         return [
@@ -247,9 +236,7 @@ class _InitialValues:
             return None
 
         def read() -> Mapping[str, Any]:
-            values: dict[str, Any] = {}
-            if network.initial_values:
-                values = dict(network.initial_values())
+            values: dict[str, Any] = dict(network.initial_values()) if network.initial_values else {}
             if self.start:
                 values = self.start.values(self.backbone.structure, head)
             if self.recalibrate_on:
@@ -280,9 +267,8 @@ def check_replicas(backbone: Backbone, plan: VariablePlan, replicas: int) -> Non
     other_dtypes = sorted(dtypes - {"float32"})
     if other_dtypes:
         raise UserError(
-            f"{backbone.handle} trains {', '.join(other_dtypes)} variables: TensorFlow cannot sum their gradients "
-            f"over {replicas} replicas together with the head's, which are float32; train on one device, or freeze "
-            "them."
+            f"{backbone.handle} trains {', '.join(other_dtypes)} variables: TensorFlow cannot sum their gradients over "
+            f"{replicas} replicas together with the head's, which are float32; train on one device, or freeze them."
         )
     if backbone.one_device:
         raise UserError(f"{backbone.handle} {backbone.one_device}; train on one device.")

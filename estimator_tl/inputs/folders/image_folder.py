@@ -84,8 +84,8 @@ def image_folder(
     """Lists a folder of images with one subfolder a class, which may hold further folders.
 
     The first bytes of a file decide what it is, not its suffix. Images of kinds that TensorFlow does not decode, and
-    files that are not images, are left out; one line on standard error counts them by kind. Hidden files and files of
-    the operating system are ignored.
+    other files without the suffix of an image, are left out; one line on standard error counts them by kind. Hidden
+    files and files of the operating system are ignored.
 
     Args:
       root: the folder.
