@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all; what a full disk says; names that TensorFlow takes as patterns."""
+"""Atomic writes, errors of a full disk, and paths that TensorFlow would take as patterns."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _NO_ROOM = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
 
 
 def write_whole(path: str | Path, text: str, lasting: bool = True) -> None:
-    """Writes a file so that a reader, or a crash, never sees a part of it; others may read it.
+    """Writes a file atomically, readable for all users: a reader never sees a part of it, not even after a crash.
 
     Args:
-      path: of the file; an old one is replaced.
-      text: its content.
-      lasting: whether it must survive a loss of power; False for what is written again every few seconds.
+      path: path of the file; an old file is replaced.
+      text: the content.
+      lasting: whether the file must survive a power failure; False for files that are rewritten every few seconds.
 
     Raises:
-      OSError: it cannot be written; the old file is as it was, and nothing is left beside it.
+      OSError: the file cannot be written. An old file stays as it was, and no temporary file remains.
     """
     folder, name = os.path.split(path)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=f".{name}.", delete=False) as stream:
@@ -41,34 +41,34 @@ def write_whole(path: str | Path, text: str, lasting: bool = True) -> None:
 
 
 def no_room(error: BaseException) -> str:
-    """Returns what the system says about a disk without room for a file; empty where the error is another one.
+    """Returns the system's message for a full disk, if the error has it; empty for any other error.
 
-    TensorFlow raises errors of several classes for it, a RuntimeError and one that stands for the end of a dataset
-    among them, so it is told by the system's own words.
+    The class does not tell: TensorFlow raises several for a full disk, even a RuntimeError and the error for the end
+    of a dataset. The system's message does.
     """
     text = str(error)
-    return next((words for words in _NO_ROOM if words in text), "")
+    return next((message for message in _NO_ROOM if message in text), "")
 
 
 def check_literal(path: str, name: str, writes: bool = False) -> None:
-    """Checks that TensorFlow finds checkpoints below this path: it looks for them by a pattern, and so removes them.
+    """Checks that TensorFlow finds checkpoints below a path: it takes the path as a pattern to find and remove them.
 
     Args:
-      path: a folder or file, as TensorFlow is given it.
-      name: what the user calls it, e.g. the flag.
-      writes: whether checkpoints are written, and so removed there too.
+      path: a folder or file, exactly as passed to TensorFlow.
+      name: the user's name of the path, e.g. the flag.
+      writes: whether checkpoints are written there, and so also removed.
 
     Raises:
-      UserError: the path is a pattern that would not match the path itself, or would match others.
+      UserError: the path is a pattern that does not match the path itself, or also matches others.
     """
     parts = path.split("/")
     literal = "\\" not in path and all(fnmatch.fnmatchcase(part, part) for part in parts)
     if literal and not (writes and set("*?") & set(path)):
         return
-    why = "would not find the files there"
+    effect = "would not find the files there"
     if literal:
-        why = "would remove checkpoints of other folders that match it"
+        effect = "would remove checkpoints of other folders that match it"
     raise UserError(
-        f"{name} {path}: TensorFlow takes [ ], \\, * and ? in a path as a pattern and {why}; choose a name without "
+        f"{name} {path}: TensorFlow takes [ ], \\, * and ? in a path as a pattern and {effect}; choose a name without "
         "them."
     )

@@ -1,4 +1,4 @@
-"""What the name of a metric says about it."""
+"""Facts about a metric that its name tells."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ _LOWER_IS_BETTER = ("loss", "error", "perplexity")
 
 
 def lower_is_better(metric: str) -> bool:
-    """Returns whether lower values of a metric are better: losses, errors and perplexity are such metrics."""
-    return any(word in metric for word in _LOWER_IS_BETTER)
+    """Returns whether lower values of a metric are better, as for losses, errors and perplexity."""
+    return any(part in metric for part in _LOWER_IS_BETTER)

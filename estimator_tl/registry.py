@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 
 from estimator_tl.errors import UserError, nearest
 
-#: Arguments of sources that are names, also where a file is called the same.
+#: Arguments of backbones that are names and never paths, even if a file of the same name exists.
 _NO_PATHS = frozenset({"exclude", "features", "output_key", "pooling", "scope", "signature"})
 _Maker = TypeVar("_Maker", bound=Callable[..., Any])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Call:
-    """A parsed spec: a dotted name with literal (or nested) arguments; its repr is the spec."""
+    """A parsed spec: a dotted name with literal (or nested) arguments. Its repr is the spec."""
 
     name: str
     args: tuple[Any, ...] = ()
@@ -32,34 +32,38 @@ class Call:
 
     def __repr__(self) -> str:
         values = [*map(repr, self.args), *(f"{key}={value!r}" for key, value in self.kwargs.items())]
-        return f"{self.name}({', '.join(values)})" if values else self.name
+        if not values:
+            return self.name
+        return f"{self.name}({', '.join(values)})"
 
 
 def absolute_paths(text: str) -> str:
-    """Returns a path or a spec with the existing paths in it made absolute.
+    """Returns a path or a spec with absolute paths in place of all paths that exist.
 
-    What a run saves must mean the same from any working directory.
+    A run directory must mean the same from any working directory.
     """
     if os.path.exists(os.path.expanduser(text)):
         return os.path.abspath(os.path.expanduser(text))
     if "(" not in text:
         return text
     call = parse_call(text)
-    named = {key: value if key in _NO_PATHS else _absolute_path(value) for key, value in call.kwargs.items()}
-    return str(Call(call.name, tuple(map(_absolute_path, call.args)), named))
+    kwargs = {key: value if key in _NO_PATHS else _absolute_path(value) for key, value in call.kwargs.items()}
+    return str(Call(call.name, tuple(map(_absolute_path, call.args)), kwargs))
 
 
 def _absolute_path(value: Any) -> Any:
-    """Returns a value, absolute where it names a file, a checkpoint or a function in a file."""
+    """Returns a value as an absolute path if it names a file, a checkpoint or a function in a file."""
     if not isinstance(value, str) or not value or "://" in value:
         return value
     file, colon, function = value.rpartition(":")
     if colon and file.endswith(".py"):
         return f"{_absolute_path(file)}:{function}"
-    place = os.path.expanduser(value)
-    # A checkpoint is named by what the names of its files begin with.
-    checkpoint = any(glob.glob(glob.escape(place) + ending) for ending in (".index", "-?????-of-?????"))
-    return os.path.abspath(place) if os.path.exists(place) or checkpoint else value
+    path = os.path.expanduser(value)
+    # The name of a checkpoint is the common prefix of its files.
+    is_checkpoint = any(glob.glob(glob.escape(path) + ending) for ending in (".index", "-?????-of-?????"))
+    if os.path.exists(path) or is_checkpoint:
+        return os.path.abspath(path)
+    return value
 
 
 def parse_call(text: str) -> Call:
@@ -85,14 +89,18 @@ def _value(node: ast.expr, text: str) -> Any:
         keywords = {}
         for keyword in node.keywords:
             if keyword.arg is None:
-                raise UserError(f"the spec {text!r} uses **, which has no meaning here; name each argument.")
+                raise UserError(
+                    f"the spec {text!r} uses **, which a spec does not allow; write each argument as NAME=VALUE."
+                )
             keywords[keyword.arg] = _value(keyword.value, text)
         return Call(_dotted(node.func, text), tuple(_value(arg, text) for arg in node.args), keywords)
     if isinstance(node, (ast.Name, ast.Attribute)):
         return Call(_dotted(node, text))
     if isinstance(node, (ast.Tuple, ast.List)):
         items = [_value(item, text) for item in node.elts]
-        return tuple(items) if isinstance(node, ast.Tuple) else items
+        if isinstance(node, ast.Tuple):
+            return tuple(items)
+        return items
     try:
         return ast.literal_eval(node)
     except ValueError as error:
@@ -110,21 +118,23 @@ def _dotted(node: ast.expr, text: str) -> str:
     raise UserError(f"the spec {text!r} does not begin with a name; write e.g. last_layers(20).")
 
 
-def load(place: str) -> Callable[..., Any]:
-    """Imports what ``package.module:NAME`` names."""
-    module, _, name = place.partition(":")
-    thing: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return thing
+def load(location: str) -> Callable[..., Any]:
+    """Imports the function or class that ``package.module:NAME`` names."""
+    module, _, name = location.partition(":")
+    maker: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return maker
 
 
-def check_arguments(what: str, maker: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Checks that a call fits the signature of what it calls.
+def check_arguments(
+    description: str, maker: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Checks that the arguments of a call fit the signature of the function or class.
 
     Args:
-      what: the thing in words, with its name.
-      maker: what is called.
-      args: its positional arguments.
-      kwargs: its arguments by name.
+      description: the kind and name of the function or class, for the error, e.g. ``optimizer adam``.
+      maker: the function or class.
+      args: positional arguments.
+      kwargs: arguments by name.
 
     Raises:
       UserError: an unknown argument, or a wrong number of them.
@@ -133,34 +143,34 @@ def check_arguments(what: str, maker: Callable[..., Any], args: Sequence[Any], k
     accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     for key in kwargs:
         if not accepts_any and key not in signature.parameters:
-            raise UserError(f"{what} has no argument {key!r}; {nearest(key, signature.parameters)}")
+            raise UserError(f"{description} has no argument {key!r}; {nearest(key, signature.parameters)}")
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        # Without types, which would make the line longer than people read.
+        # The message shows the signature without types, to keep the line short.
         parameters = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
-        raise UserError(f"{what}{inspect.Signature(parameters)}: {error}; correct the arguments.") from error
+        raise UserError(f"{description}{inspect.Signature(parameters)}: {error}; correct the arguments.") from error
 
 
 class Registry:
-    """Names of one kind (tuning policy, head, optimizer, ...) and what makes each.
+    """Names of one kind (tuning policy, head, optimizer, ...), each with the function or class that makes it.
 
     A program adds its own with ``@registry.register("name")``; the flag
     ``--import_modules`` imports such a program's module before specs are read.
     """
 
-    def __init__(self, kind: str, places: Mapping[str, str] | None = None):
-        """Begins with what is known from the start.
+    def __init__(self, kind: str, locations: Mapping[str, str] | None = None):
+        """Creates a registry.
 
         Args:
-          kind: what the names are names of.
-          places: where to find what makes each, ``package.module:NAME`` by name; imported at its first use.
+          kind: the kind of thing that a name stands for, e.g. ``optimizer``.
+          locations: ``package.module:NAME`` of the function or class, by name; imported at its first use.
         """
         self.kind = kind
-        self._makers: dict[str, Callable[..., Any] | str] = dict(places or {})
+        self._makers: dict[str, Callable[..., Any] | str] = dict(locations or {})
 
     def register(self, name: str | None = None) -> Callable[[_Maker], _Maker]:
-        """Returns a decorator that files a function or class under `name` (its own name by default)."""
+        """Returns a decorator that registers a function or class under `name` (by default its own name)."""
 
         def decorate(maker: _Maker) -> _Maker:
             self._makers[name or maker.__name__] = maker
@@ -176,14 +186,14 @@ class Registry:
         return name in self._makers
 
     def takes(self, name: str, argument: str) -> bool:
-        """Returns whether what is registered under a name has this argument; False for an unknown name."""
+        """Returns whether the function or class of a name has this argument; False for an unknown name."""
         return name in self and argument in inspect.signature(self._maker(name)).parameters
 
     def make(self, spec: str | Call) -> Any:
-        """Builds what a spec names.
+        """Makes the object that a spec describes.
 
         Raises:
-          UserError: an unknown name, an unknown argument, or a wrong number of them.
+          UserError: an unknown name, an unknown argument, or a wrong number of arguments.
         """
         call = parse_call(spec) if isinstance(spec, str) else spec
         if call.name not in self:
@@ -196,7 +206,9 @@ class Registry:
 
     def _maker(self, name: str) -> Callable[..., Any]:
         maker = self._makers[name]
-        return load(maker) if isinstance(maker, str) else maker
+        if isinstance(maker, str):
+            return load(maker)
+        return maker
 
     def _nested(self, value: Any) -> Any:
         if isinstance(value, Call):

@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Union
 
-#: Graph collection in which an input pipeline says that a run which goes on finds its place again.
+#: Graph collection that is empty if a resumed run would read its input from the start.
 INPUT_PLACE = "estimator_tl/input_place"
 
 #: The newest generation of the rules by which data files are listed and decoded. A run keeps the one it began with.
-#: 1: image orientation and transparency are ignored, palettes of BMP files too; class folders are flat;
-#:    tables are read as `inputs/tables/first_rules.py` does.
+#: 1: image orientation, transparency and palettes of BMP files are ignored; class folders are flat;
+#:    tables are read as in `inputs/tables/first_rules.py`.
 #: 2: orientation is respected, transparency is composited on white; every file of a class folder is used or counted;
 #:    rows of tables end at line ends only, and are quoted or separated as the whole file shows.
 DATA_RULES = 2
 
 
-#: The feature that weighs examples.
+#: The feature that holds example weights.
 WEIGHT_KEY = "weight"
 #: How an output with height and width becomes a vector.
 POOLINGS = ("avg", "max", "flatten", "none")
@@ -34,14 +34,14 @@ class ImageSpec:
       width: pixels.
       channels: 1 (grey) or 3 (RGB).
       preprocess: maps a float32 tensor with values in [0, 255] to the range that
-        the source was trained on; keeps the shape.
-      range_text: that range or function in words, for people.
-      range: (low, high) where `preprocess` is the linear map of [0, 255] to it; None for a function of the source.
+        the backbone was trained on; keeps the shape.
+      range_text: the range or the function in words, for messages.
+      range: (low, high) where `preprocess` maps [0, 255] linearly to this range; None for another function.
       rules: the generation of rules by which files are decoded, see `DATA_RULES`.
     """
 
     key: ClassVar[str] = "image"
-    what: ClassVar[str] = "pictures"
+    what: ClassVar[str] = "images"
 
     height: int
     width: int
@@ -53,13 +53,13 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of one picture."""
+        """(height, width, channels) of one image."""
         return (self.height, self.width, self.channels)
 
 
 @dataclasses.dataclass(frozen=True)
 class TextSpec:
-    """The contract of the feature ``text``: string [batch], UTF-8; the source does what else is to be done with it."""
+    """The contract of the feature ``text``: string [batch], UTF-8. The backbone does the rest, e.g. tokenization."""
 
     key: ClassVar[str] = "text"
     what: ClassVar[str] = "text"

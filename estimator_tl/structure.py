@@ -1,8 +1,8 @@
-"""What a pretrained source is made of, known without building a graph.
+"""The structure of a backbone: its variables and layers, known without building a graph.
 
-Backbones describe themselves with these values, tuning policies select from
+Backbones describe themselves with these classes, tuning policies select from
 them, and graph building receives the resulting `CallMode`. They hold no
-TensorFlow objects, so a policy is a pure function that tests can call by itself.
+TensorFlow objects, so a policy is a pure function, easy to test.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from __future__ import annotations
 import dataclasses
 import math
 
-#: What happens to the batch-norm statistics of a source.
+#: What happens to the batch-norm statistics of a backbone.
 BATCH_NORM_MODES = ("inference", "train", "recalibrate")
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceVariable:
-    """A variable of a pretrained source.
+    """A variable of a backbone.
 
     Attributes:
-      name: unique within the source, without ``:0``; the name in checkpoints.
-      shape: its static shape.
+      name: unique within the backbone, without ``:0``; the name in checkpoints.
+      shape: the static shape.
       dtype: e.g. ``float32``.
-      trainable: whether the source itself lets gradients move it. False for
-        batch-norm statistics, counters, and what no output depends on.
-      layer: name of the top-level Keras layer that owns it; None for sources without layers.
-      batch_norm: which batch-norm layer owns it (the name of that layer's first variable), or None.
-      statistic: whether a call in training mode moves it without gradients; None where the source does not say, and
-        anything that is not trainable may be one.
+      trainable: whether gradients can move the variable. False for batch-norm statistics, counters, and variables
+        that no output depends on.
+      layer: name of the top-level Keras layer that owns the variable; None for backbones without layers.
+      batch_norm: the batch-norm layer that owns the variable (the name of its first variable), or None.
+      statistic: whether a call in training mode updates the variable without gradients; None if unknown: then every
+        variable that is not trainable may be a statistic.
     """
 
     name: str
@@ -51,19 +51,19 @@ class SourceVariable:
 
 @dataclasses.dataclass(frozen=True)
 class SourceStructure:
-    """All variables of a source, in the order of its graph from input to output.
+    """All variables of a backbone, in the order of its graph from input to output.
 
     Attributes:
-      handle: what the user called the source.
+      handle: the user's name of the backbone.
       variables: in graph order.
-      layers: the source's own layer list (names, input first), or None where it has none.
-      one_training_switch: True where the source has a single ``training`` argument,
-        so that batch norm and dropout cannot be told apart nor set in part.
-      inference_only: why a source with one switch cannot be called for training, as a clause about it; empty where it
-        can.
-      keeps_inference: whether layers that drop were saved as called in inference mode, so that dropout is on only
-        where somebody asks for it.
-      notes: what people should know of how the source is called, in lines.
+      layers: names of the backbone's layers, input first; None for a backbone without layers.
+      one_training_switch: True for a backbone with a single ``training`` argument, which switches batch norm and
+        dropout together, and in all layers.
+      inference_only: why a backbone with one switch cannot be called for training, as a clause about it; empty if it
+        can be.
+      keeps_inference: whether the dropout layers were saved in inference mode, so that dropout is on only if the user
+        asks for it.
+      notes: lines to show to the user about how the backbone is called.
     """
 
     handle: str
@@ -80,25 +80,25 @@ class SourceStructure:
 
     @property
     def has_statistics(self) -> bool:
-        """True where variables exist that training mode would move without gradients."""
+        """True if training mode would update some variables without gradients."""
         return any(is_statistic(variable) for variable in self.variables)
 
 
 def is_statistic(variable: SourceVariable) -> bool:
-    """Returns whether training mode may move a variable without gradients."""
+    """Returns whether training mode may update a variable without gradients."""
     is_real = variable.dtype.startswith(("float", "bfloat"))
     return not variable.trainable and is_real and variable.statistic is not False
 
 
 @dataclasses.dataclass(frozen=True)
 class CallMode:
-    """How a source is called in one graph.
+    """How a backbone is called in one graph.
 
     Attributes:
       train_batch_norm: the batch-norm layers (as in `SourceVariable.batch_norm`)
         that use and update batch statistics.
-      dropout: whether dropout layers of the source drop.
-      training: the ``training`` argument for sources with one switch.
+      dropout: whether dropout is on in the backbone.
+      training: the ``training`` argument for backbones with one switch.
     """
 
     train_batch_norm: frozenset[str] = frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estimator_tl.spans import Interval, joined
+from estimator_tl.spans import Interval, join_intervals
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,8 @@ def test_steps_and_ends():
 
 
 def test_neighbours_are_joined_and_empty_intervals_left_out():
-    assert joined([Interval(0, 3), Interval(3, 5), Interval(8)]) == [Interval(0, 5), Interval(8)]
-    assert joined([Interval(4, 4), Interval(0, 10), Interval(10, 9), Interval(12)]) == [Interval(0, 10), Interval(12)]
+    assert join_intervals([Interval(0, 3), Interval(3, 5), Interval(8)]) == [Interval(0, 5), Interval(8)]
+    assert join_intervals([Interval(4, 4), Interval(0, 10), Interval(10, 9), Interval(12)]) == [
+        Interval(0, 10),
+        Interval(12),
+    ]

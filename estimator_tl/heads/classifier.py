@@ -27,9 +27,9 @@ class Classifier:
 
     Attributes:
       hidden_units: sizes of dense layers before the logits.
-      dropout: rate after each hidden layer, or on the features where there is none.
+      dropout: rate after each hidden layer, or on the features if there are no hidden layers.
       label_smoothing: share of each label spread over all classes, in the training and evaluation loss.
-      activation: of the hidden layers.
+      activation: the activation of the hidden layers.
       n_classes: number of classes; None until it is known from the data.
       labels: a string for each class, in order; their numbers by default.
     """
@@ -42,7 +42,7 @@ class Classifier:
     labels: tuple[str, ...] | None = None
 
     def with_labels(self, labels: Sequence[str]) -> Classifier:
-        """Returns this head for a data set with these labels."""
+        """Returns this head for a dataset with these labels."""
         return dataclasses.replace(self, n_classes=len(labels), labels=tuple(labels))
 
     @property
@@ -50,7 +50,7 @@ class Classifier:
         """Number of classes.
 
         Raises:
-          UserError: it is not known yet.
+          UserError: the number is not known yet.
         """
         if self.n_classes is None:
             raise UserError(_NO_COUNT)
@@ -58,7 +58,7 @@ class Classifier:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Names of what an evaluation may measure; a head that measures more has more."""
+        """Names of the metrics that an evaluation may report."""
         with tf.Graph().as_default():
             return ("loss", "regularization_loss", *self._head(None).metrics())
 
@@ -69,12 +69,14 @@ class Classifier:
           feature_rank: rank of the features with the batch; None where unknown.
 
         Raises:
-          UserError: it does not, or the number of classes is not known.
+          UserError: the features have another rank than [batch, depth], or the number of classes is not known.
         """
         if self.n_classes is None:
             raise UserError(_NO_COUNT)
         if feature_rank not in (None, 2):
-            remedy = "use --pooling=avg, max or flatten" if feature_rank > 2 else "name an output of depth by features="
+            remedy = "name an output [batch, depth] by features="
+            if feature_rank > 2:
+                remedy = "use --pooling=avg, max or flatten"
             raise UserError(
                 f"the classifier takes features [batch, depth], but the backbone gives rank {feature_rank}; {remedy}."
             )
@@ -84,7 +86,7 @@ class Classifier:
 
         Args:
           features: float32 [batch, depth].
-          training: whether dropout drops.
+          training: whether dropout is on.
         """
         self.check(features.shape.rank)
         with tf.compat.v1.variable_scope("head"):
@@ -106,14 +108,14 @@ class Classifier:
         """Returns the EstimatorSpec of the Estimator API's multi-class or binary head.
 
         Args:
-          features: the input features; ``weight`` weighs examples where present.
+          features: the input features; an optional ``weight`` holds example weights.
           mode: a ModeKeys value.
           logits: see `logits`.
-          labels: [batch] or [batch, 1], see `labels.class_numbers`; None when predicting.
-          train_op_fn: from the scalar loss to the train op.
+          labels: [batch] or [batch, 1], see `labels.class_numbers`; None in prediction.
+          train_op_fn: makes the train op from the scalar loss.
           regularization_losses: scalars added to the loss.
           embedding: the features below the head, float32 [batch, depth]; predicted under ``features``.
-          on_tpu: return a TPUEstimatorSpec, whose predictions have no strings, in place of an EstimatorSpec.
+          on_tpu: whether to return a TPUEstimatorSpec, whose predictions have no strings.
 
         Raises:
           UserError: there are no labels, or they have another form.
@@ -131,17 +133,20 @@ class Classifier:
             embedding=embedding,
             on_tpu=on_tpu,
         )
-        return spec if on_tpu or mode != estimator.ModeKeys.PREDICT else self._name_classes(spec, embedding)
+        if on_tpu or mode != estimator.ModeKeys.PREDICT:
+            return spec
+        return self._name_classes(spec, embedding)
 
     def _head(self, weight_column: str | None) -> Any:
         common = {"weight_column": weight_column, "name": None}
         if self.class_count == 2:
-            return estimator.BinaryClassHead(loss_fn=self._binary_loss() if self.label_smoothing else None, **common)
+            binary_loss = self._binary_loss() if self.label_smoothing else None
+            return estimator.BinaryClassHead(loss_fn=binary_loss, **common)
         loss_fn = self._smoothed_loss if self.label_smoothing else None
         return estimator.MultiClassHead(n_classes=self.class_count, loss_fn=loss_fn, **common)
 
     def _smoothed_loss(self, labels: Any, logits: Any) -> Any:
-        """Cross-entropy [batch, 1] against labels smoothed as in Szegedy et al. 2016, section 7."""
+        """Returns the cross-entropy [batch, 1] with labels smoothed as in Szegedy et al. 2016, section 7."""
         one_hot = tf.one_hot(tf.squeeze(labels, -1), self.class_count)
         targets = one_hot * (1.0 - self.label_smoothing) + self.label_smoothing / self.class_count
         return tf.expand_dims(tf.nn.softmax_cross_entropy_with_logits(targets, logits), -1)
@@ -154,7 +159,7 @@ class Classifier:
         return loss
 
     def _name_classes(self, spec: Any, embedding: Any) -> Any:
-        """Puts label strings where the API's heads give class numbers, and the features beside them."""
+        """Replaces class numbers by label strings in the predictions, and adds the features."""
         predictions = dict(spec.predictions)
         batch = tf.shape(predictions["probabilities"])[0]
         predictions["all_class_ids"] = tf.tile(tf.range(self.class_count)[tf.newaxis], [batch, 1])
@@ -194,7 +199,9 @@ def classifier(
       >>> head.class_count
       3
     """
-    units = (hidden_units,) if isinstance(hidden_units, int) else tuple(hidden_units)
+    if isinstance(hidden_units, int):
+        hidden_units = (hidden_units,)
+    units = tuple(hidden_units)
     if any(not isinstance(u, int) or u < 1 for u in units):
         raise UserError(f"hidden_units={list(units)} must be whole numbers of at least 1, e.g. [128].")
     for name, value in (("dropout", dropout), ("label_smoothing", label_smoothing)):
@@ -202,7 +209,7 @@ def classifier(
             raise UserError(f"{name}={value!r} must be at least 0 and below 1.")
     if labels is not None and n_classes is not None and len(labels) != n_classes:
         raise UserError(f"{len(labels)} labels for n_classes={n_classes}; give one of them.")
-    count = len(labels) if labels is not None else n_classes
+    count = n_classes if labels is None else len(labels)
     if count is not None and count < 2:
         raise UserError(f"a classifier needs at least 2 classes, not {count}.")
     return Classifier(

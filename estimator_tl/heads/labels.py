@@ -1,4 +1,4 @@
-"""Labels of any form that an input_fn gives, as class numbers."""
+"""Converts the labels of an input_fn, in any form, to class numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 
-# What `naming_bad_labels` looks for in the error of a session.
+# The part of a session's error that `naming_bad_labels` shows.
 _FAILED = re.compile(r"\[(the labels of this batch [^\]]*)\]")
 
 
@@ -18,17 +18,17 @@ def class_numbers(labels: Any, count: int, names: Sequence[str] | None, batch: A
     """Returns int32 or int64 [batch, 1]: the class number of each example.
 
     Args:
-      labels: [batch] or [batch, 1], also of unknown shape: integers of any size; floats that are whole; booleans for
-        two classes; or strings that name a class.
+      labels: [batch] or [batch, 1], also of unknown shape: integers of any size; floats with integer values; booleans
+        for two classes; or class names as strings.
       count: number of classes.
-      names: of the classes; None where they have none.
+      names: names of the classes; None for classes without names.
       batch: scalar: the number of examples.
       on_tpu: leave out the checks of values, as a TPU does not stop at them.
 
     Raises:
-      UserError: there are no labels, or they have another form. Values that are no class end the session's step.
+      UserError: there are no labels, or they have another form. A value that is not a class makes the session fail.
     """
-    labels = _dense(labels, count)
+    labels = _as_tensor(labels, count)
     numbers, checks = _as_integers(labels, count, names)
     if labels.shape.rank == 1:
         numbers = tf.expand_dims(numbers, -1)
@@ -39,13 +39,13 @@ def class_numbers(labels: Any, count: int, names: Sequence[str] | None, batch: A
     if on_tpu:
         return numbers
     for holds, text in checks:
-        numbers = _asserted(numbers, holds, text, labels)
+        numbers = _assert(numbers, holds, text, labels)
     in_range = tf.reduce_all((numbers >= 0) & (numbers < count))
-    return _asserted(numbers, in_range, _range_text(count, names, labels), labels)
+    return _assert(numbers, in_range, _range_text(count, names, labels), labels)
 
 
-def _asserted(numbers: Any, holds: Any, text: str, labels: Any) -> Any:
-    """Returns numbers that are there only where a condition holds."""
+def _assert(numbers: Any, holds: Any, text: str, labels: Any) -> Any:
+    """Returns the numbers, but makes the session fail where a condition does not hold."""
     with tf.control_dependencies([tf.debugging.Assert(holds, [f"the labels of this batch {text}", labels])]):
         return tf.identity(numbers)
 
@@ -55,7 +55,7 @@ def naming_bad_labels() -> Iterator[None]:
     """A block in which a session's error about labels, many lines long, becomes one line.
 
     Raises:
-      UserError: a batch holds labels that are no class.
+      UserError: a batch holds labels that are not classes.
     """
     try:
         yield
@@ -66,8 +66,8 @@ def naming_bad_labels() -> Iterator[None]:
         raise UserError(f"{match[1]}; correct them in the input_fn.") from None
 
 
-def _dense(labels: Any, count: int) -> Any:
-    """Returns labels as a tensor whose static shape may be that of class numbers."""
+def _as_tensor(labels: Any, count: int) -> Any:
+    """Returns labels as a dense tensor and checks, if its shape is known, that it is [batch] or [batch, 1]."""
     if labels is None:
         raise UserError("the input_fn gives no labels; let it return (features, labels) for training and evaluation.")
     if isinstance(labels, Mapping):
@@ -75,7 +75,8 @@ def _dense(labels: Any, count: int) -> Any:
     if isinstance(labels, (tf.SparseTensor, tf.RaggedTensor)):
         raise UserError(f"the labels are a {type(labels).__name__}; give a dense tensor [batch] of class numbers.")
     labels = tf.convert_to_tensor(labels)
-    rank, depth = labels.shape.rank, labels.shape[-1] if labels.shape.rank else None
+    rank = labels.shape.rank
+    depth = labels.shape[-1] if rank else None
     if rank == 2 and depth == count and depth != 1:
         raise UserError(
             f"the labels have the shape {labels.shape}, as if one-hot; give class numbers, e.g. tf.argmax(labels, -1)."
@@ -86,23 +87,28 @@ def _dense(labels: Any, count: int) -> Any:
 
 
 def _as_integers(labels: Any, count: int, names: Sequence[str] | None) -> tuple[Any, list[tuple[Any, str]]]:
-    """Returns labels as integers, and what has to hold for that with what is said where it does not."""
+    """Returns labels as integers, and the checks for that: pairs of a condition and the message if it fails."""
     if labels.dtype == tf.string:
         if not names:
-            raise UserError("the labels are strings, but the head knows no names; give classifier(labels=[...]).")
-        same = tf.equal(labels[..., tf.newaxis], tf.constant(names))
-        return tf.where(tf.reduce_any(same, -1), tf.argmax(same, -1), -1), []
+            raise UserError(
+                "the labels are strings, but the head does not know the class names; give classifier(labels=[...])."
+            )
+        matches = tf.equal(labels[..., tf.newaxis], tf.constant(names))
+        return tf.where(tf.reduce_any(matches, -1), tf.argmax(matches, -1), -1), []
     if labels.dtype.is_floating:
-        whole = tf.reduce_all(tf.equal(labels, tf.round(labels)))
-        return tf.cast(labels, tf.int64), [(whole, "hold a number that is no whole number")]
+        are_whole = tf.reduce_all(tf.equal(labels, tf.round(labels)))
+        return tf.cast(labels, tf.int64), [(are_whole, "hold a number that is not a whole number")]
     if labels.dtype == tf.bool and count != 2:
-        raise UserError(f"the labels are truth values, but there are {count} classes; give class numbers.")
+        raise UserError(f"the labels are booleans, but there are {count} classes; give class numbers.")
     if not (labels.dtype.is_integer or labels.dtype == tf.bool):
         raise UserError(f"the labels are {labels.dtype.name}; give class numbers, e.g. int64.")
-    return labels if labels.dtype in (tf.int32, tf.int64) else tf.cast(labels, tf.int64), []
+    if labels.dtype not in (tf.int32, tf.int64):
+        labels = tf.cast(labels, tf.int64)
+    return labels, []
 
 
 def _range_text(count: int, names: Sequence[str] | None, labels: Any) -> str:
     if labels.dtype == tf.string and names:
-        return f"hold a string that names no class (known: {', '.join(names[:5])}{', ...' if count > 5 else ''})"
+        more = ", ..." if count > 5 else ""
+        return f"hold a string that is not a class name (known: {', '.join(names[:5])}{more})"
     return f"hold a class number outside of 0 to {count - 1}"

@@ -1,4 +1,4 @@
-"""Dense layers on `tf.compat.v1` variables, with names that do not depend on Keras's counters."""
+"""Dense layers on `tf.compat.v1` variables, whose names do not depend on the name counters of Keras."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ACTIVATIONS = ("relu", "elu", "selu", "gelu", "swish", "tanh", "sigmoid", "linea
 
 
 def dense(inputs: Any, units: int, name: str) -> Any:
-    """Returns inputs @ kernel + bias for inputs [batch, depth]; kernel Glorot uniform, bias zero."""
+    """Returns inputs @ kernel + bias for inputs [batch, depth]; the kernel begins Glorot uniform, the bias at zero."""
     depth = inputs.shape[-1]
     if depth is None:
         raise UserError(f"the features have unknown depth {inputs.shape}; set --image_size or another pooling.")
@@ -29,21 +29,23 @@ def dense(inputs: Any, units: int, name: str) -> Any:
 def hidden_stack(inputs: Any, hidden_units: Sequence[int], activation: str, dropout: float, training: bool) -> Any:
     """Returns the features after dense layers with activation, each followed by dropout in training.
 
-    With no hidden units the dropout applies to the features themselves.
+    Without hidden units dropout applies to the features themselves.
     """
-    function = None if activation == "linear" else getattr(tf.nn, activation)
+    if not hidden_units:
+        return _drop(inputs, dropout, training, 0)
     outputs = inputs
     for index, units in enumerate(hidden_units):
         outputs = dense(outputs, units, f"hidden_{index}")
-        outputs = outputs if function is None else function(outputs)
+        if activation != "linear":
+            outputs = getattr(tf.nn, activation)(outputs)
         outputs = _drop(outputs, dropout, training, index)
-    return outputs if hidden_units else _drop(outputs, dropout, training, 0)
+    return outputs
 
 
 def _drop(inputs: Any, rate: float, training: bool, index: int) -> Any:
-    """Drops by the graph's seed, the place of the layer, the global step and the replica alone.
+    """Applies dropout that only depends on the graph's seed, the layer's index, the global step and the replica.
 
-    A run that is stopped and goes on must drop what it would have dropped.
+    So a resumed run drops the same values as a run that was never stopped.
     """
     if not training or not rate:
         return inputs

@@ -1,7 +1,7 @@
-"""The spec of a head of the Estimator API, as an Estimator takes it or as a TPUEstimator does.
+"""Makes the EstimatorSpec, or TPUEstimatorSpec, of a head of the Estimator API.
 
-A head of this project says which head of the API it is. What a TPU needs in another form is made here once: the API's
-heads make strings in every mode, and XLA compiles no strings.
+The API's heads make strings in every mode, and XLA compiles no strings. So this module makes what a TPU needs in
+another form, for all heads of this project.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def spec_of_head(
     on_tpu: bool,
     numbers: Sequence[str] = _NUMBERS,
 ) -> Any:
-    """Returns the EstimatorSpec of a head of the API, or its TPUEstimatorSpec.
+    """Returns the EstimatorSpec, or TPUEstimatorSpec, of a head of the API.
 
     Args:
       head: e.g. a `tf.estimator.MultiClassHead`.
-      features: the input features; ``weight`` weighs examples where present.
+      features: the input features; an optional ``weight`` holds example weights.
       mode: a ModeKeys value.
-      logits: float32, as the head takes them.
-      labels: as the head takes them; None when predicting.
-      train_op_fn: from the scalar loss to the train op.
-      regularization_losses: scalars added to the loss; None for none.
+      logits: float32, in the shape that the head takes.
+      labels: in the shape that the head takes; None in prediction.
+      train_op_fn: makes the train op from the scalar loss.
+      regularization_losses: scalars added to the loss, or None.
       embedding: float32 [batch, depth], the features below the head; a TPU predicts them under ``features``.
       on_tpu: whether to return a TPUEstimatorSpec.
       numbers: the predictions of the head that hold no strings.
@@ -67,16 +67,16 @@ def spec_of_head(
 def _metrics(
     head: Any, features: Mapping[str, Any], logits: Any, labels: Any, regularization_losses: Sequence[Any] | None
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Returns the metrics of a head as a TPU takes them: a function, and its tensors, [batch, ...] or [1]."""
+    """Returns the metrics of a head for a TPU: a function, and its tensors by name, [batch, ...] or [1]."""
     tensors = {"labels": labels, "logits": logits}
     if WEIGHT_KEY in features:
         tensors[WEIGHT_KEY] = features[WEIGHT_KEY]
     if regularization_losses:
         tensors["regularization"] = tf.reshape(tf.add_n(regularization_losses), [1])
 
-    def measured(labels: Any, logits: Any, regularization: Any = None, **columns: Any) -> Any:
+    def measure(labels: Any, logits: Any, regularization: Any = None, **columns: Any) -> Any:
         losses = None if regularization is None else [tf.reduce_mean(regularization)]
         metrics = head.update_metrics(head.metrics(losses), columns, logits, labels, regularization_losses=losses)
         return {name: (metric.result(), tf.group(*metric.updates)) for name, metric in metrics.items()}
 
-    return measured, tensors
+    return measure, tensors

@@ -1,4 +1,4 @@
-"""What a text such as ``--train_data`` names: a folder, a table, or a source by its call."""
+"""Opens the dataset that a text such as ``--train_data`` names: a folder, a table, or a call such as ``csv(...)``."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def open_source(text: str, **settings: Any) -> DataSource:
       **settings: `validation`, `test`, `labels`, `on_bad_example`, `rules`.
 
     Raises:
-      UserError: there is no such data, or it is not in order.
+      UserError: there is no such dataset, or it has a fault.
     """
     path = os.path.expanduser(text)
     if "(" in text and not os.path.exists(path):
         call = parse_call(text)
-        if not registry.takes(call.name, "rules"):  # a source of somebody else may have rules of its own
+        if not registry.takes(call.name, "rules"):  # a dataset class of a user need not know our rules
             settings.pop("rules", None)
-        made: DataSource = registry.make(type(call)(call.name, call.args, {**settings, **call.kwargs}))
-        return made
+        dataset: DataSource = registry.make(type(call)(call.name, call.args, {**settings, **call.kwargs}))
+        return dataset
     is_file = os.path.exists(path) and not os.path.isdir(path)
     if is_file or (is_named_like_table(path) and not os.path.isdir(path)):
         return csv(text, **settings)

@@ -1,4 +1,4 @@
-"""The tf.data pipelines: numbers first, shuffled before anything is read; then decode, batch, prefetch."""
+"""The tf.data pipelines: they shuffle example numbers, then read, decode, batch and prefetch the examples."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Examples:
 
     Attributes:
       items: one file or one text for each example.
-      labels: the class number of each; empty where they are not known.
-      kinds: of images that there may be among the files; of few, a graph begins sooner.
+      labels: the class number of each example; empty where the classes are unknown.
+      kinds: the kinds of images that may be among the files; a graph with fewer kinds starts faster.
     """
 
     items: tuple[str, ...]
@@ -33,10 +33,10 @@ class Examples:
 
 
 def latest_step(model_dir: str | None) -> int:
-    """Returns the global step of a run's newest whole checkpoint; 0 where there is none.
+    """Returns the global step of a run's newest complete checkpoint; 0 for a run without checkpoints.
 
     Raises:
-      UserError: checkpoints are listed, and none is whole.
+      UserError: the run lists checkpoints, but all of them are damaged.
     """
     newest = newest_checkpoint(model_dir)
     return newest.step if newest else 0
@@ -53,51 +53,51 @@ def training_dataset(
 ) -> Any:
     """Returns shuffled batches (features, labels) for training.
 
-    The order is stateless: which example stands at which place follows from the
-    seed and the place alone, each epoch being a permutation of its own, so that
-    a pipeline can begin at any batch. Batches run across the ends of epochs.
+    The order is stateless: the seed and a position alone decide which example is at this position. So a pipeline can
+    begin at any batch. Each epoch is another permutation. A batch may hold the end of one epoch and the start of the
+    next.
 
     Args:
       examples: at least one.
-      spec: the form that the source takes.
+      spec: the form that the backbone takes.
       batch_size: examples in a batch.
-      seed: of the order.
-      epochs: how often each example is given; None for ever.
-      first_batch: where to begin, counted over all pipelines.
+      seed: the seed of the order.
+      epochs: how often to repeat the examples; None for no end.
+      first_batch: the batch to begin at, counted over all pipelines.
       shard: how many pipelines share the batches, and the number of this one.
     """
     count = len(examples)
     end = count * epochs if epochs is not None else tf.int64.max
-    places = tf.data.Dataset.range(first_batch * batch_size, end)
+    positions = tf.data.Dataset.range(first_batch * batch_size, end)
     if shard[0] > 1:
-        places = places.batch(batch_size).shard(*shard).unbatch()
+        positions = positions.batch(batch_size).shard(*shard).unbatch()
     tf.compat.v1.add_to_collection(INPUT_PLACE, first_batch)
 
-    def shuffled(place: Any) -> Any:
-        epoch, offset = place // count, place % count
+    def example_at(position: Any) -> Any:
+        epoch, offset = position // count, position % count
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         return tf.random.experimental.index_shuffle(offset, key, tf.constant(count - 1, tf.int64))
 
-    endless = epochs is None  # its last batch, which would be smaller, never comes: the shape is static
-    return _decoded(places.map(_as_it_is(shuffled)), examples, spec, batch_size, endless)
+    is_endless = epochs is None  # then no batch is smaller than the others, and the batch size is static
+    return _load_batches(positions.map(_without_autograph(example_at)), examples, spec, batch_size, is_endless)
 
 
 def evaluation_dataset(examples: Examples, spec: InputSpec, batch_size: int) -> Any:
     """Returns batches of all examples, once and in order; (features, labels), or features where labels are unknown."""
-    return _decoded(tf.data.Dataset.range(len(examples)), examples, spec, batch_size)
+    return _load_batches(tf.data.Dataset.range(len(examples)), examples, spec, batch_size)
 
 
-def _as_it_is(function: Any) -> Any:
-    """Keeps autograph from converting a function of operations, for longer than the rest of a pipeline's making."""
+def _without_autograph(function: Any) -> Any:
+    """Keeps AutoGraph from converting a function, which would take longer than building the whole pipeline."""
     return tf.autograph.experimental.do_not_convert(function)
 
 
 def _strings(items: Sequence[str]) -> Callable[[Any], Any]:
     """Returns a function from an int64 index to a scalar string.
 
-    The strings are one constant, as TensorFlow takes minutes to begin with a graph of a hundred thousand of them.
+    All strings are joined in one constant: TensorFlow takes minutes to start a graph with 100,000 string constants.
     """
-    # Names of files need not be UTF-8; `os` gives them with surrogates.
+    # File names need not be UTF-8: `os` returns them with surrogates.
     encoded = [item.encode("utf-8", "surrogateescape") for item in items]
     joined = tf.constant(b"".join(encoded))
     bounds = tf.constant(list(itertools.accumulate(map(len, encoded), initial=0)), tf.int64)
@@ -108,7 +108,9 @@ def _strings(items: Sequence[str]) -> Callable[[Any], Any]:
     return item_at
 
 
-def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int, even: bool = False) -> Any:
+def _load_batches(
+    indices: Any, examples: Examples, spec: InputSpec, batch_size: int, drop_remainder: bool = False
+) -> Any:
     item_at = _strings(examples.items)
     labels = tf.constant(examples.labels, tf.int64) if examples.labels else None
 
@@ -119,5 +121,5 @@ def _decoded(indices: Any, examples: Examples, spec: InputSpec, batch_size: int,
         features = {spec.key: value}
         return features if labels is None else (features, labels[index])
 
-    loaded = indices.map(_as_it_is(load), num_parallel_calls=tf.data.AUTOTUNE)
-    return loaded.batch(batch_size, drop_remainder=even).prefetch(tf.data.AUTOTUNE)
+    dataset = indices.map(_without_autograph(load), num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)

@@ -1,4 +1,4 @@
-"""What every labelled data set offers to the launcher: classes, parts, input_fns."""
+"""The interface of every labelled dataset: classes, splits, input_fns."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from estimator_tl.inputs.splits import PARTS, part_of
 from estimator_tl.registry import Registry
 from estimator_tl.specs import InputSpec
 
-registry = Registry("data source")
+registry = Registry("dataset")
 
 
 class DataSource(abc.ABC):
-    """A labelled data set, listed and checked.
+    """A labelled dataset, listed and checked.
 
     Attributes:
       root: the folder or file.
       labels: class names in the order of their numbers.
       validation: share of the validation part.
       test: share of the test part.
-      skipped: what was left out because it cannot be read.
-      what: its examples in words.
+      skipped: the examples that were left out because they cannot be read.
+      what: what the examples are, in a word, e.g. ``images``.
     """
 
     what: ClassVar[str]
@@ -37,14 +37,14 @@ class DataSource(abc.ABC):
 
     @abc.abstractmethod
     def rows(self) -> Sequence[tuple[str, str, int]]:
-        """Returns for each example its name, by which it is put into a part, its file or text, and its class."""
+        """Returns (name, file or text, class number) for each example; the name decides which part it belongs to."""
 
     @abc.abstractmethod
     def digest(self) -> str:
-        """Returns ``sha256:...`` of what the data set lists."""
+        """Returns ``sha256:...`` of the dataset's listing."""
 
     def unreadable(self) -> list[str]:
-        """Looks at every example and returns the names of those that cannot be read."""
+        """Reads every example and returns the names of the unreadable ones."""
         return []
 
     def __len__(self) -> int:
@@ -57,20 +57,24 @@ class DataSource(abc.ABC):
           UserError: the part is unknown or empty.
         """
         check_known("split", split, PARTS)
-        chosen = [
+        part = [
             (item, label)
             for name, item, label in self.rows()
             if split == "all" or part_of(name, self.validation, self.test) == split
         ]
-        if not chosen:
-            if split == "all":
-                raise UserError(f"{self.root} holds no {self.what}; add some.")
-            remedy = "lower --validation_fraction" if split == "train" else f"raise --{split}_fraction"
-            raise UserError(
-                f"the {split} part of {self.root} is empty ({len(self)} {self.what} in all); "
-                f"{remedy}, or add {self.what}."
-            )
-        return pipeline.Examples(tuple(item for item, _ in chosen), tuple(label for _, label in chosen))
+        if not part:
+            raise self._empty_part_error(split)
+        return pipeline.Examples(tuple(item for item, _ in part), tuple(label for _, label in part))
+
+    def _empty_part_error(self, split: str) -> UserError:
+        if split == "all":
+            return UserError(f"{self.root} holds no {self.what}; add some.")
+        remedy = f"raise --{split}_fraction"
+        if split == "train":
+            remedy = "lower --validation_fraction"
+        return UserError(
+            f"the {split} part of {self.root} is empty ({len(self)} {self.what} in all); {remedy}, or add {self.what}."
+        )
 
     def input_fn(
         self,
@@ -90,14 +94,15 @@ class DataSource(abc.ABC):
           batch_size: examples in a batch.
           split: train, validation, test or all.
           training: shuffle and repeat; otherwise once, in order.
-          seed: of the shuffle.
-          epochs: how often to repeat in training; None for ever.
+          seed: the seed of the shuffle.
+          epochs: how often to repeat in training; None for no end.
 
-        Under an Estimator, which gives it its RunConfig, training begins with the batch of the newest checkpoint's
-        step: a run that goes on sees what it would have seen. The tasks of a cluster share the batches among them.
+        An Estimator passes its RunConfig to the input_fn. Training then begins at the step of the newest checkpoint,
+        so a resumed run gets the same batches as a run that was never stopped. The tasks of a cluster share the
+        batches.
 
         Raises:
-          UserError: the source takes something else.
+          UserError: the backbone takes something else than this dataset holds.
         """
         if spec.what != self.what:
             raise UserError(
@@ -112,7 +117,7 @@ class DataSource(abc.ABC):
             if input_context is not None:
                 pipelines, number = input_context.num_input_pipelines, input_context.input_pipeline_id
                 first = step * input_context.num_replicas_in_sync
-            else:  # each worker of a cluster with parameter servers makes steps of its own
+            else:  # each worker of a parameter-server cluster makes its steps alone
                 pipelines = max(getattr(config, "num_worker_replicas", 1), 1)
                 number = getattr(config, "global_id_in_cluster", 0) or 0
                 first = step

@@ -1,4 +1,4 @@
-"""Splits by hash of the file name: adding files never moves the old ones to another part."""
+"""Splits by hash of the file name: adding files never moves an older file to another part."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ def part_of(name: str, validation: float, test: float) -> str:
     """Returns the part that a file belongs to, from its name alone.
 
     Args:
-      name: ``class/file.jpg``; the class is part of it, so that files of equal
-        name in different classes do not all land in one part.
+      name: ``class/file.jpg``; it includes the class, so that files with the same
+        name in different classes do not all go to the same part.
       validation: share of the validation part.
       test: share of the test part.
     """
-    place = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
-    if place < test:
+    fraction = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+    if fraction < test:
         return "test"
-    return "validation" if place < test + validation else "train"
+    if fraction < test + validation:
+        return "validation"
+    return "train"
 
 
 def check_fractions(validation: float, test: float) -> None:
     """Checks the shares of a split.
 
     Raises:
-      UserError: they are not shares, or leave nothing to train on.
+      UserError: a share is negative or NaN, or the shares leave nothing to train on.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):  # NaN is refused as well
         raise UserError(
@@ -45,14 +47,14 @@ def check_fractions(validation: float, test: float) -> None:
 
 
 def check_no_splits(root: str, names: Sequence[str]) -> None:
-    """Checks that the folders in a folder of images are its classes.
+    """Checks that the subfolders of an image folder are classes, not splits.
 
     Args:
-      root: the folder.
-      names: of the folders in it.
+      root: the image folder.
+      names: names of its subfolders.
 
     Raises:
-      UserError: they are all named as parts of a data set, such as train and val, and one of them holds folders.
+      UserError: all subfolders are named like splits, such as train and val, and one of them holds folders.
     """
     parts = [name for name in names if _SPLIT.fullmatch(name)]
     if not parts or len(parts) < len(names) or not any(_holds_folders(os.path.join(root, name)) for name in parts):

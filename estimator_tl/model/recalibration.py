@@ -1,9 +1,10 @@
-"""Batch-norm statistics estimated anew on other data, with the weights as they are.
+"""Estimates batch-norm statistics on other data, with unchanged weights.
 
-The estimate is that of Wu and Johnson 2021 ("Rethinking 'Batch' in BatchNorm",
-section 3): means and variances of many batches joined to those of all of them,
-rather than a moving average. It works for every source that can be called in
-training mode, because it looks at what one call does to the moving averages.
+The method is from Wu and Johnson 2021 ("Rethinking 'Batch' in BatchNorm",
+section 3): it joins the means and variances of many batches to the mean and
+variance of all their examples, instead of a moving average. It works for every
+backbone that can be called in training mode, because it only measures how one
+call changes the moving averages.
 """
 
 from __future__ import annotations
@@ -22,53 +23,54 @@ from estimator_tl.tf_internals.files.checkpoints import assign
 MOST_BATCHES = 100
 
 
-def recalibrated(
+def recalibrate(
     backbone: Backbone,
     batches: Callable[[], Any],
     values: Mapping[str, Any] | None = None,
     most: int = MOST_BATCHES,
 ) -> dict[str, Any]:
-    """Estimates the batch-norm statistics of a source on data.
+    """Estimates the batch-norm statistics of a backbone on data.
 
-    Dropout of sources with one training switch is on meanwhile, as it was when their own statistics were made.
+    If the backbone has one training switch, its dropout is on during the estimate, as it was in its own training.
 
     Args:
-      backbone: the source.
-      batches: called in the graph; returns a dataset, or tensors, of pictures as `Backbone.build` takes them.
-      values: of the source's variables; the pretrained ones by default.
-      most: how many batches to look at, at most.
+      backbone: the backbone.
+      batches: called in the graph; returns a dataset, or tensors, of images in the form that `Backbone.build` takes.
+      values: values of the backbone's variables; by default the pretrained ones.
+      most: the maximum number of batches to use.
 
     Returns:
       The new values of the moving averages, float32 by variable name.
 
     Raises:
-      UserError: the source keeps no moving averages, or the data is empty.
+      UserError: the backbone has no moving averages, or the data is empty.
     """
     statistics = [v for v in backbone.structure.variables if not v.trainable and v.dtype == "float32"]
     norms = frozenset(v.batch_norm for v in backbone.structure.variables if v.batch_norm)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        following = _following(batches())
-        images = tf.compat.v1.placeholder(following.dtype, following.shape)
-        built = backbone.build(images, CallMode(norms, dropout=False, training=True))
-        moving = [built.variables[v.name] for v in statistics]
+        next_batch = _next_batch(batches())
+        images = tf.compat.v1.placeholder(next_batch.dtype, next_batch.shape)
+        network = backbone.build(images, CallMode(norms, dropout=False, training=True))
+        moving_averages = [network.variables[v.name] for v in statistics]
         session.run([tf.compat.v1.global_variables_initializer(), tf.compat.v1.tables_initializer()])
         session.run(tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS))
-        given = values or (built.initial_values() if built.initial_values else {})
-        assign(
-            session, built.variables, {v.name: given[v.name] for v in backbone.structure.variables if v.name in given}
-        )
+        initial = values or {}
+        if not initial and network.initial_values:
+            initial = network.initial_values()
+        names = [v.name for v in backbone.structure.variables if v.name in initial]
+        assign(session, network.variables, {name: initial[name] for name in names})
 
         def after_call(batch: Any, before: float) -> list[Any]:
             start = {v.name: np.full(v.shape, before, np.float32) for v in statistics}
-            assign(session, built.variables, start)
-            session.run([built.features, *built.updates], {images: batch})
-            read: list[Any] = session.run(moving)
-            return [value.astype(np.float64) for value in read]
+            assign(session, network.variables, start)
+            session.run([network.features, *network.updates], {images: batch})
+            averages: list[Any] = session.run(moving_averages)
+            return [value.astype(np.float64) for value in averages]
 
-        return _joined(backbone, statistics, _batches(session, following, most), after_call)
+        return _join_batches(backbone, statistics, _batches(session, next_batch, most), after_call)
 
 
-def _following(batches: Any) -> Any:
+def _next_batch(batches: Any) -> Any:
     if not hasattr(batches, "element_spec"):
         return batches
     iterator = tf.compat.v1.data.make_initializable_iterator(batches)
@@ -76,31 +78,31 @@ def _following(batches: Any) -> Any:
     return iterator.get_next()
 
 
-def _batches(session: Any, following: Any, most: int) -> Iterator[Any]:
+def _batches(session: Any, next_batch: Any, most: int) -> Iterator[Any]:
     for _ in range(most):
         try:
-            yield session.run(following)
+            yield session.run(next_batch)
         except tf.errors.OutOfRangeError:
             return
 
 
-def _joined(
+def _join_batches(
     backbone: Backbone,
     statistics: list[SourceVariable],
     batches: Iterator[Any],
     after_call: Callable[[Any, float], list[Any]],
 ) -> dict[str, Any]:
-    """Joins the statistics of batches, each weighed by its size."""
+    """Joins the statistics of several batches, each weighted by its number of examples."""
     total = 0
     for batch in batches:
-        found = after_call(batch, 0.0)  # (1 - momentum) times the batch's own statistics
+        averages = after_call(batch, 0.0)  # (1 - momentum) times the batch's statistics
         if not total:
-            momentum = [_momentum(zero, one) for zero, one in zip(found, after_call(batch, 1.0))]
-            sums = [np.zeros_like(value) for value in found]
-            squares = [np.zeros_like(value) for value in found]
-        own = [value / (1 - m) if m < 1 else value for value, m in zip(found, momentum)]
-        sums = [s + value * len(batch) for s, value in zip(sums, own)]
-        squares = [s + value**2 * len(batch) for s, value in zip(squares, own)]
+            momentum = [_momentum(zero, one) for zero, one in zip(averages, after_call(batch, 1.0))]
+            sums = [np.zeros_like(value) for value in averages]
+            squares = [np.zeros_like(value) for value in averages]
+        batch_values = [value / (1 - m) if m < 1 else value for value, m in zip(averages, momentum)]
+        sums = [s + value * len(batch) for s, value in zip(sums, batch_values)]
+        squares = [s + value**2 * len(batch) for s, value in zip(squares, batch_values)]
         total += len(batch)
     if not total:
         raise UserError("the data to recalibrate batch norm on is empty; give an input_fn that yields batches.")
@@ -116,14 +118,14 @@ def _joined(
             continue
         value = sums[i] / total
         mean = index.get(_mean_of(variable.name))
-        if mean is not None:  # the variance of all batches is that within them and that of their means
+        if mean is not None:  # the total variance is the mean variance of batches plus the variance of their means
             value = value + squares[mean] / total - (sums[mean] / total) ** 2
         result[variable.name] = value.astype(np.float32)
     return result
 
 
 def _momentum(from_zero: Any, from_one: Any) -> float:
-    """Returns m of new = m * old + (1 - m) * batch; 1 where a call leaves the variable as it is."""
+    """Returns m in new = m * old + (1 - m) * batch; 1 if a call does not change the variable."""
     factors = from_one - from_zero
     low, high = float(factors.min(initial=1.0)), float(factors.max(initial=0.0))
     if low == 1.0 or high - low > 1e-3 * max(abs(high), 1.0) or not -1e-6 <= low < 1.0:
@@ -132,9 +134,9 @@ def _momentum(from_zero: Any, from_one: Any) -> float:
 
 
 def _mean_of(name: str) -> str:
-    """Returns the name that the mean beside a variance has; empty for other variables."""
-    group, _, last = name.rpartition("/")
-    for variance, mean in (("variance", "mean"), ("var", "mean")):
+    """Returns the name of the mean that belongs to a variance; empty for other variables."""
+    group, slash, last = name.rpartition("/")
+    for variance in ("variance", "var"):
         if variance in last:
-            return f"{group}/{last.replace(variance, mean)}" if group else last.replace(variance, mean)
+            return f"{group}{slash}{last.replace(variance, 'mean')}"
     return ""

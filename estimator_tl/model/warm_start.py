@@ -1,4 +1,4 @@
-"""Starting from another run: its backbone, batch-norm statistics included, and its head where it fits."""
+"""Warm start from another run: its backbone, with batch-norm statistics, and optionally its head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from estimator_tl.structure import SourceStructure
 from estimator_tl.tf_internals.files.bundles import damage
 from estimator_tl.tf_internals.files.checkpoint_state import latest_checkpoint, newest_checkpoint
 
-#: A variable of warm-started runs, by which a run that goes on is told from one that would ignore its warm start.
-MARK = "estimator_tl/warm_start"
+#: The variable in which a warm-started run keeps the fingerprint of its start. A resumed run has the same fingerprint;
+#: with another one the warm start would be ignored.
+FINGERPRINT = "estimator_tl/warm_start"
 _OBJECT_BASED = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -25,9 +26,9 @@ class WarmStart:
     """The checkpoint that a run starts from.
 
     Attributes:
-      path: what the user gave: a model_dir or a checkpoint.
+      path: the user's path: a model_dir or a checkpoint.
       checkpoint: the checkpoint's prefix.
-      head: whether the head starts from it as well.
+      head: whether the head starts from the checkpoint as well.
     """
 
     path: str
@@ -35,16 +36,16 @@ class WarmStart:
     head: bool
 
     @property
-    def mark(self) -> int:
-        """A number that tells this checkpoint from others, wherever it lies."""
+    def fingerprint(self) -> int:
+        """A hash that identifies the checkpoint, also if it is copied elsewhere."""
         with open(f"{self.checkpoint}.index", "rb") as index:
             return int.from_bytes(hashlib.blake2b(index.read(), digest_size=7).digest(), "big")
 
     def check(self, structure: SourceStructure) -> None:
-        """Checks that the checkpoint is one of the same source.
+        """Checks that the checkpoint has the variables of a backbone.
 
         Raises:
-          UserError: a variable of the source is not there, or has another shape.
+          UserError: the checkpoint lacks a variable of the backbone, or has it with another shape.
         """
         shapes = tf.train.load_checkpoint(self.checkpoint).get_variable_to_shape_map()
         if any(name.endswith(_OBJECT_BASED) for name in shapes):
@@ -53,28 +54,32 @@ class WarmStart:
                 "the names of objects; warm-start from the model_dir of an Estimator."
             )
         for variable in structure.variables:
-            found = shapes.get(variable.name)
-            if found is None or tuple(found) != variable.shape:
-                have = f"has shape {tuple(found)}" if found is not None else "is not"
+            difference = ""
+            if variable.name not in shapes:
+                difference = "is not"
+            elif tuple(shapes[variable.name]) != variable.shape:
+                difference = f"has shape {tuple(shapes[variable.name])}"
+            if difference:
                 raise UserError(
-                    f"{self.path} is a run of another backbone: {variable.name} {have} there, and {structure.handle} "
-                    f"has {variable.shape}; warm-start from a run of the same backbone."
+                    f"{self.path} is a run of another backbone: {variable.name} {difference} there, and "
+                    f"{structure.handle} has {variable.shape}; warm-start from a run of the same backbone."
                 )
 
     def values(self, structure: SourceStructure, head: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the values of the source's variables and, where asked for, of the head's.
+        """Returns the values of the variables of the backbone and, if `self.head`, of the head.
 
         Args:
-          structure: the source.
+          structure: the structure of the backbone.
           head: the head's variables by name.
 
         Raises:
-          UserError: the head is to start from the checkpoint and is another one there.
+          UserError: the head is to start from the checkpoint, but the checkpoint has another head.
         """
         reader = tf.train.load_checkpoint(self.checkpoint)
         shapes = reader.get_variable_to_shape_map()
         names = [variable.name for variable in structure.variables]
-        for name, variable in head.items() if self.head else ():
+        head_variables = head if self.head else {}
+        for name, variable in head_variables.items():
             if shapes.get(name) != variable.shape.as_list():
                 raise UserError(
                     f"{self.path} has another head: {name} has shape {shapes.get(name)} there and {variable.shape} "
@@ -84,19 +89,19 @@ class WarmStart:
         return {name: reader.get_tensor(name) for name in names}
 
     def check_honoured(self, model_dir: str) -> None:
-        """Checks that a model_dir is new, or was begun from this very checkpoint.
+        """Checks that a model_dir is new, or that its run began from this checkpoint.
 
         Raises:
-          UserError: it has checkpoints of its own, so the warm start would be ignored.
+          UserError: the model_dir holds another run's checkpoint, so the warm start would be ignored.
         """
-        own = latest_checkpoint(model_dir)
-        if own is None:
+        checkpoint = latest_checkpoint(model_dir)
+        if checkpoint is None:
             return
-        reader = tf.train.load_checkpoint(own)
-        if not reader.has_tensor(MARK) or int(reader.get_tensor(MARK)) != self.mark:
+        reader = tf.train.load_checkpoint(checkpoint)
+        if not reader.has_tensor(FINGERPRINT) or int(reader.get_tensor(FINGERPRINT)) != self.fingerprint:
             raise UserError(
-                f"the warm start from {self.path} would be ignored: {model_dir} has a checkpoint of its own ({own}); "
-                "use another model_dir, or leave the warm start out to go on from there."
+                f"the warm start from {self.path} would be ignored: {model_dir} already has a checkpoint "
+                f"({checkpoint}); use another model_dir, or leave the warm start out to resume this run."
             )
 
 
@@ -105,16 +110,17 @@ def warm_start(path: str, head: bool) -> WarmStart:
 
     Args:
       path: a model_dir, or a checkpoint's prefix.
-      head: whether the head starts from it as well.
+      head: whether the head starts from the checkpoint as well.
 
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
     """
     checkpoint: str | None = path
     if os.path.isdir(path):
+        checkpoint = None
         newest = newest_checkpoint(path)
-        checkpoint = newest.path if newest else None
         if newest:
+            checkpoint = newest.path
             newest.tell()
     if checkpoint is None or not os.path.exists(f"{checkpoint}.index"):
         raise UserError(f"{path} holds no checkpoint to start from; give the model_dir of a trained run.")
@@ -126,11 +132,11 @@ def warm_start(path: str, head: bool) -> WarmStart:
     return WarmStart(path, checkpoint, head)
 
 
-def mark_graph(start: WarmStart) -> None:
-    """Adds the mark to the current graph's variables, and so to its checkpoints."""
+def store_fingerprint(start: WarmStart) -> None:
+    """Adds the fingerprint to the current graph as a variable, and so to its checkpoints."""
     tf.compat.v1.get_variable(
-        MARK,
+        FINGERPRINT,
         dtype=tf.int64,
-        initializer=tf.constant(start.mark, tf.int64),
+        initializer=tf.constant(start.fingerprint, tf.int64),
         trainable=False,
     )

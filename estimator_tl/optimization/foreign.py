@@ -1,4 +1,4 @@
-"""Optimizers that users bring: from `tf.compat.v1.train`, of their own, or from Keras's legacy ones."""
+"""Optimizers of users: from `tf.compat.v1.train`, a class that they wrote, or a legacy Keras optimizer."""
 
 from __future__ import annotations
 
@@ -14,86 +14,82 @@ from estimator_tl.spans import Span
 from estimator_tl.tf_internals.graphs.slots import fresh_copy
 from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer, is_legacy_keras_optimizer, is_new_keras_optimizer
 
-#: Keras optimizers whose bias correction is a variable shared by all weights, which no phase can begin anew.
+#: Keras optimizers whose bias correction is a variable shared by all weights, which cannot restart with a phase.
 _SHARED_CORRECTION = ("Nadam",)
 
 
 @dataclasses.dataclass(frozen=True)
 class ForeignOptimizer:
-    """An optimizer that somebody else made; it sets its own learning rate.
+    """A user's optimizer, which sets its learning rate itself.
 
     Attributes:
-      make: returns it; called in each graph.
+      make: returns the optimizer; called in each graph.
     """
 
     make: Callable[[], Any]
 
     def with_learning_rate(self, learning_rate: float | str | Schedule) -> ForeignOptimizer:
-        """Refuses: the rate is the optimizer's own.
+        """Refuses, as the optimizer sets its rate itself.
 
         Raises:
           UserError: always.
         """
         raise UserError(
-            f"learning rate {learning_rate} is given, but the optimizer is one of your own, which sets its rate "
-            "itself; leave the learning rate out, or name one of etl.optimizers."
+            f"learning rate {learning_rate} conflicts with your own optimizer, which sets its rate itself; leave the "
+            "learning rate out, or use one of etl.optimizers."
         )
 
     def check(self, spans: Sequence[Span]) -> None:
-        """Checks that phases leave the learning rate alone.
+        """Checks that no phase changes the learning rate.
 
         Raises:
-          UserError: one does not.
+          UserError: a phase changes the learning rate.
         """
         for span in spans:
             if span.learning_rate is not None or span.multiplier != 1.0 or span.restart:
                 raise UserError(
-                    f"the phase from step {span.start} changes the learning rate, but the optimizer is one of your "
-                    "own, which sets its rate itself; put the change into its schedule, or name one of etl.optimizers."
+                    f"the phase from step {span.start} changes the learning rate, but your own optimizer sets its "
+                    "rate itself; put the change into its schedule, or use one of etl.optimizers."
                 )
 
     def in_graph(self, step: Any, spans: Sequence[Span], total_steps: int | None) -> Any:
-        """Returns an optimizer of the current graph with the interface of `tf.compat.v1.train.Optimizer`."""
+        """Returns an optimizer for the current graph, with the interface of `tf.compat.v1.train.Optimizer`."""
         del step, total_steps
-        made = _checked(self.make())
-        if not is_legacy_keras_optimizer(made):
-            return fresh_copy(made)
-        if len(spans) > 1 and type(made).__name__ in _SHARED_CORRECTION:
+        optimizer = _check_optimizer(self.make())
+        if not is_legacy_keras_optimizer(optimizer):
+            return fresh_copy(optimizer)
+        if len(spans) > 1 and type(optimizer).__name__ in _SHARED_CORRECTION:
             raise UserError(
-                f"{type(made).__name__} shares its bias correction between all variables, so it cannot begin anew with "
-                "a phase; use Adam, or a policy without phases."
+                f"{type(optimizer).__name__} shares its bias correction between all variables, so it cannot restart "
+                "with a phase; use Adam, or a policy without phases."
             )
-        return KerasOptimizer(made, tf.compat.v1.train.get_or_create_global_step())
+        return KerasOptimizer(optimizer, tf.compat.v1.train.get_or_create_global_step())
 
 
 def as_optimizer(value: Any) -> Optimizer | ForeignOptimizer:
-    """Returns what `make_model_fn` trains with.
+    """Converts the `optimizer` argument of `make_model_fn`.
 
     Args:
       value: one of `etl.optimizers`; a `tf.compat.v1.train.Optimizer` or a legacy Keras optimizer; or a function
-        without arguments that returns one of these two in each graph (needed where its learning rate is a tensor).
+        without arguments that returns one of these two in each graph (needed if the learning rate is a tensor).
 
     Raises:
-      UserError: it is none of them.
+      UserError: `value` is not an optimizer, or is a new Keras optimizer.
     """
     if isinstance(value, (Optimizer, ForeignOptimizer)):
         return value
-    if (
-        callable(value)
-        and not isinstance(value, type)
-        and not _is_optimizer(value)
-        and not is_new_keras_optimizer(value)
-    ):
+    is_object = isinstance(value, type) or _is_optimizer(value) or is_new_keras_optimizer(value)
+    if callable(value) and not is_object:
         return ForeignOptimizer(value)
-    checked = _checked(value)
-    return ForeignOptimizer(lambda: checked)
+    optimizer = _check_optimizer(value)
+    return ForeignOptimizer(lambda: optimizer)
 
 
 def _is_optimizer(value: Any) -> bool:
     return isinstance(value, tf.compat.v1.train.Optimizer) or is_legacy_keras_optimizer(value)
 
 
-def _checked(value: Any) -> Any:
+def _check_optimizer(value: Any) -> Any:
     if _is_optimizer(value):
         return value
     if is_new_keras_optimizer(value):

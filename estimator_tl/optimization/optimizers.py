@@ -1,4 +1,4 @@
-"""Optimizers: what the flags name, built as `tf.compat.v1.train` optimizers in each graph."""
+"""The optimizers that the flags name; in each graph they become `tf.compat.v1.train` optimizers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DEFAULT_RATE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """An optimizer and its learning rate, before there is a graph.
+    """An optimizer and its learning rate, independent of any graph.
 
     Attributes:
       name: sgd, adam or rmsprop.
       schedule: the learning rate.
-      settings: the optimizer's own arguments, by the names of `tf.compat.v1.train`.
+      settings: the other arguments of the optimizer, by their names in `tf.compat.v1.train`.
     """
 
     name: str
@@ -36,18 +36,18 @@ class Optimizer:
         return dataclasses.replace(self, schedule=as_schedule(learning_rate))
 
     def check(self, spans: Sequence[Span]) -> None:
-        """Fits phases of any learning rate."""
+        """Accepts all spans, as every phase may change the learning rate."""
 
     def in_graph(self, step: Any, spans: Sequence[Span], total_steps: int | None) -> Any:
-        """Returns the `tf.compat.v1.train.Optimizer` of the current graph, and writes its learning rate as a summary.
+        """Returns a `tf.compat.v1.train.Optimizer` for the current graph, and writes its learning rate as a summary.
 
         Args:
-          step: the step that is being made, an int64 scalar tensor.
-          spans: of the plan, in order.
-          total_steps: the step at which the run ends, where it is known.
+          step: the global step before this training step, an int64 scalar tensor.
+          spans: the spans of the plan, in order.
+          total_steps: the global step at which the run ends, if known.
         """
         rate = phased_rate(self.schedule, spans, step, total_steps)
-        with tf.compat.v1.name_scope(None):  # the tag is the same whatever scope the head calls from
+        with tf.compat.v1.name_scope(None):  # so the tag does not depend on the head's scope
             tf.compat.v1.summary.scalar("learning_rate", rate)
         train = tf.compat.v1.train
         settings = dict(self.settings)
@@ -63,9 +63,11 @@ def _optimizer(name: str, learning_rate: Any, **settings: Any) -> Optimizer:
     for key, value in settings.items():
         if isinstance(value, bool):
             continue
-        below_one = key != "epsilon"
-        if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0 or (below_one and value >= 1):
-            raise UserError(f"{name}: {key}={value!r} must be {'in [0, 1)' if below_one else 'at least 0'}.")
+        limit, bounds = 1.0, "in [0, 1)"
+        if key == "epsilon":
+            limit, bounds = math.inf, "at least 0"
+        if not isinstance(value, (int, float)) or not 0 <= value < limit:
+            raise UserError(f"{name}: {key}={value!r} must be {bounds}.")
     return Optimizer(name, as_schedule(learning_rate), tuple(settings.items()))
 
 
@@ -73,7 +75,7 @@ def _optimizer(name: str, learning_rate: Any, **settings: Any) -> Optimizer:
 def sgd(
     learning_rate: float | str | Schedule = _DEFAULT_RATE, momentum: float = 0.0, nesterov: bool = False
 ) -> Optimizer:
-    """Stochastic gradient descent, with momentum where it is above 0.
+    """Stochastic gradient descent, optionally with momentum.
 
     Example:
       >>> model_fn = etl.make_model_fn(

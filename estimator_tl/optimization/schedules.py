@@ -21,7 +21,7 @@ class Schedule:
 
     Attributes:
       learning_rate: the peak.
-      warmup_steps: the rate is learning_rate * (step + 1) / warmup_steps below that step.
+      warmup_steps: below this step the rate is learning_rate * (step + 1) / warmup_steps.
     """
 
     learning_rate: float
@@ -32,7 +32,7 @@ class Schedule:
 
         Args:
           step: the global step, an int64 scalar tensor.
-          total_steps: the step at which the run ends, where it is known.
+          total_steps: the global step at which the run ends, if known.
 
         Returns:
           A float32 scalar tensor.
@@ -45,13 +45,13 @@ class Schedule:
         return tf.where(step < self.warmup_steps, warming, rate)
 
     def after_warmup(self, step: Any, total_steps: int | None) -> Any:
-        """Returns the rate at a step counted from the end of the warm-up (float32 scalar tensors)."""
+        """Returns the rate at a step that is counted from the end of the warm-up (float32 scalar tensors)."""
         return tf.constant(self.learning_rate, tf.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Exponential(Schedule):
-    """learning_rate * decay_rate ** (step / decay_steps); whole powers only where staircase."""
+    """learning_rate * decay_rate ** (step / decay_steps), with integer powers only if staircase is True."""
 
     decay_steps: int = 1000
     decay_rate: float = 0.9
@@ -59,7 +59,9 @@ class Exponential(Schedule):
 
     def after_warmup(self, step: Any, total_steps: int | None) -> Any:
         power = step / self.decay_steps
-        return self.learning_rate * tf.pow(self.decay_rate, tf.floor(power) if self.staircase else power)
+        if self.staircase:
+            power = tf.floor(power)
+        return self.learning_rate * tf.pow(self.decay_rate, power)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +74,14 @@ class Cosine(Schedule):
     def after_warmup(self, step: Any, total_steps: int | None) -> Any:
         end = self.steps or total_steps
         if end is None:
-            raise UserError("cosine needs to know where it ends; give steps=, or train_steps to the model_fn.")
+            raise UserError("cosine needs to know where it ends; give steps=, or give make_model_fn train_steps=.")
         length = max(end - self.warmup_steps, 1)
-        done = tf.minimum(step / length, 1.0)
-        share = 0.5 * (1.0 + tf.cos(math.pi * done))
+        progress = tf.minimum(step / length, 1.0)
+        share = 0.5 * (1.0 + tf.cos(math.pi * progress))
         return self.learning_rate * (self.final + (1.0 - self.final) * share)
 
 
-def _checked(schedule: Schedule) -> Schedule:
+def _check_schedule(schedule: Schedule) -> Schedule:
     for field in dataclasses.fields(schedule):
         value = getattr(schedule, field.name)
         if value is None or isinstance(value, bool):
@@ -100,60 +102,60 @@ def constant(learning_rate: float, warmup_steps: int = 0) -> Schedule:
     Example:
       >>> optimizer = etl.optimizers.adam(etl.schedules.constant(1e-3, warmup_steps=100))
     """
-    return _checked(Schedule(learning_rate, warmup_steps))
+    return _check_schedule(Schedule(learning_rate, warmup_steps))
 
 
 @registry.register()
 def exponential(
     learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False, warmup_steps: int = 0
 ) -> Schedule:
-    """Returns a rate that decays by a factor every so many steps; see `Exponential`.
+    """Returns a rate that is multiplied by `decay_rate` every `decay_steps` steps; see `Exponential`.
 
     Example:
       >>> optimizer = etl.optimizers.sgd(etl.schedules.exponential(1e-3, decay_steps=1000, decay_rate=0.9))
     """
-    return _checked(Exponential(learning_rate, warmup_steps, decay_steps, decay_rate, staircase))
+    return _check_schedule(Exponential(learning_rate, warmup_steps, decay_steps, decay_rate, staircase))
 
 
 @registry.register()
 def cosine(learning_rate: float, steps: int | None = None, warmup_steps: int = 0, final: float = 0.0) -> Schedule:
-    """Returns a rate that falls along a cosine; see `Cosine`.
+    """Returns a rate that decays along half a cosine; see `Cosine`.
 
     Args:
       learning_rate: the rate after the warm-up.
-      steps: the global step at which it ends; the end of the run by default.
-      warmup_steps: steps in which the rate rises from 0.
+      steps: the global step at which the decay ends; by default the end of the run.
+      warmup_steps: the number of steps in which the rate rises from 0.
       final: the rate at the end.
 
     Example:
       >>> optimizer = etl.optimizers.adam(etl.schedules.cosine(1e-3, steps=5000, warmup_steps=100))
     """
-    return _checked(Cosine(learning_rate, warmup_steps, steps, final))
+    return _check_schedule(Cosine(learning_rate, warmup_steps, steps, final))
 
 
 def as_schedule(value: float | str | Schedule) -> Schedule:
     """Returns a schedule from a number, a spec such as ``cosine(1e-3)``, or a schedule.
 
     Raises:
-      UserError: it is none of them.
+      UserError: the number is not a valid rate, or the spec is not a valid schedule.
     """
     if isinstance(value, Schedule):
         return value
     try:
         return constant(float(value))
     except (TypeError, ValueError):
-        made: Schedule = registry.make(str(value))
-        return made
+        schedule: Schedule = registry.make(str(value))
+        return schedule
 
 
 def phased_rate(schedule: Schedule, spans: Sequence[Span], step: Any, total_steps: int | None) -> Any:
     """Returns the learning rate at a step, a float32 scalar tensor.
 
     Args:
-      schedule: the run's.
-      spans: of the plan, in order.
+      schedule: the run's schedule.
+      spans: the spans of the plan, in order.
       step: the global step, an int64 scalar tensor.
-      total_steps: the step at which the run ends, where it is known.
+      total_steps: the global step at which the run ends, if known.
     """
     *earlier, last = spans
     rate = _rate(schedule, last, step, total_steps)
@@ -166,6 +168,9 @@ def _rate(schedule: Schedule, span: Span, step: Any, total_steps: int | None) ->
     if span.learning_rate is None and not span.restart:
         rate = schedule(step, total_steps)
     else:
-        base = schedule if span.learning_rate is None else as_schedule(span.learning_rate)
-        rate = base(tf.maximum(step - span.start, 0), span.within(Interval(0, total_steps)).length)
-    return rate if span.multiplier == 1 else rate * span.multiplier
+        if span.learning_rate is not None:
+            schedule = as_schedule(span.learning_rate)
+        rate = schedule(tf.maximum(step - span.start, 0), span.within(Interval(0, total_steps)).length)
+    if span.multiplier == 1:
+        return rate
+    return rate * span.multiplier

@@ -1,4 +1,4 @@
-"""Which variables of a source move: policies, and the VariablePlan that they make."""
+"""Decides which variables of a backbone are trained: tuning policies, and the VariablePlan that follows from them."""
 
 from estimator_tl.tuning.phases import Phase, Phased, gradual, linear_probe_then_full, phase, phases
 from estimator_tl.tuning.plan import VariablePlan, make_plan

@@ -1,4 +1,4 @@
-"""Graph collections that agree with the plan, so that code which reads them is right as well."""
+"""Graph collections that agree with the plan, for code that reads the collections."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ FROZEN = "estimator_tl/frozen"
 def publish(plan: VariablePlan, backbone: Mapping[str, Any], head: Sequence[Any]) -> list[Any]:
     """Fills the project's collections and corrects TRAINABLE_VARIABLES.
 
-    Only variables of the backbone and the head are touched; others that foreign
+    Only variables of the backbone and the head are changed. Variables that user
     code has put into TRAINABLE_VARIABLES stay.
 
     Args:
-      plan: what moves.
-      backbone: the graph's variables by name of the structure.
+      plan: the plan of the run.
+      backbone: the graph's variables, by their names in the structure.
       head: the head's variables.
 
     Returns:
-      The variables that the optimizer is to move.
+      The variables for the optimizer.
     """
     graph = tf.compat.v1.get_default_graph()
     trainable = [variable for name, variable in backbone.items() if name in plan.trainable] + list(head)

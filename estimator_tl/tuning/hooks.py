@@ -1,4 +1,4 @@
-"""Session hooks that hold a run to its plan."""
+"""Session hooks that check and show a run's plan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READ_BYTES = 16 << 20
 
 
 class FrozenVariablesChangedError(RuntimeError):
-    """A variable that the plan freezes is not what it was when the call began."""
+    """A variable that the plan freezes has changed since the call began."""
 
 
 class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
@@ -30,19 +30,21 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         """Args: frozen: the graph's frozen variables by name."""
         self._frozen: dict[str, Any] = {}
         for name, variable in frozen.items():
-            self._frozen.update({f"{name}/replica_{i}" if i else name: copy for i, copy in enumerate(copies(variable))})
+            first, *others = copies(variable)
+            self._frozen[name] = first
+            self._frozen.update({f"{name}/replica_{i}": copy for i, copy in enumerate(others, 1)})
         self._before: dict[str, str] = {}
 
     def after_create_session(self, session: Any, coord: Any) -> None:
-        if not self._before:  # a recovered session must still equal the first one
+        if not self._before:  # after a recovery the digests of the first session still count
             self._before = self._digests(session)
 
     def end(self, session: Any) -> None:
         after = self._digests(session)
-        moved = [name for name, digest in self._before.items() if after[name] != digest]
-        if moved:
+        changed = [name for name, digest in self._before.items() if after[name] != digest]
+        if changed:
             raise FrozenVariablesChangedError(
-                f"{len(moved)} frozen variables changed during training: {shortened(moved)}; "
+                f"{len(changed)} frozen variables changed during training: {shortened(changed)}; "
                 "something outside the plan (an optimizer, a hook, an op of the model) writes to them."
             )
 
@@ -54,7 +56,7 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         return digests
 
     def _parts(self) -> Iterator[dict[str, Any]]:
-        """Yields the variables in parts to read at once: each read costs a start, all together cost memory."""
+        """Yields parts of the variables, to read each part in one call: a trade-off between calls and memory."""
         part: dict[str, Any] = {}
         size = 0
         for name, variable in self._frozen.items():
@@ -68,14 +70,14 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 
 class FitsCheckpointHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Sees before a session restores it whether the newest checkpoint is whole and has every variable of the graph.
+    """Checks, before a session restores it, that the newest checkpoint is complete and has every variable of the graph.
 
-    The variable of the Estimator API's early stopping hooks is added where it is missing, so that such a hook may join
-    a run that began without it.
+    If only the variable of the Estimator API's early stopping hooks is missing, the chief adds it to the checkpoint.
+    So a run can add such a hook later.
     """
 
     def __init__(self, model_dir: str, is_chief: bool):
-        """Args: model_dir: of the run. is_chief: whether this process writes its checkpoints."""
+        """Args: model_dir: the run's folder. is_chief: whether this process writes the run's checkpoints."""
         self._model_dir = model_dir
         self._is_chief = is_chief
 
@@ -88,30 +90,29 @@ class FitsCheckpointHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mis
         if tf.distribute.has_strategy():
             return
         path = newest.path
-        known = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        missing = sorted({v.op.name for v in tf.compat.v1.global_variables()} - set(known))
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        missing = sorted({v.op.name for v in tf.compat.v1.global_variables()} - set(shapes))
         if missing == [_STOP] and self._is_chief:
             extend_checkpoint(self._model_dir, {_STOP: np.array(False)})
         elif missing and missing != [_STOP]:
-            listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise UserError(
-                f"{path} lacks {len(missing)} variables of this graph ({listed}): it was trained under another policy "
-                "or optimizer; use those, another model_dir with warm_start_from, or `estimator-tl train "
-                "--allow_plan_change`."
+                f"{path} lacks {len(missing)} variables of this graph ({shortened(missing, 3)}): it was trained with "
+                "another policy or optimizer; use the same ones, another model_dir with warm_start_from, or "
+                "`estimator-tl train --allow_plan_change`."
             )
 
 
 class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Shows the plan when training begins, and what a run that is stopped would not find again."""
+    """Shows the plan when training begins, and what a resumed run would not repeat exactly."""
 
     def __init__(self, text: str, show: Callable[[str], None], backbone_dropout: bool, phase: str = ""):
         """Prepares the hook.
 
         Args:
           text: the plan's table.
-          show: takes the text, e.g. `print`.
-          backbone_dropout: whether it is on.
-          phase: the line of the one phase that the graph serves, shown last.
+          show: shows the text, e.g. `print`.
+          backbone_dropout: whether dropout of the backbone is on.
+          phase: a line about the only phase that the graph serves; it is shown last.
         """
         self._text = text
         self._show = show
@@ -119,18 +120,21 @@ class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._phase = phase
 
     def begin(self) -> None:
-        self._show("\n".join([self._text, *self._lost(), *([f"now {self._phase}"] if self._phase else [])]))
+        lines = [self._text, *self._resume_notes()]
+        if self._phase:
+            lines.append(f"now {self._phase}")
+        self._show("\n".join(lines))
 
-    def _lost(self) -> list[str]:
+    def _resume_notes(self) -> list[str]:
         lines = []
         if not tf.compat.v1.get_collection(INPUT_PLACE):
             lines.append(
-                "resume: this input_fn does not keep its place, a run that goes on begins it anew; "
+                "resume: this input_fn does not save its position, so a resumed run reads the data from the start; "
                 "use etl.inputs, or give train() the hook etl.inputs.checkpoint_hook(estimator)."
             )
         if self._dropout:
             lines.append(
-                "resume: dropout of the backbone draws anew in a run that goes on; with backbone_dropout=False it "
-                "ends bit for bit as one that was not stopped."
+                "resume: dropout of the backbone is random again in a resumed run; with backbone_dropout=False a "
+                "resumed run ends bit for bit like a run that was never stopped."
             )
         return lines

@@ -1,4 +1,4 @@
-"""Phased policies: which policy holds at which global step, as a pure function of the step.
+"""Phased policies: the tuning policy as a pure function of the global step.
 
 Sources: linear probing then fine-tuning is Kumar et al. 2022 (LP-FT); unfreezing
 group by group from the top is Howard and Ruder 2018 (ULMFiT).
@@ -22,11 +22,11 @@ class Phase:
     """A policy and the steps for which it holds.
 
     Attributes:
-      policy: what is trained.
+      policy: the policy of the phase.
       until: the global step at which the next phase begins; None for the last phase.
-      learning_rate: a number or a schedule's spec that begins with the phase, in place of the run's.
+      learning_rate: a number, or the spec of a schedule that begins with the phase; None for the run's learning rate.
       multiplier: factor on the learning rate.
-      restart: whether the run's own schedule begins anew with the phase (and ends with it, where it needs an end).
+      restart: whether the run's schedule starts again with the phase (and ends with it, if it needs an end).
     """
 
     policy: Policy
@@ -52,16 +52,16 @@ class Phased(Policy):
 
     @abc.abstractmethod
     def phases(self, structure: SourceStructure) -> Sequence[Phase]:
-        """Returns the phases for a source, in order; the last has no end."""
+        """Returns the phases for a backbone, in order; the last phase has no end."""
 
     def select(self, structure: SourceStructure) -> Iterable[str]:
         return frozenset(name for span in self.spans(structure) for name in span.trainable)
 
     def spans(self, structure: SourceStructure) -> tuple[Span, ...]:
-        """Returns the phases on the axis of global steps, with what each trains.
+        """Returns for each phase its global steps and the variables that it trains.
 
         Raises:
-          UserError: a phase selects nothing where it should, or everything where it should be partial.
+          UserError: a phase selects nothing, or a partial policy selects everything.
         """
         spans: list[Span] = []
         start = 0
@@ -81,25 +81,25 @@ class Phased(Policy):
         return self._name
 
 
-class Listed(Phased):
-    """Phases as the user listed them."""
+class FixedPhases(Phased):
+    """Phases that are the same for every backbone."""
 
-    def __init__(self, name: str, listed: Sequence[Phase]):
+    def __init__(self, name: str, phases: Sequence[Phase]):
         super().__init__(name)
-        self._listed = tuple(listed)
+        self._phases = tuple(phases)
 
     def phases(self, structure: SourceStructure) -> Sequence[Phase]:
-        return self._listed
+        return self._phases
 
 
 class _Pieces(Scopes):
-    """The expressions unfrozen so far, which may come to match everything."""
+    """The regular expressions that are unfrozen so far. Together they may match every variable."""
 
     partial = False
 
 
 class Gradual(Phased):
-    """One more piece of the source every `every` steps, from the top down."""
+    """Unfreezes one more piece of the backbone every `every` steps, from the top down."""
 
     def __init__(self, name: str, every: int, by: str | tuple[str, ...], size: int, head_steps: int, decay: float):
         super().__init__(name)
@@ -107,16 +107,18 @@ class Gradual(Phased):
 
     def phases(self, structure: SourceStructure) -> Sequence[Phase]:
         pieces = self._pieces(structure)
-        found = [Phase(Frozen(), self._head_steps)] if self._head_steps else []
+        phase_list = []
+        if self._head_steps:
+            phase_list.append(Phase(Frozen(), self._head_steps))
         step = self._head_steps
         for index, policy in enumerate(pieces):
             step += self._every
-            last = index == len(pieces) - 1
-            found.append(Phase(policy, None if last else step, multiplier=self._decay**index))
-        return found
+            is_last = index == len(pieces) - 1
+            phase_list.append(Phase(policy, None if is_last else step, multiplier=self._decay**index))
+        return phase_list
 
     def _pieces(self, structure: SourceStructure) -> list[Policy]:
-        """Returns the policies of growing size, the last with everything that there is to unfreeze."""
+        """Returns policies that each select more than the one before; the last selects all that is to be unfrozen."""
         if isinstance(self._by, tuple):
             self._check_groups(structure, self._by)
             return [_Pieces(self._by[:count]) for count in range(1, len(self._by) + 1)]
@@ -128,23 +130,23 @@ class Gradual(Phased):
             with_weights = {v.layer for v in structure.variables if v.trainable}
             depths = [len(structure.layers) - i for i, name in enumerate(structure.layers) if name in with_weights]
             sizes = sorted(depths)[self._size - 1 :: self._size]
-            growing: list[Policy] = [LastLayers(n) for n in sizes]
+            policies: list[Policy] = [LastLayers(n) for n in sizes]
         else:
             count = len(structure.groups())
-            growing = [LastGroups(n) for n in range(self._size, count + 1, self._size)]
+            policies = [LastGroups(n) for n in range(self._size, count + 1, self._size)]
         everything = set(Full().select(structure))
-        return [*(p for p in growing if set(p.select(structure)) != everything), Full()]
+        return [*(p for p in policies if set(p.select(structure)) != everything), Full()]
 
     def _check_groups(self, structure: SourceStructure, patterns: tuple[str, ...]) -> None:
-        taken: dict[str, str] = {}
+        pattern_of: dict[str, str] = {}
         for pattern in patterns:
             for name in Scopes((pattern,)).select(structure):
-                if name in taken:
+                if name in pattern_of:
                     raise UserError(
-                        f"{self}: groups overlap: {name} is in {taken[name]!r} and in {pattern!r}; "
+                        f"{self}: groups overlap: {name} is in {pattern_of[name]!r} and in {pattern!r}; "
                         "write expressions that exclude each other."
                     )
-                taken[name] = pattern
+                pattern_of[name] = pattern
 
 
 def _steps(where: str, name: str, value: object, least: int = 1) -> int:
@@ -174,12 +176,12 @@ def phase(
     if not isinstance(multiplier, (int, float)) or isinstance(multiplier, bool) or not 0 < multiplier < math.inf:
         raise UserError(f"phase: multiplier={multiplier!r} must be a number above 0.")
     if restart and learning_rate is not None:
-        raise UserError("phase: a learning_rate of its own begins with the phase anyway; leave restart out.")
+        raise UserError("phase: the schedule in learning_rate starts with the phase anyway; leave restart out.")
     return Phase(policy, until, learning_rate, float(multiplier), bool(restart))
 
 
 @registry.register()
-def phases(*listed: Phase | Policy) -> Phased:
+def phases(*items: Phase | Policy) -> Phased:
     """Phases in order: ``phases(phase(frozen, until=500), phase(last_layers(10), until=1500), full)``.
 
     Example:
@@ -189,25 +191,26 @@ def phases(*listed: Phase | Policy) -> Phased:
       >>> [(span.start, span.end, len(span.trainable)) for span in plan.spans]
       [(0, 500, 0), (500, None, 6)]
     """
-    found = [item if isinstance(item, Phase) else phase(item) for item in listed]
-    name = f"phases({', '.join(map(str, found))})"
-    if len(found) < 2:
-        raise UserError(f"{name} needs at least two phases; with one, write its policy alone.")
+    phase_list = [item if isinstance(item, Phase) else phase(item) for item in items]
+    name = f"phases({', '.join(map(str, phase_list))})"
+    if len(phase_list) < 2:
+        raise UserError(f"{name} needs at least two phases; for a single phase write its policy alone.")
     end = 0
-    for item in found[:-1]:
+    for item in phase_list[:-1]:
         if item.until is None:
             raise UserError(f"{name}: {item} needs until=, the global step at which the next phase begins.")
         if item.until <= end:
             raise UserError(f"{name}: phases are out of order: {item} ends at or before step {end}, where it begins.")
         end = item.until
-    if found[-1].until is not None:
-        raise UserError(f"{name}: the last phase holds until the training ends; leave until={found[-1].until} out.")
-    return Listed(name, found)
+    last = phase_list[-1]
+    if last.until is not None:
+        raise UserError(f"{name}: the last phase lasts until training ends; leave until={last.until} out.")
+    return FixedPhases(name, phase_list)
 
 
 @registry.register()
 def linear_probe_then_full(steps: int, learning_rate: float | str | None = None, multiplier: float = 1.0) -> Phased:
-    """Trains the head alone for some steps, then everything (LP-FT); the rate given is that of the second phase.
+    """Trains the head alone for some steps, then everything (LP-FT). The rate and multiplier are for the second phase.
 
     Source: Kumar et al. 2022, https://arxiv.org/abs/2202.10054.
 
@@ -219,7 +222,7 @@ def linear_probe_then_full(steps: int, learning_rate: float | str | None = None,
     _steps("linear_probe_then_full", "steps", steps)
     second = phase(Full(), None, learning_rate, multiplier)
     arguments = [str(steps), *str(second)[len("phase(full") : -1].split(", ")[1:]]
-    return Listed(f"linear_probe_then_full({', '.join(arguments)})", [Phase(Frozen(), steps), second])
+    return FixedPhases(f"linear_probe_then_full({', '.join(arguments)})", [Phase(Frozen(), steps), second])
 
 
 @registry.register()
@@ -230,14 +233,14 @@ def gradual(
     head_steps: int | None = None,
     decay: float = 1.0,
 ) -> Phased:
-    """Unfreezes the source piece by piece from the top, one piece every `every` steps, as ULMFiT.
+    """Unfreezes the backbone piece by piece from the top, one piece every `every` steps, as in ULMFiT.
 
     Args:
-      every: steps between two unfreezings.
+      every: the number of steps between two unfreezings.
       by: ``layer``, ``group`` (variables that share their name up to the last slash), or a list of regular
-        expressions, one a piece, the first to be unfrozen first.
+        expressions, one for each piece; the first is unfrozen first.
       size: how many layers or groups with weights make a piece.
-      head_steps: steps with the head alone first; `every` by default, 0 for none.
+      head_steps: how many steps train the head alone at the start; by default `every`, 0 for none.
       decay: factor on the learning rate at each unfreezing.
 
     Example:
@@ -253,13 +256,15 @@ def gradual(
             raise UserError(f"gradual: by={by!r} must be 'layer', 'group' or a list of regular expressions.")
         pieces: str | tuple[str, ...] = by
     else:
-        scopes(*by)  # refuses what is no regular expression
+        scopes(*by)  # raises an error for an invalid regular expression
         if size != 1:
             raise UserError("gradual: size counts layers or groups; with a list of expressions leave it out.")
         pieces = tuple(by)
-    head = every if head_steps is None else _steps("gradual", "head_steps", head_steps, least=0)
+    if head_steps is None:
+        head_steps = every
+    _steps("gradual", "head_steps", head_steps, least=0)
     if not isinstance(decay, (int, float)) or not 0 < decay <= 1:
         raise UserError(f"gradual: decay={decay!r} must be above 0 and at most 1.")
-    shown = list(pieces) if isinstance(pieces, tuple) else pieces
-    name = f"gradual({every}, by={shown!r}, size={size}, head_steps={head}, decay={decay:g})"
-    return Gradual(name, every, pieces, size, head, float(decay))
+    by_text = repr(by) if isinstance(by, str) else repr(list(by))
+    name = f"gradual({every}, by={by_text}, size={size}, head_steps={head_steps}, decay={decay:g})"
+    return Gradual(name, every, pieces, size, head_steps, float(decay))

@@ -1,4 +1,4 @@
-"""Tuning policies: pure functions from the structure of a source to the names that train."""
+"""Tuning policies: pure functions from the structure of a backbone to the names of the variables to train."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ registry = Registry("tuning policy")
 
 
 class Policy(abc.ABC):
-    """Says which variables of a source are trained."""
+    """Selects the variables of a backbone that are trained."""
 
     #: An empty selection is an error.
     expects_some = True
@@ -25,19 +25,19 @@ class Policy(abc.ABC):
 
     @abc.abstractmethod
     def select(self, structure: SourceStructure) -> Iterable[str]:
-        """Returns the names of the variables to train; only such as the source can train."""
+        """Returns the names of the variables to train; each must be trainable in the structure."""
 
     def spans(self, structure: SourceStructure) -> tuple[Span, ...]:
-        """Returns what is trained when, in order, from step 0 on; one span for a policy without phases."""
+        """Returns the spans of the policy in order, from step 0 on; one span for a policy without phases."""
         return (Span(trainable=frozenset(self.select(structure)), policy=str(self)),)
 
     def hint(self, structure: SourceStructure) -> str:
         """Returns the end of the message for an empty selection."""
         groups = structure.groups()
-        return f"groups of variables, input first: {_abridged(groups)}."
+        return f"groups of variables, input first: {_abridge(groups)}."
 
 
-def _abridged(names: list[str], most: int = 12) -> str:
+def _abridge(names: list[str], most: int = 12) -> str:
     if len(names) <= most:
         return ", ".join(names)
     half = most // 2
@@ -59,7 +59,7 @@ class Frozen(Policy):
 
 @dataclasses.dataclass(frozen=True)
 class Full(Policy):
-    """Trains every variable that the source can train."""
+    """Trains every variable of the backbone that can be trained."""
 
     partial = False
 
@@ -72,7 +72,7 @@ class Full(Policy):
 
 @dataclasses.dataclass(frozen=True)
 class LastLayers(Policy):
-    """Trains the last `n` layers of the source's own layer list, as ``base.layers[-n:]``."""
+    """Trains the last `n` layers of the backbone's layer list, as ``base.layers[-n:]``."""
 
     n: int
 
@@ -81,7 +81,7 @@ class LastLayers(Policy):
         return _of_layers(structure, layers[max(len(layers) - self.n, 0) :])
 
     def hint(self, structure: SourceStructure) -> str:
-        return f"its last layers have no weights; layers: {_abridged(list(structure.layers or ()))}."
+        return f"its last layers have no weights; layers: {_abridge(list(structure.layers or ()))}."
 
     def __str__(self) -> str:
         return f"last_layers({self.n})"
@@ -119,8 +119,8 @@ class LastGroups(Policy):
 
     def select(self, structure: SourceStructure) -> Iterable[str]:
         groups = structure.groups()
-        chosen = set(groups[max(len(groups) - self.n, 0) :])
-        return [v.name for v in structure.variables if v.trainable and v.group in chosen]
+        last_names = set(groups[max(len(groups) - self.n, 0) :])
+        return [v.name for v in structure.variables if v.trainable and v.group in last_names]
 
     def __str__(self) -> str:
         return f"last_groups({self.n})"
@@ -128,7 +128,7 @@ class LastGroups(Policy):
 
 @dataclasses.dataclass(frozen=True)
 class Scopes(Policy):
-    """Trains the variables whose name matches one of some regular expressions (`re.search`)."""
+    """Trains the variables whose names match one of the regular expressions (`re.search`)."""
 
     patterns: tuple[str, ...]
 
@@ -136,13 +136,13 @@ class Scopes(Policy):
         trainable = [v.name for v in structure.variables if v.trainable]
         selected: set[str] = set()
         for pattern in self.patterns:
-            matched = [name for name in trainable if re.search(pattern, name)]
-            if not matched:
+            matches = [name for name in trainable if re.search(pattern, name)]
+            if not matches:
                 raise UserError(
                     f"scopes: {pattern!r} matches no trainable variable of {structure.handle}; "
                     f"{nearest(pattern, structure.groups())}"
                 )
-            selected.update(matched)
+            selected.update(matches)
         return [name for name in trainable if name in selected]
 
     def __str__(self) -> str:
@@ -152,15 +152,15 @@ class Scopes(Policy):
 def _layers(structure: SourceStructure, policy: str) -> list[str]:
     if structure.layers is None:
         raise UserError(
-            f"{policy} needs a source with layers, but {structure.handle} has only variables; use last_groups(n) or "
-            f"scopes('REGEX'). Its groups, input first: {_abridged(structure.groups())}."
+            f"{policy} needs a backbone with layers, but {structure.handle} has only variables; use last_groups(n) or "
+            f"scopes('REGEX'). Its groups, input first: {_abridge(structure.groups())}."
         )
     return list(structure.layers)
 
 
 def _of_layers(structure: SourceStructure, layers: Iterable[str]) -> list[str]:
-    chosen = set(layers)
-    return [v.name for v in structure.variables if v.trainable and v.layer in chosen]
+    names = set(layers)
+    return [v.name for v in structure.variables if v.trainable and v.layer in names]
 
 
 def _positive(name: str, n: int) -> int:
@@ -183,7 +183,7 @@ def frozen() -> Policy:
 
 @registry.register()
 def full() -> Policy:
-    """Trains every variable that the source can train.
+    """Trains every variable of the backbone that can be trained.
 
     Example:
       >>> plan = etl.tuning.make_plan(backbone.structure, etl.tuning.full())
@@ -195,7 +195,7 @@ def full() -> Policy:
 
 @registry.register()
 def last_layers(n: int) -> Policy:
-    """Trains the last `n` layers of the source's own layer list, as ``base.layers[-n:]``.
+    """Trains the last `n` layers of the backbone's layer list, as ``base.layers[-n:]``.
 
     Example:
       >>> network = etl.backbone("keras.MobileNet(alpha=0.25, weights=None, image_size=32)")

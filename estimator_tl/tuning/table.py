@@ -1,4 +1,4 @@
-"""The plan for people: a table by group and the one-line summary."""
+"""The plan as text: a table with a row for each group, and a one-line summary."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ _MOST_ROWS = 40
 
 
 def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) -> str:
-    """Returns the plan as text: a row a group, and the summary below.
+    """Returns the plan as text: a row for each group, and the summary below.
 
-    Runs of neighbouring groups in the same state share a row where the table
-    would be long.
+    In a long table adjacent groups in the same state share a row.
 
     Args:
       plan: the plan.
-      head_sizes: number of parameters by head variable, where they are known.
+      head_sizes: the number of parameters of each head variable, if known.
     """
     groups: dict[str, list[SourceVariable]] = {}
     for variable in plan.structure.variables:
@@ -31,8 +30,9 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
         rows.append((name, "train", 1, size, size, ""))
     header = ("group", "state", "variables", "trained", "parameters", "batch norm")
     cells = [(n, s, str(c), f"{t:,}", f"{p:,}", b) for n, s, c, t, p, b in rows]
+    dropout = "on" if plan.dropout else "off"
     lines = [
-        f"tuning {plan.policy}, batch norm {_batch_norm(plan)}, backbone dropout {'on' if plan.dropout else 'off'}",
+        f"tuning {plan.policy}, batch norm {_batch_norm(plan)}, backbone dropout {dropout}",
         text_table(header, cells, left=(0, 1, 5)),
         *(f"note: {note}" for note in plan.structure.notes),
     ]
@@ -42,56 +42,76 @@ def plan_table(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) 
 
 def _batch_norm(plan: VariablePlan) -> str:
     moves = any(plan.may_change(v) for v in plan.structure.variables if not v.trainable)
-    nothing = plan.batch_norm == "train" and not moves
-    return f"{plan.batch_norm} (of no layer: nothing that is trained has any)" if nothing else plan.batch_norm
+    if plan.batch_norm == "train" and not moves:
+        return "train (of no layer: nothing that is trained has any)"
+    return plan.batch_norm
 
 
 def phase_line(plan: VariablePlan, number: int, head_sizes: Mapping[str, int] | None = None) -> str:
-    """Returns a phase, counted from 0, as a line: its steps, its policy and what it trains.
+    """Returns a line about a phase (numbers begin at 0): its steps, its policy and how many parameters it trains.
 
-    The line is empty where the policy has no phases: the table has said it all.
+    The line is empty for a policy without phases, as the table already says everything.
     """
     span = plan.spans[number]
     if not span.phase:
         return ""
     head = sum((head_sizes or {}).values())
-    trained = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
-    rate = "" if span.learning_rate is None else f", learning rate {span.learning_rate}"
-    rate += "" if span.multiplier == 1 else f", learning rate times {span.multiplier:g}"
-    rate += ", schedule begun anew" if span.restart else ""
-    return f"phase {number + 1}, {_in_words(span)}: {span.policy}, trains {trained:,}{rate}"
+    trainable = head + sum(v.size for v in plan.structure.variables if v.name in span.trainable)
+    rate = ""
+    if span.learning_rate is not None:
+        rate += f", learning rate {span.learning_rate}"
+    if span.multiplier != 1:
+        rate += f", learning rate times {span.multiplier:g}"
+    if span.restart:
+        rate += ", schedule begun anew"
+    return f"phase {number + 1}, {_steps_text(span)}: {span.policy}, trains {trainable:,}{rate}"
 
 
-def _in_words(steps: Interval) -> str:
-    return f"from step {steps.start}" if steps.end is None else f"steps {steps.start} to {steps.end - 1}"
+def _steps_text(steps: Interval) -> str:
+    if steps.end is None:
+        return f"from step {steps.start}"
+    return f"steps {steps.start} to {steps.end - 1}"
 
 
 def summary(plan: VariablePlan, head_sizes: Mapping[str, int] | None = None) -> str:
     """Returns ``trainable params: 6,405 || all params: 2,264,389 || trainable%: 0.2829``."""
     head = sum((head_sizes or {}).values())
-    trained = sum(v.size for v in plan.structure.variables if v.name in plan.trainable) + head
+    trainable = sum(v.size for v in plan.structure.variables if v.name in plan.trainable) + head
     total = sum(v.size for v in plan.structure.variables) + head
-    return f"trainable params: {trained:,} || all params: {total:,} || trainable%: {100 * trained / total:.4f}"
+    return f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}"
 
 
 _Row = tuple[str, str, int, int, int, str]
 
 
 def _row(plan: VariablePlan, name: str, variables: Sequence[SourceVariable]) -> _Row:
-    trained = [v for v in variables if v.name in plan.trainable]
-    statistics = [v for v in variables if v.name not in plan.trainable and plan.may_change(v)]
-    can_train = sum(v.trainable for v in variables)
-    state = "frozen" if not trained else _train_state(plan, trained) if len(trained) == can_train else "partly"
-    batch_norm = "train" if statistics else "inference" if any(v.batch_norm for v in variables) else ""
-    return name, state, len(variables), sum(v.size for v in trained), sum(v.size for v in variables), batch_norm
+    weights = [v for v in variables if v.name in plan.trainable]
+    state = _state(plan, weights, sum(v.trainable for v in variables))
+    batch_norm = ""
+    if any(v.name not in plan.trainable and plan.may_change(v) for v in variables):
+        batch_norm = "train"
+    elif any(v.batch_norm for v in variables):
+        batch_norm = "inference"
+    return name, state, len(variables), sum(v.size for v in weights), sum(v.size for v in variables), batch_norm
 
 
-def _train_state(plan: VariablePlan, trained: Sequence[SourceVariable]) -> str:
-    when = {tuple(plan.active_steps(v.name)) for v in trained}
-    if len(when) > 1:
+def _state(plan: VariablePlan, weights: Sequence[SourceVariable], trainable_count: int) -> str:
+    """Returns the state of a group: frozen, train, the steps in which it is trained, or partly.
+
+    Args:
+      plan: the plan.
+      weights: the variables of the group that the plan trains.
+      trainable_count: how many variables of the group can be trained.
+    """
+    if not weights:
+        return "frozen"
+    active_steps = {tuple(plan.active_steps(v.name)) for v in weights}
+    if len(weights) != trainable_count or len(active_steps) > 1:
         return "partly"
-    intervals = when.pop()
-    return "train" if intervals == (Interval(),) else ", ".join(map(_in_words, intervals))
+    intervals = active_steps.pop()
+    if intervals == (Interval(),):
+        return "train"
+    return ", ".join(map(_steps_text, intervals))
 
 
 def _merge_runs(rows: Sequence[_Row]) -> list[_Row]:
@@ -119,10 +139,11 @@ def _merge(run: Sequence[_Row]) -> _Row:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Returns columns as wide as they must be. Args: left: the numbers of those set to the left."""
+    """Returns rows as text with aligned columns. Args: left: the numbers of the left-aligned columns."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    align = [str.ljust if i in left else str.rjust for i in range(len(header))]
     lines = []
     for row in (header, *rows):
-        cells = [cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        cells = [align[i](cell, width) for i, (cell, width) in enumerate(zip(row, widths))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

@@ -133,7 +133,7 @@ def test_float64_in_several_replicas_is_refused(pictures, tmp_path, capsys):
     flags = [f"--backbone={path}", f"--train_data={pictures}", f"--model_dir={tmp_path / 'run'}", "--cpu_replicas=2"]
     assert main(["train", *flags, "--tuning=full", "--train_steps=1"]) == 2
     assert capsys.readouterr().err == (
-        f"error: {path} trains float64 variables, whose gradients TensorFlow does not sum over 2 replicas beside the "
-        "float32 ones of the head; train on one device, or freeze them.\n"
+        f"error: {path} trains float64 variables: TensorFlow cannot sum their gradients over 2 replicas together with "
+        "the head's, which are float32; train on one device, or freeze them.\n"
     )
     assert not (tmp_path / "run").exists()

@@ -94,7 +94,7 @@ def test_skipped_pictures_are_counted(capsys, flags, tmp_path):
     (tmp_path / "data" / "dog" / "notes.jpg").write_text("hello")
     given = {**flags, "train_data": tmp_path / "data", "on_bad_example": "skip"}
     assert main(["train", *(f"--{name}={value}" for name, value in given.items())]) == 0
-    assert "skipped 1 unreadable pictures: dog/notes.jpg" in capsys.readouterr().err
+    assert "skipped 1 unreadable images: dog/notes.jpg" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["skipped"] == ["dog/notes.jpg"]
 
 

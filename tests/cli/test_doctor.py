@@ -151,7 +151,7 @@ def test_data_and_one_step(capsys, monkeypatch, hub_module, pictures, tmp_path, 
     code, report = examined(capsys, *flags, "--tuning=last_groups(2)")
     assert code == 0
     data, plan, step = report[-3:]
-    assert data == f"ok    30 pictures in 3 classes, 30 of them to train on; the first: {pictures}/cat/000.png"
+    assert data == f"ok    30 images in 3 classes, 30 of them to train on; the first: {pictures}/cat/000.png"
     assert plan.startswith("ok    tuning last_groups(2): trainable params: 228 || all params: ")
     assert re.fullmatch(r"ok    one step on a batch of 4 in [\d.]+ s; trainable params: 249 \|\| all params: .*", step)
     assert not list(tmp_path.glob("estimator_tl_doctor_*"))

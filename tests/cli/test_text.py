@@ -135,8 +135,8 @@ def test_inspect(trained, text_module, capsys):
 
 def test_pictures_for_a_text_source_and_the_reverse(text_module, hub_module, table, pictures, tmp_path, capsys):
     for source, data, message in (
-        (text_module, pictures, "holds pictures, but the backbone takes text"),
-        (hub_module, table, "holds text, but the backbone takes pictures"),
+        (text_module, pictures, "holds images, but the backbone takes text"),
+        (hub_module, table, "holds text, but the backbone takes images"),
     ):
         code = main(["train", f"--backbone={source.handle}", f"--train_data={data}", f"--model_dir={tmp_path / 'run'}"])
         assert code == 2

@@ -161,7 +161,7 @@ def test_trap_13_new_keras_optimizers_are_refused_with_the_reason(source):
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
 def test_what_cannot_be_is_refused(source):
     assert "'adam' is not an optimizer" in refused(source, "adam")
-    assert "learning rate 0.1 is given" in refused(source, LEGACY.SGD(0.1), learning_rate=0.1)
+    assert "learning rate 0.1 conflicts with your own optimizer" in refused(source, LEGACY.SGD(0.1), learning_rate=0.1)
     faster = "phases(phase(frozen, 2), phase(full, multiplier=0.5))"
     assert "the phase from step 2 changes the learning rate" in refused(source, LEGACY.SGD(0.1), faster)
     assert "Nadam shares its bias correction" in refused(source, LEGACY.Nadam(0.1), "linear_probe_then_full(2)")

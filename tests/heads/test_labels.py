@@ -51,9 +51,9 @@ def test_strings_and_truth_values():
         ([0, 1, 2, 3], {}, "hold a class number outside of 0 to 2"),
         ([0, 1, -1, 1], {}, "hold a class number outside of 0 to 2"),
         ([0, 1, 2, 1], {"count": 2}, "hold a class number outside of 0 to 1"),
-        ([0.0, 1.0, 0.5, 1.0], {"count": 2}, "hold a number that is no whole number"),
-        ([0.0, 1.0, np.nan, 1.0], {}, "hold a number that is no whole number"),
-        (["ant", "bee", "dog", "cow"], {}, "hold a string that names no class (known: ant, bee, cow)"),
+        ([0.0, 1.0, 0.5, 1.0], {"count": 2}, "hold a number that is not a whole number"),
+        ([0.0, 1.0, np.nan, 1.0], {}, "hold a number that is not a whole number"),
+        (["ant", "bee", "dog", "cow"], {}, "hold a string that is not a class name (known: ant, bee, cow)"),
         (np.eye(3)[NUMBERS], {"shape": None}, "are not one class number for each example"),
     ],
 )
@@ -72,8 +72,12 @@ def test_values_that_are_no_class_are_one_line(labels, arguments, message):
             "the labels have the shape (4, 3), as if one-hot; give class numbers, e.g. tf.argmax(",
         ),
         (np.zeros([4, 2]), {}, "the labels have the shape (4, 2); give one class number for each example: [batch]."),
-        (NUMBERS > 0, {}, "the labels are truth values, but there are 3 classes; give class numbers."),
-        (np.array(NAMES), {"names": None}, "the labels are strings, but the head knows no names; give classifier("),
+        (NUMBERS > 0, {}, "the labels are booleans, but there are 3 classes; give class numbers."),
+        (
+            np.array(NAMES),
+            {"names": None},
+            "the labels are strings, but the head does not know the class names; give classifier(",
+        ),
         (NUMBERS.astype(complex), {}, "the labels are complex128; give class numbers, e.g. int64."),
     ],
 )

@@ -98,7 +98,7 @@ def test_input_fn_gives_strings_and_numbers(tmp_path):
     assert labels.numpy().tolist() == [label for _, label in table.texts[:4]]
     seen = [f["text"].numpy().tolist() for f, _ in table.input_fn(TextSpec(), 5, training=True, epochs=1)()]
     assert sorted(text for batch in seen for text in batch) == sorted(text.encode() for text, _ in table.texts)
-    with pytest.raises(UserError, match="holds text, but the backbone takes pictures"):
+    with pytest.raises(UserError, match="holds text, but the backbone takes images"):
         table.input_fn(ImageSpec(8, 8, 3, lambda x: x, ""), 4)
 
 
@@ -112,6 +112,6 @@ def test_open_source_knows_tables_by_name_and_by_spec(tmp_path, pictures):
     path = write_table(tmp_path / "t.tsv", delimiter="\t")
     for text in (str(path), f"csv({str(path)!r})", f"csv({str(path)!r}, text=1, label=0, header=True)"):
         assert inputs.open_source(text).labels == ("car", "pet")
-    assert inputs.open_source(str(pictures)).what == "pictures"
-    with pytest.raises(UserError, match="unknown data source 'cvs'; did you mean 'csv'"):
+    assert inputs.open_source(str(pictures)).what == "images"
+    with pytest.raises(UserError, match="unknown dataset 'cvs'; did you mean 'csv'"):
         inputs.open_source("cvs('t.csv')")

@@ -55,7 +55,7 @@ def test_trap_15_a_foreign_input_says_that_it_begins_anew(keras_h5, tmp_path):
     parts.train(shuffled, max_steps=5)
     assert not same(tmp_path / "whole", tmp_path / "parts")
     for text in shown:
-        assert "this input_fn does not keep its place" in text.splitlines()[-1]
+        assert "this input_fn does not save its position" in text.splitlines()[-1]
 
 
 def test_trap_15_the_hook_keeps_the_place_of_a_foreign_input(keras_h5, tmp_path):
@@ -79,7 +79,7 @@ def test_dropout_of_the_backbone_is_said_to_draw_anew(keras_h5, hub_module, tmp_
             show_plan=shown.append,
         )
         estimator.Estimator(model_fn, str(tmp_path / name), params={}).train(random_batches(8), steps=1)
-    assert ["draws anew" in text for text in shown] == [True, False, False]
+    assert ["is random again" in text for text in shown] == [True, False, False]
 
 
 def test_the_place_counts_the_batches_of_all_replicas(keras_h5, pictures, tmp_path):

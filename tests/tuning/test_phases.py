@@ -116,7 +116,7 @@ def test_the_plan_is_the_union():
         ("phases(full)", "at least two phases"),
         ("phases(frozen, full)", "needs until="),
         ("phases(phase(frozen, 5), phase(last_layers(3), 5), full)", "out of order.*step 5"),
-        ("phases(phase(frozen, 5), phase(full, 9))", "the last phase holds until"),
+        ("phases(phase(frozen, 5), phase(full, 9))", "the last phase lasts until training ends"),
         ("phases(phase(frozen, 5), phase(scopes('nope')))", "matches no trainable variable"),
         ("phases(phase(frozen, 5), phase(last_layers(1)))", r"phase\(last_layers\(1\)\) selects nothing"),
         ("phases(phase(frozen, 5), phase(last_layers(7)))", "selects every trainable variable"),

@@ -1,4 +1,4 @@
-"""How the first generation of rules lists images: by a few suffixes, and those of a class without nested folders."""
+"""How the first generation of rules lists images: by a few suffixes, without nested folders in a class."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from estimator_tl.inputs.folders.listing import SortedFiles
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-_MARKS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a folder is no class."""
+    """Returns whether a folder is hidden, and so not a class."""
     return name.startswith((".", "__"))
 
 
 def files_of(root: str, folders: Iterable[str]) -> SortedFiles:
-    """Returns the images of a class, and the files with the suffix of one that do not begin so."""
+    """Returns the images of a class, and as `bad` the files that have the suffix of an image but not its signature."""
     names = sorted(
         f"{folder}/{entry.name}"
         for folder in folders
@@ -31,13 +31,13 @@ def files_of(root: str, folders: Iterable[str]) -> SortedFiles:
 
 
 def files_of_item(item: str) -> list[str]:
-    """Returns the files that a file, a glob or a folder names, sorted; of a folder those that are named as images."""
+    """Returns the files that a path or a glob names, sorted; for a folder, the files with the suffix of an image."""
     if os.path.isfile(item):
         return [item]
     if not os.path.isdir(item):
         return sorted(file for file in glob.glob(item, recursive=True) if os.path.isfile(file))
     names = [
-        os.path.join(below, name) for below, _, files in os.walk(item) for name in files if _is_named_as_image(name)
+        os.path.join(folder, name) for folder, _, files in os.walk(item) for name in files if _is_named_as_image(name)
     ]
     return sorted(names)
 
@@ -48,4 +48,4 @@ def _is_named_as_image(name: str) -> bool:
 
 def _begins_as_image(path: str) -> bool:
     with open(path, "rb") as stream:
-        return stream.read(8).startswith(_MARKS)
+        return stream.read(8).startswith(_SIGNATURES)

@@ -1,4 +1,4 @@
-"""The files below a folder: images, what should be one, and what is left out, by kind."""
+"""The files below a folder: images, bad images, and files that are left out, by kind."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _SYSTEM_NAMES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class SortedFiles:
-    """Files by what becomes of them.
+    """Files, sorted by how they are treated.
 
     Attributes:
-      images: those that begin as an image does.
-      bad: those that should be an image, and why each is none, in words that follow its name.
-      left_out: how many of each kind are left out.
-      kinds: of the images.
+      images: files that begin with the signature of an image.
+      bad: files that have the suffix of an image but cannot be read as one; why, in words that follow the name.
+      left_out: how many files of each kind are left out.
+      kinds: the kinds of the images, e.g. ``JPEG``.
     """
 
     images: tuple[str, ...]
@@ -79,8 +79,8 @@ def sort_out(root: str, names: Iterable[str]) -> SortedFiles:
     """Sorts files by their first bytes.
 
     Args:
-      root: the folder that their names are relative to.
-      names: of the files.
+      root: the folder that the names are relative to.
+      names: names of the files.
     """
     images, bad, left_out, kinds = [], {}, collections.Counter[str](), set()
     prefix = os.path.join(root, "")
@@ -96,14 +96,15 @@ def sort_out(root: str, names: Iterable[str]) -> SortedFiles:
     return SortedFiles(tuple(images), bad, left_out, frozenset(kinds))
 
 
-def kinds_of(listed: Iterable[SortedFiles]) -> tuple[str, ...]:
+def kinds_of(lists: Iterable[SortedFiles]) -> tuple[str, ...]:
     """Returns the kinds of images in several lists, sorted."""
-    return tuple(sorted(frozenset[str]().union(*(files.kinds for files in listed))))
+    return tuple(sorted(frozenset[str]().union(*(files.kinds for files in lists))))
 
 
 def counted(left_out: collections.Counter[str]) -> str:
     """Returns in words how many files of each kind are left out, e.g. ``3 files .tif, 1 file .txt``."""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     text = ", ".join(f"{count} file{'s' * (count != 1)} {kind}" for kind, count in kinds)
-    webp = any("webp" in kind.lower() for kind in left_out) and not decodes_webp()
-    return f"{text} (TensorFlow {tf.__version__} does not decode WebP)" if webp else text
+    if any("webp" in kind.lower() for kind in left_out) and not decodes_webp():
+        return f"{text} (TensorFlow {tf.__version__} does not decode WebP)"
+    return text

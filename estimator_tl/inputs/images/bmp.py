@@ -1,7 +1,7 @@
-"""BMP files, decoded in the graph; TensorFlow's op gives the numbers of a palette in place of its colors.
+"""Decodes BMP files in the graph, because TensorFlow's op returns the palette indices instead of the colors.
 
-Palettes of 1, 2, 4 and 8 bits, 24 and 32 bits, from the bottom up or the top down. Run lengths, JPEG or PNG inside,
-16 bits, other orders of color and the header of OS/2 1 are not decoded.
+It decodes palettes of 1, 2, 4 and 8 bits, and colors of 24 and 32 bits, with the bottom or the top row first. It does
+not decode run lengths, JPEG or PNG inside, 16 bits, other orders of color and the header of OS/2 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from estimator_tl.compat import tf
 from estimator_tl.inputs.images.graph_bytes import int64, numbers, piece
 from estimator_tl.inputs.images.orientation import is_one_of
 
-#: Bytes at the beginning of a file that say whether it is decoded.
+#: How many bytes at the start of a file decide whether it can be decoded.
 HEAD = 70
 _PALETTE_BITS = (1, 2, 4, 8)
 _PLAIN, _MASKS, _ALPHA_MASKS = 0, 3, 6
@@ -23,10 +23,10 @@ _OPAQUE = 255.0
 
 
 def why_not(head: bytes) -> str | None:
-    """Returns why a BMP is not decoded, in words that follow its name; None where it is.
+    """Returns why a BMP cannot be decoded, in words that follow its name; None where it can.
 
     Args:
-      head: its first `HEAD` bytes.
+      head: the first `HEAD` bytes of the file.
     """
     if len(head) < 54:
         return "is a BMP that ends in its header"
@@ -51,8 +51,8 @@ def decode(encoded: Any) -> Any:
       encoded: scalar string.
 
     Returns:
-      float32 [height, width, 4] in [0, 255]: RGB, and how opaque a pixel is. That is the fourth byte of a pixel, where
-      it is not 0 everywhere.
+      float32 [height, width, 4] in [0, 255]: RGB and alpha. Alpha is the fourth byte of a pixel; where this byte is 0
+      in the whole image, every pixel is opaque.
     """
     start, header, width, height = tf.unstack(numbers(encoded, 10, 4, "int32"))
     bits = numbers(encoded, 28, 1, "uint16")[0]
@@ -74,7 +74,7 @@ def decode(encoded: Any) -> Any:
 def _rows(encoded: Any, start: Any, height: Any, stride: Any) -> Any:
     """Returns uint8 [height, stride], the topmost row first."""
     data = piece(encoded, start, stride * tf.abs(height))
-    # Fewer bytes than the rows need are an error of the reshape.
+    # The reshape fails where the file ends before the last row.
     rows = tf.reshape(tf.io.decode_raw(data, tf.uint8), tf.stack([tf.abs(height), stride]))
     bottom_up = tf.boolean_mask([0], [height > 0])
     return tf.reverse(rows, bottom_up)
@@ -84,15 +84,15 @@ def _from_palette(encoded: Any, rows: Any, header: Any, width: Any, bits: Any) -
     size = 4 * tf.bitwise.left_shift(int64(1), bits)
     colors = tf.io.decode_raw(piece(encoded, 14 + header, size), tf.uint8, fixed_length=4 << 8)
     shifts = tf.range(8 - bits, -1, -bits)
-    places = tf.bitwise.right_shift(tf.cast(rows, tf.int64)[..., tf.newaxis], shifts)
-    places = tf.reshape(places % tf.bitwise.left_shift(int64(1), bits), tf.stack([tf.shape(rows, tf.int64)[0], -1]))
-    rgb = tf.gather(tf.reshape(colors, [-1, 4]), places[:, :width])[..., 2::-1]
+    indices = tf.bitwise.right_shift(tf.cast(rows, tf.int64)[..., tf.newaxis], shifts)
+    indices = tf.reshape(indices % tf.bitwise.left_shift(int64(1), bits), tf.stack([tf.shape(rows, tf.int64)[0], -1]))
+    rgb = tf.gather(tf.reshape(colors, [-1, 4]), indices[:, :width])[..., 2::-1]
     return _with_alpha(rgb, _OPAQUE)
 
 
 def _from_bytes(rows: Any, width: Any, size: Any) -> Any:
     pixels = tf.reshape(rows[:, : width * size], tf.stack([tf.shape(rows, tf.int64)[0], width, size]))
-    alpha = tf.cast(pixels[..., 3:], tf.float32)  # of width 0 in 24 bits
+    alpha = tf.cast(pixels[..., 3:], tf.float32)  # depth 0 for 24 bits
     return _with_alpha(pixels[..., 2::-1], tf.cond(tf.reduce_any(alpha > 0), lambda: alpha[..., 0], lambda: _OPAQUE))
 
 

@@ -1,4 +1,4 @@
-"""From encoded bytes to upright pixels on white, in the graph."""
+"""Decodes images in the graph: upright, and composited on white."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from estimator_tl.inputs.images.graph_bytes import numbers, piece
 from estimator_tl.tf_internals.graphs.functions import traced
 from estimator_tl.tf_internals.graphs.placement import on_cpu
 
-_GREY_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue, as libjpeg and libpng have them
-#: The kinds of images that are decoded, each with where its mark is and the mark.
+_GREY_WEIGHTS = (0.299, 0.587, 0.114)  # for red, green and blue, as in libjpeg and libpng
+#: The kinds of images that are decoded, each with the offset and the bytes of its signature.
 KINDS = {
     "JPEG": (0, b"\xff\xd8\xff"),
     "PNG": (0, b"\x89PNG\r\n\x1a\n"),
@@ -21,13 +21,13 @@ KINDS = {
     "BMP": (0, b"BM"),
     "WebP": (8, b"WEBP"),
 }
-_WITH_ALPHA = (4, 6)  # kinds of color in a PNG's header
+_WITH_ALPHA = (4, 6)  # color types in a PNG's header
 
 
 def decode_pixels(encoded: Any, channels: int) -> Any:
     """Decodes an image of any size as a viewer shows it.
 
-    The orientation of EXIF is applied; what is transparent is composited on white. An animation gives its first frame.
+    The EXIF orientation is applied, and transparency is composited on white. Of an animation the first frame is used.
 
     Args:
       encoded: scalar string: JPEG, PNG, GIF, BMP or, where TensorFlow decodes it, WebP.
@@ -40,25 +40,25 @@ def decode_pixels(encoded: Any, channels: int) -> Any:
 
 
 def decode_stored(encoded: Any, channels: int, kinds: Collection[str] = tuple(KINDS)) -> tuple[Any, Any]:
-    """Decodes an image as it is stored, see `decode_pixels`.
+    """Decodes an image like `decode_pixels`, but leaves it in the stored orientation.
 
     Args:
       encoded: scalar string.
       channels: 1 or 3.
-      kinds: of images that there may be, of `KINDS`. TensorFlow looks at the whole graph when it begins, also at what
-        it never runs.
+      kinds: the kinds of images, from `KINDS`, that may occur. With fewer kinds the graph is smaller and starts
+        faster, because TensorFlow also processes the parts of a graph that it never runs.
 
     Returns:
-      float32 [height, width, channels] in [0, 255], and the orientation that makes it upright, int64 1 to 8.
+      float32 [height, width, channels] in [0, 255], and the EXIF orientation to pass to `upright`, int64 1 to 8.
     """
-    pixels, turn = _function(channels, tuple(kind for kind in KINDS if kind in kinds))(encoded)
+    pixels, exif_orientation = _function(channels, tuple(kind for kind in KINDS if kind in kinds))(encoded)
     pixels.set_shape([None, None, channels])
-    return pixels, turn
+    return pixels, exif_orientation
 
 
 @functools.lru_cache(maxsize=64)
 def _function(channels: int, kinds: tuple[str, ...]) -> Any:
-    """Returns the graph function of `decode_stored`, which is traced once and then called in each graph."""
+    """Returns the graph function of `decode_stored`; it is traced once and called in each graph."""
 
     def decode(encoded: Any) -> tuple[Any, Any]:
         with on_cpu():
@@ -69,7 +69,7 @@ def _function(channels: int, kinds: tuple[str, ...]) -> Any:
 
 
 def _decode(encoded: Any, channels: int, kinds: Sequence[str]) -> tuple[Any, Any]:
-    """Returns the pixels and the block of EXIF, a scalar string."""
+    """Returns the pixels and the EXIF block, a scalar string."""
     decoders: dict[str, Callable[[], tuple[Any, Any]]] = {
         "JPEG": lambda: (_jpeg(encoded, channels), orientation.exif_of_jpeg(encoded)),
         "PNG": lambda: _png(encoded, channels),
@@ -79,15 +79,15 @@ def _decode(encoded: Any, channels: int, kinds: Sequence[str]) -> tuple[Any, Any
     }
     if len(kinds) == 1:
         return decoders[kinds[0]]()
-    begins = [tf.equal(piece(encoded, KINDS[kind][0], len(KINDS[kind][1])), KINDS[kind][1]) for kind in kinds]
+    matches = [tf.equal(piece(encoded, KINDS[kind][0], len(KINDS[kind][1])), KINDS[kind][1]) for kind in kinds]
     pixels, exif = tf.switch_case(
-        tf.argmax(tf.cast([*begins, True], tf.int32), output_type=tf.int32),  # the first that is true
-        [*(decoders[kind] for kind in kinds), lambda: (_no_image(encoded, channels), "")],
+        tf.argmax(tf.cast([*matches, True], tf.int32), output_type=tf.int32),  # the first kind that matches
+        [*(decoders[kind] for kind in kinds), lambda: (_unknown_kind(encoded, channels), "")],
     )
     return pixels, exif
 
 
-def _as_decoded(encoded: Any, channels: int) -> Any:
+def _decode_any(encoded: Any, channels: int) -> Any:
     pixels = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
     pixels.set_shape([None, None, channels or None])
     return tf.cast(pixels, tf.float32)
@@ -95,10 +95,10 @@ def _as_decoded(encoded: Any, channels: int) -> Any:
 
 def _jpeg(encoded: Any, channels: int) -> Any:
     if channels != 1:
-        return _as_decoded(encoded, channels)
-    # libjpeg gives no grey for the four inks of print.
-    inks = tf.equal(tf.image.extract_jpeg_shape(encoded)[2], 4)
-    return tf.cond(inks, lambda: _in_channels(_as_decoded(encoded, 3), 1), lambda: _as_decoded(encoded, 1))
+        return _decode_any(encoded, channels)
+    # libjpeg does not convert CMYK to grey.
+    is_cmyk = tf.equal(tf.image.extract_jpeg_shape(encoded)[2], 4)
+    return tf.cond(is_cmyk, lambda: _in_channels(_decode_any(encoded, 3), 1), lambda: _decode_any(encoded, 1))
 
 
 def _png(encoded: Any, channels: int) -> tuple[Any, Any]:
@@ -106,22 +106,24 @@ def _png(encoded: Any, channels: int) -> tuple[Any, Any]:
     exif, has_clear_color = orientation.exif_of_png(encoded)
     transparent = has_clear_color | orientation.is_one_of(color, _WITH_ALPHA)
 
-    def plain() -> Any:
-        return tf.cond(tf.equal(depth, 16), lambda: _deep(encoded, channels), lambda: _as_decoded(encoded, channels))
+    def opaque() -> Any:
+        return tf.cond(
+            tf.equal(depth, 16), lambda: _decode_16_bits(encoded, channels), lambda: _decode_any(encoded, channels)
+        )
 
-    def composited() -> Any:
-        rgba = tf.cond(tf.equal(depth, 16), lambda: _deep(encoded, 4), lambda: _as_decoded(encoded, 4))
+    def transparent_on_white() -> Any:
+        rgba = tf.cond(tf.equal(depth, 16), lambda: _decode_16_bits(encoded, 4), lambda: _decode_any(encoded, 4))
         return _in_channels(_on_white(rgba), channels)
 
-    return tf.cond(transparent, composited, plain), exif
+    return tf.cond(transparent, transparent_on_white, opaque), exif
 
 
-def _deep(encoded: Any, channels: int) -> Any:
+def _decode_16_bits(encoded: Any, channels: int) -> Any:
     return tf.cast(tf.io.decode_png(encoded, channels, tf.uint16), tf.float32) / 257.0
 
 
 def _webp(encoded: Any, channels: int) -> Any:
-    pixels = _as_decoded(encoded, 0)  # the op wants exactly the channels that the file has
+    pixels = _decode_any(encoded, 0)  # the op only takes the number of channels that the file has
     rgb = tf.cond(tf.equal(tf.shape(pixels)[2], 4), lambda: _on_white(pixels), lambda: pixels[..., :3])
     return _in_channels(rgb, channels)
 
@@ -137,7 +139,7 @@ def _in_channels(rgb: Any, channels: int) -> Any:
     return rgb
 
 
-def _no_image(encoded: Any, channels: int) -> Any:
+def _unknown_kind(encoded: Any, channels: int) -> Any:
     message = "not the beginning of a JPEG, PNG, GIF, BMP or WebP:"
     with tf.control_dependencies([tf.debugging.Assert(False, [message, piece(encoded, 0, 12)])]):
         return tf.zeros([1, 1, channels])

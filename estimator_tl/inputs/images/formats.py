@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; its suffix only says what a file that is no image was meant to be."""
+"""Finds the kind of a file by its first bytes; the suffix only decides whether a broken file should be an image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import os
 from estimator_tl.compat import tf
 from estimator_tl.inputs.images import bmp
 
-#: Bytes of a file that `kind_of` looks at.
+#: How many bytes of a file `kind_of` reads.
 HEAD = bmp.HEAD
-#: Suffixes that promise an image which TensorFlow decodes.
+#: Suffixes of images that TensorFlow decodes.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp")
 
-_MARKS = {
+_SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"GIF8": "GIF",
@@ -46,13 +46,13 @@ _BARE = "without suffix"
 
 
 def kind_of(head: bytes) -> str | None:
-    """Returns the kind of image that begins so, e.g. ``JPEG``; None for what is none.
+    """Returns the kind of image by its first bytes, e.g. ``JPEG``; None where the file is not an image.
 
     Args:
       head: the first `HEAD` bytes of a file.
     """
-    for mark, kind in _MARKS.items():
-        if head.startswith(mark):
+    for signature, kind in _SIGNATURES.items():
+        if head.startswith(signature):
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
@@ -65,7 +65,7 @@ def kind_of(head: bytes) -> str | None:
 
 @functools.cache
 def decodes_webp() -> bool:
-    """Returns whether this TensorFlow decodes WebP; it decodes an image of one pixel to see."""
+    """Returns whether this TensorFlow decodes WebP, by decoding an image of one pixel."""
     pixel = base64.b64decode(_WEBP_OF_ONE_PIXEL)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         try:
@@ -87,12 +87,12 @@ def decoded_kinds() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What becomes of a file in a folder of images.
+    """How a file in a folder of images is treated: used, left out or refused.
 
     Attributes:
-      kind: of the image, e.g. ``JPEG``; None for a file that is none, or of a kind that is not decoded.
-      why_bad: why it is no image that is decoded, in words that follow its name; None where it may be one.
-      left_out_as: its kind in words, where it is no file that was meant to be decoded; None for all others.
+      kind: the kind of image, e.g. ``JPEG``; None where the file cannot be decoded.
+      why_bad: why the file cannot be decoded, in words that follow its name; None where it can.
+      left_out_as: the kind of file in words, where the file is left out without an error; None for other files.
     """
 
     kind: str | None
@@ -101,32 +101,33 @@ class Verdict:
 
 
 def judge(path: str) -> Verdict:
-    """Returns what becomes of a file; only its first bytes are read.
+    """Returns how a file is treated; only its first bytes are read.
 
-    Left out are images of kinds that are not decoded, whatever their suffix, and other files without the suffix of an
-    image.
+    Two sorts of files are left out: images of kinds that are not decoded, with any suffix, and files that are not
+    images and have no suffix of an image.
     """
     suffix = os.path.splitext(path)[1].lower()
-    meant = suffix in SUFFIXES
+    other_kind = None if suffix in SUFFIXES else suffix or _BARE
     try:
         head = _head(path)
     except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-        return Verdict(None, why, None if meant else suffix or _BARE)
+        return Verdict(None, f"cannot be read ({error.strerror})", other_kind)
     kind = kind_of(head)
     if kind == "BMP":
-        why_not = bmp.why_not(head)
-        return Verdict(None, why_not) if why_not else Verdict(kind)
+        fault = bmp.why_not(head)
+        return Verdict(None, fault) if fault else Verdict(kind)
     if is_decoded(kind):
         return Verdict(kind)
     if kind is None:
-        return Verdict(None, f"is not a readable {decoded_kinds()}", None if meant else suffix or _BARE)
-    why = f"is a {kind} image, which TensorFlow {tf.__version__} does not decode"
-    return Verdict(None, why, suffix if suffix in _SUFFIXES_OF[kind] else f"{suffix} ({kind})".strip())
+        return Verdict(None, f"is not a readable {decoded_kinds()}", other_kind)
+    reason = f"is a {kind} image, which TensorFlow {tf.__version__} does not decode"
+    if suffix in _SUFFIXES_OF[kind]:
+        return Verdict(None, reason, suffix)
+    return Verdict(None, reason, f"{suffix} ({kind})".strip())
 
 
 def _head(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)  # half the time of `open`
+    descriptor = os.open(path, os.O_RDONLY)  # takes half the time of `open`
     try:
         return os.read(descriptor, HEAD)
     finally:

@@ -8,7 +8,7 @@ from estimator_tl.compat import tf
 
 
 def piece(encoded: Any, position: Any, size: Any) -> Any:
-    """Returns `size` bytes from a position, fewer or none where the file ends before.
+    """Returns `size` bytes from a position on; fewer where the file ends earlier.
 
     Args:
       encoded: scalar string.
@@ -23,19 +23,19 @@ def piece(encoded: Any, position: Any, size: Any) -> Any:
 
 
 def length(encoded: Any) -> Any:
-    """Returns the bytes in a scalar string, int64."""
+    """Returns the number of bytes in a scalar string, int64."""
     return tf.cast(tf.strings.length(encoded), tf.int64)
 
 
 def numbers(encoded: Any, position: Any, count: int, kind: str = "uint8", little_endian: bool = True) -> Any:
-    """Returns numbers that stand in a file; zeros where the file ends before them.
+    """Reads numbers at a position of a file; missing ones are zero where the file ends earlier.
 
     Args:
       encoded: scalar string.
-      position: int64 scalar, the byte at which the first of them begins; at least 0.
-      count: how many.
+      position: int64 scalar, the byte at which the first number begins; at least 0.
+      count: how many numbers to read.
       kind: uint8, uint16 or int32.
-      little_endian: their byte order.
+      little_endian: the byte order of the numbers.
 
     Returns:
       int64 [count].

@@ -1,13 +1,13 @@
-"""The orientation that a camera stores beside the pixels, read and applied in the graph; TensorFlow has no op for it.
+"""Reads and applies the EXIF orientation of an image in the graph, as TensorFlow has no op for it.
 
-It is in a block of EXIF:
+The EXIF block is in:
 
-- JPEG: the first EXIF segment, wherever it stands before the image data.
-- PNG: the chunk ``eXIf``, where it stands before the image data.
+- JPEG: the first EXIF segment before the image data.
+- PNG: the chunk ``eXIf``, if it is before the image data.
 - WebP: the chunk ``EXIF``.
 
-Both byte orders are read. What is malformed counts as 1, upright. XMP is not read, nor the orientation of a thumbnail,
-which is in a directory of its own.
+Both byte orders are read. A malformed block counts as orientation 1, upright. XMP and the orientation of a thumbnail
+(which is in another directory of the block) are ignored.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ _SEARCHED = 1 << 18
 
 
 def exif_of_jpeg(encoded: Any) -> Any:
-    """Returns the block of EXIF in a JPEG, a scalar string; empty where there is none.
+    """Returns the EXIF block of a JPEG, a scalar string; empty for a file without EXIF.
 
-    Most files have none. To search a file for the word takes less time than to walk its segments, so only a file that
-    holds it, or is large, is walked.
+    Most files have no EXIF. A search for its signature takes less time than a walk over the segments, so only files
+    that hold the signature, and large files, are walked.
 
     Args:
       encoded: scalar string.
     """
     head = piece(encoded, 0, _SEARCHED)
-    without = tf.strings.regex_replace(head, r"Exif\x00\x00", "", replace_global=False)
-    may_be = (length(without) < length(head)) | (length(encoded) > _SEARCHED)
-    return tf.cond(may_be, lambda: _exif_of_segments(encoded), lambda: "")
+    without_signature = tf.strings.regex_replace(head, r"Exif\x00\x00", "", replace_global=False)
+    may_have_exif = (length(without_signature) < length(head)) | (length(encoded) > _SEARCHED)
+    return tf.cond(may_have_exif, lambda: _exif_of_segments(encoded), lambda: "")
 
 
 def _exif_of_segments(encoded: Any) -> Any:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 5, "uint16", little_endian=False)
 
-    def goes_on(position: Any, words: Any) -> Any:
+    def has_next(position: Any, words: Any) -> Any:
         del position
         ends = (words[0] < 0xFF01) | is_one_of(words[0], [0xFFD9, 0xFFDA])
         return ~(ends | _is_exif(words))
 
-    def following(position: Any, words: Any) -> tuple[Any, Any]:
-        alone = is_one_of(words[0], [0xFF01, *range(0xFFD0, 0xFFD9)])
-        step = tf.where(alone, int64(2), 2 + words[1])
-        step = tf.where(tf.equal(words[0], 0xFFFF), int64(1), step)  # 0xFF may fill the place before a marker
+    def next_part(position: Any, words: Any) -> tuple[Any, Any]:
+        has_no_size = is_one_of(words[0], [0xFF01, *range(0xFFD0, 0xFFD9)])
+        step = tf.where(has_no_size, int64(2), 2 + words[1])
+        step = tf.where(tf.equal(words[0], 0xFFFF), int64(1), step)  # 0xFF bytes may fill the space before a marker
         return position + step, words_at(position + step)
 
     start = int64(2)
-    position, words = tf.while_loop(goes_on, following, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
+    position, words = tf.while_loop(has_next, next_part, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
     size = tf.where(_is_exif(words), tf.maximum(words[1] - 2, 0), int64(0))
     return piece(encoded, position + 4, size)
 
 
 def _is_exif(words: Any) -> Any:
-    """Returns whether a segment's first words are those of EXIF, whatever the second, its size."""
+    """Returns whether a segment begins as an EXIF segment does; its second word, the size, may be any."""
     return tf.reduce_all(tf.equal(tf.gather(words, [0, 2, 3, 4]), [0xFFE1, 0x4578, 0x6966, 0]))
 
 
 def exif_of_png(encoded: Any) -> tuple[Any, Any]:
-    """Returns the block of EXIF in a PNG, a scalar string that is empty where there is none, and whether it has tRNS.
+    """Returns the EXIF block of a PNG, a scalar string (empty for a file without EXIF), and whether it has tRNS.
 
     Args:
-      encoded: scalar string; only what stands before the image data is looked at.
+      encoded: scalar string; only the part before the image data is read.
     """
     exif, transparent = _name("eXIf", "big"), _name("tRNS", "big")
     ends = [0, _name("IDAT", "big"), _name("IEND", "big")]
@@ -79,11 +79,11 @@ def exif_of_png(encoded: Any) -> tuple[Any, Any]:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 2, "int32", little_endian=False)
 
-    def goes_on(position: Any, words: Any, block: Any, clear: Any) -> Any:
+    def has_next(position: Any, words: Any, block: Any, clear: Any) -> Any:
         del position, block, clear
         return ~is_one_of(words[1], ends) & (words[0] >= 0)
 
-    def following(position: Any, words: Any, block: Any, clear: Any) -> tuple[Any, Any, Any, Any]:
+    def next_part(position: Any, words: Any, block: Any, clear: Any) -> tuple[Any, Any, Any, Any]:
         block = tf.where(tf.equal(words[1], exif), tf.stack([position + 8, words[0]]), block)
         after = position + 12 + words[0]
         return after, words_at(after), block, clear | tf.equal(words[1], transparent)
@@ -91,13 +91,13 @@ def exif_of_png(encoded: Any) -> tuple[Any, Any]:
     start = int64(33)  # after the signature and the header
     none = tf.zeros([2], tf.int64)
     _, _, block, clear = tf.while_loop(
-        goes_on, following, (start, words_at(start), none, tf.constant(False)), maximum_iterations=_MOST_PARTS
+        has_next, next_part, (start, words_at(start), none, tf.constant(False)), maximum_iterations=_MOST_PARTS
     )
     return piece(encoded, block[0], block[1]), clear
 
 
 def exif_of_webp(encoded: Any) -> Any:
-    """Returns the block of EXIF in a WebP image, a scalar string; empty where there is none.
+    """Returns the EXIF block of a WebP image, a scalar string; empty for an image without EXIF.
 
     Args:
       encoded: scalar string.
@@ -107,16 +107,16 @@ def exif_of_webp(encoded: Any) -> Any:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 2, "int32")
 
-    def goes_on(position: Any, words: Any) -> Any:
+    def has_next(position: Any, words: Any) -> Any:
         del position
         return ~is_one_of(words[0], ends) & (words[1] >= 0)
 
-    def following(position: Any, words: Any) -> tuple[Any, Any]:
+    def next_part(position: Any, words: Any) -> tuple[Any, Any]:
         step = 8 + words[1] + words[1] % 2
         return position + step, words_at(position + step)
 
     start = int64(12)
-    position, words = tf.while_loop(goes_on, following, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
+    position, words = tf.while_loop(has_next, next_part, (start, words_at(start)), maximum_iterations=_MOST_PARTS)
     size = tf.where(tf.equal(words[0], ends[1]), tf.maximum(words[1], 0), int64(0))
     return piece(encoded, position + 8, size)
 
@@ -126,10 +126,10 @@ def _name(name: str, order: Any) -> int:
 
 
 def of_exif(block: Any) -> Any:
-    """Returns the orientation in the first directory of a block of EXIF, int64 1 to 8.
+    """Returns the orientation in the first directory of an EXIF block, int64 1 to 8.
 
     Args:
-      block: scalar string: a TIFF structure, which may begin as an EXIF segment does; empty for none.
+      block: scalar string: a TIFF structure, with or without the prefix of an EXIF segment; empty without EXIF.
     """
     return tf.cond(length(block) > 0, lambda: _of_tiff(block), lambda: int64(UPRIGHT))
 
@@ -137,12 +137,12 @@ def of_exif(block: Any) -> Any:
 def _of_tiff(block: Any) -> Any:
     prefixed = tf.equal(piece(block, 0, len(_EXIF)), _EXIF)
     block = piece(block, tf.where(prefixed, len(_EXIF), 0), length(block))
-    mark = piece(block, 0, 4)
-    little, big = tf.equal(mark, b"II*\0"), tf.equal(mark, b"MM\0*")
+    signature = piece(block, 0, 4)
+    little, big = tf.equal(signature, b"II*\0"), tf.equal(signature, b"MM\0*")
     powers = tf.constant([1, 1 << 8, 1 << 16, 1 << 24], tf.int64)
 
     def number(digits: Any) -> Any:
-        """Returns int64 [...] of bytes [..., 2 or 4] in the byte order of the structure."""
+        """Converts bytes [..., 2 or 4], in the byte order of the block, to int64 [...]."""
         size = digits.shape[-1]
         return tf.reduce_sum(digits * tf.where(little, powers[:size], powers[:size][::-1]), -1)
 
@@ -154,7 +154,7 @@ def _of_tiff(block: Any) -> Any:
     value = tf.where(tf.equal(kind, _SHORT), number(fields[:, 8:10]), number(fields[:, 8:12]))
     readable = tf.equal(number(fields[:, 4:8]), 1) & ((kind >= _SHORT) & (kind <= _LONG)) & (value <= 8) & (value > 0)
     of_tag = tf.boolean_mask(tf.where(readable, value, UPRIGHT), tf.equal(number(fields[:, 0:2]), _TAG))
-    last = tf.concat([[int64(UPRIGHT)], of_tag], 0)[-1]  # where a file has the tag twice, the last one holds
+    last = tf.concat([[int64(UPRIGHT)], of_tag], 0)[-1]  # the last tag counts
     return tf.where(little | big, last, int64(UPRIGHT))
 
 
@@ -171,17 +171,17 @@ def upright(pixels: Any, orientation: Any) -> Any:
       orientation: int64 scalar, 1 to 8.
 
     Returns:
-      [height, width, channels] as it is to be seen; the two sizes are swapped from 5 on.
+      The upright image, [height, width, channels]; orientations 5 to 8 swap height and width.
     """
 
-    def turned() -> Any:
+    def turn() -> Any:
         image = tf.transpose(pixels, tf.where(is_sideways(orientation), [1, 0, 2], [0, 1, 2]))
         mirrored = [is_one_of(orientation, [3, 4, 7, 8]), is_one_of(orientation, [2, 3, 6, 7])]
         return tf.reverse(image, tf.boolean_mask([0, 1], tf.stack(mirrored)))
 
-    return tf.cond(tf.equal(orientation, UPRIGHT), lambda: pixels, turned)
+    return tf.cond(tf.equal(orientation, UPRIGHT), lambda: pixels, turn)
 
 
 def is_one_of(value: Any, values: Sequence[int]) -> Any:
-    """Returns whether an int64 scalar is one of these."""
+    """Returns whether an int64 scalar is one of the values."""
     return tf.reduce_any(tf.equal(value, tf.constant(values, tf.int64)))

@@ -15,16 +15,18 @@ def known_classes(labels: Sequence[str]) -> tuple[str, ...]:
     """Returns the classes that the caller knows, in the form in which names are compared.
 
     Raises:
-      UserError: they are no list of different names.
+      UserError: `labels` is not a list of different names.
     """
-    names = () if isinstance(labels, str) else tuple(same_name(str(label)) for label in labels)
+    names: tuple[str, ...] = ()
+    if not isinstance(labels, str):
+        names = tuple(same_name(str(label)) for label in labels)
     if len(set(names)) < len(names) or not names:
         raise UserError(f"labels={labels!r} must be a list of different names.")
     return names
 
 
 def check_alike(path: str, names: Sequence[str]) -> None:
-    """Checks that no class is written in two ways, and that each is one line.
+    """Checks that each class name is spelled in one way only, and is one line.
 
     Raises:
       UserError: two names are the same number or truth value, e.g. 1 and 1.0; or a name has a line end.
@@ -49,10 +51,10 @@ def class_numbers(path: str, names: Sequence[str], known: tuple[str, ...] | None
     Args:
       path: the file, for the error.
       names: the label of each row.
-      known: the classes in order; None for those among the names, sorted.
+      known: the classes in order, where they are known; None for the sorted names.
 
     Raises:
-      UserError: a name is no class, there is no name, or there are fewer than two classes.
+      UserError: a name is not a class, there are no names, or there are fewer than two classes.
     """
     classes = tuple(sorted(set(names))) if known is None else known
     if len(classes) < 2:
@@ -70,12 +72,16 @@ def class_numbers(path: str, names: Sequence[str], known: tuple[str, ...] | None
 
 def _nearest_class(name: str, classes: Sequence[str]) -> str:
     value = _value(name)
-    alike = [item for item in classes if value is not None and _value(item) == value]
-    return f"write it {alike[0]!r}, as the run does." if alike else nearest(name, classes)
+    same_value = [item for item in classes if value is not None and _value(item) == value]
+    if same_value:
+        return f"write it {same_value[0]!r}, as the run does."
+    return nearest(name, classes)
 
 
 def _value(name: str) -> float | str | None:
-    """Returns what a name says as a number or a truth value; None where it is neither."""
+    """Returns a name as a number, or as a truth value in lower case; None for any other name."""
     if _NUMBER.fullmatch(name):
         return float(name)
-    return name.lower() if name.lower() in ("true", "false") else None
+    if name.lower() in ("true", "false"):
+        return name.lower()
+    return None

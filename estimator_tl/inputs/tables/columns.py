@@ -9,7 +9,7 @@ from estimator_tl.errors import UserError, nearest
 from estimator_tl.inputs.tables.rows import Column, Row
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-# What columns of texts are called, in lower case.
+# Usual names of text columns, in lower case.
 _TEXTS = ("text", "texts", "sentence", "message", "sms", "tweet", "email", "comment", "review", "body", "content")
 _USUAL_NAMES = frozenset((*_TEXTS, "title", "description", "document", "question", "query"))
 
@@ -19,15 +19,17 @@ def has_header(columns: Sequence[Column], header: bool | None) -> bool:
 
     Args:
       columns: names, or numbers from 0.
-      header: what the user says; None: where a column is named.
+      header: what the user says; None for yes where a column is a name.
 
     Raises:
-      UserError: a column is named, but the user says that no row names it.
+      UserError: a column is a name, but the user says that there is no header.
     """
-    named = [column for column in columns if isinstance(column, str)]
-    if named and header is False:
-        raise UserError(f"csv: without a header columns are numbers from 0, not {named[0]!r}; e.g. text=1, label=0.")
-    return bool(named) if header is None else header
+    names = [column for column in columns if isinstance(column, str)]
+    if names and header is False:
+        raise UserError(f"csv: without a header columns are numbers from 0, not {names[0]!r}; e.g. text=1, label=0.")
+    if header is None:
+        return bool(names)
+    return header
 
 
 def find_columns(path: str, names: Sequence[str], columns: Sequence[Column]) -> list[int]:
@@ -53,10 +55,10 @@ def find_columns(path: str, names: Sequence[str], columns: Sequence[Column]) -> 
 
 
 def check_unique(path: str, names: Sequence[str], columns: Sequence[Column]) -> None:
-    """Checks that the first row has each name only once.
+    """Checks that each of the columns has a unique name in the first row.
 
     Raises:
-      UserError: a column that is asked for has its name twice.
+      UserError: several columns have the same name.
     """
     for column in columns:
         numbers = [number for number, name in enumerate(names) if name == column]
@@ -68,32 +70,32 @@ def check_unique(path: str, names: Sequence[str], columns: Sequence[Column]) -> 
 
 
 def check_no_header(path: str, rows: Sequence[Row], text: int, label: int, known: Sequence[str] | None) -> None:
-    """Checks that the first row of a table whose columns are numbers is an example.
+    """Checks that the first row of a table whose columns are given by number is an example.
 
     Args:
       path: the file, for the error.
-      rows: those that have all columns.
+      rows: the rows that have all columns.
       text: number of the text's column.
       label: number of the label's column.
       known: the classes, where they are known.
 
     Raises:
-      UserError: it may as well name the columns.
+      UserError: the first row may name the columns.
     """
     labels = [row[label].strip() for _, row in rows]
     if labels.count(labels[0]) > 1 or (known is not None and labels[0] in known):
         return
-    others = set(labels[1:])
-    may_be_names = known is not None or 1 < len(others) < len(labels) - 1
+    other_labels = set(labels[1:])
+    may_be_names = known is not None or 1 < len(other_labels) < len(labels) - 1
     if may_be_names or looks_like_names(rows, text):
         raise _in_doubt(path, rows[0])
 
 
 def check_no_names(path: str, rows: Sequence[Row], text: int) -> None:
-    """Checks that the first row of a table without labels, whose columns are numbers, holds a text.
+    """Checks that the first row of a table without labels, whose columns are given by number, holds a text.
 
     Raises:
-      UserError: it looks like names of columns.
+      UserError: the first row looks like names of columns.
     """
     if looks_like_names(rows, text):
         raise _in_doubt(path, rows[0])
@@ -112,7 +114,7 @@ def looks_like_names(rows: Sequence[Row], text: int) -> bool:
 
 def _in_doubt(path: str, row: Row) -> UserError:
     number, values = row
-    shown = ", ".join(repr(value[:30]) for value in values[:4])
+    excerpt = ", ".join(repr(value[:30]) for value in values[:4])
     return UserError(
-        f"{path} line {number} ({shown}) may name the columns or be an example; say header=True or header=False."
+        f"{path} line {number} ({excerpt}) may name the columns or be an example; say header=True or header=False."
     )

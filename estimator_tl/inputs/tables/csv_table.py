@@ -23,7 +23,7 @@ _FIRST_RULES = 1
 
 @dataclasses.dataclass(frozen=True)
 class TextTable(DataSource):
-    """A table with a text and a label in each row; see `DataSource` for the attributes.
+    """A table with a text and a label in each row; see `DataSource` for the other attributes.
 
     Attributes:
       texts: (text, class number) for each row.
@@ -38,7 +38,7 @@ class TextTable(DataSource):
     skipped: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str, int]]:
-        # The text is its own name, so that the same text twice never stands on both sides of a split.
+        # The text serves as the name, so that equal texts are always in the same part.
         return [(text, text, label) for text, label in self.texts]
 
     def digest(self) -> str:
@@ -64,27 +64,29 @@ def csv(
 ) -> TextTable:
     r"""Reads a table of labelled texts.
 
-    The file is UTF-8, or UTF-16 with a byte order mark, packed by gzip or not. Rows end at ``\n``, ``\r\n`` or ``\r``
-    outside of quotation marks; blank lines are no rows. A line ``sep=;`` before the first row names the delimiter.
+    The file is UTF-8, or UTF-16 with a byte order mark, and may be compressed by gzip. Rows end at ``\n``, ``\r\n`` or
+    ``\r`` outside of quotation marks. Blank lines are skipped. A line ``sep=;`` before the first row sets the
+    delimiter.
 
     Args:
       path: the file.
       text: name of the text's column, or its number from 0.
       label: the same for the label. Labels are compared without outer spaces, and in composed form (NFC).
-      delimiter: between columns; by default what splits the first rows alike, with the columns that are asked for.
-      header: whether the first row names the columns; by default, where both columns are named and it has their names.
-      validation: share of the rows, chosen by hash of their text, in the validation part.
+      delimiter: the character between columns; by default the one that gives the wanted columns, and rows of equal
+        width.
+      header: whether the first row names the columns; by default yes where `text` or `label` is a name.
+      validation: share of the rows in the validation part, chosen by hash of their text.
       test: the same for the test part.
-      labels: the classes in order, where they are already known; those in the file, sorted, by default.
-      on_bad_example: what to do with rows that have other columns than the first, or an empty text or label:
-        ``error`` names the first, ``skip`` leaves them out.
+      labels: the classes in order, where they are already known; by default the classes in the file, sorted.
+      on_bad_example: what to do with rows that have more or fewer columns than the first, or an empty text or label:
+        ``error`` refuses the file and names the first such row, ``skip`` leaves them out.
       rules: the generation of rules by which tables are read, see `specs.DATA_RULES`.
-      quotes: whether quotation marks enclose fields and are doubled inside; by default they do, and between tabs where
-        the file shows that it was written so.
+      quotes: whether quotation marks enclose fields and are doubled inside; by default yes, but in a tab-separated file
+        only if the file shows that it is written so.
 
     Raises:
-      UserError: there is no such file or column; the file can be read in two ways; it has fewer than two classes, a
-        class that is not among `labels`, or a bad row.
+      UserError: there is no such file or column; the file can be read in two ways; the file has fewer than two
+        classes, a class that is not in `labels`, or a bad row.
 
     Example:
       >>> data = etl.inputs.csv("reviews.csv", text="review", label="opinion")
@@ -103,14 +105,15 @@ def csv(
         )
     text_column, label_column = table.columns
     names = [row[label_column].strip() for _, row in good]
-    known = None if labels is None else tuple(labels)
+    run_classes = None if labels is None else tuple(labels)
     if not first_rules:
         names = [same_name(name) for name in names]
-        known = None if labels is None else known_classes(labels)
+        if labels is not None:
+            run_classes = known_classes(labels)
         if table.may_have_header and good and good[0] is table.rows[0]:
-            check_no_header(path, good, text_column, label_column, known)
+            check_no_header(path, good, text_column, label_column, run_classes)
         check_alike(path, names)
-    classes, numbers = class_numbers(path, names, known)
+    classes, numbers = class_numbers(path, names, run_classes)
     texts = tuple((row[text_column], number) for (_, row), number in zip(good, numbers))
     return TextTable(path, classes, texts, validation, test, tuple(f"line {number}" for number, _ in bad))
 
@@ -122,15 +125,15 @@ def read_texts(
     header: bool | None = None,
     rules: int = DATA_RULES,
 ) -> list[str]:
-    """Returns the texts of a table that may have no labels, or the lines of any other file; one a row and in order.
+    """Returns the texts of a table, with or without labels, or the lines of any other file, in order.
 
-    A table is a file with the suffix of one, or whose first line names a column as `text` does, beside others. Of any
-    other file each line is a row, also an empty one; the last line needs no end.
+    A file is a table if it has the suffix of a table, or if its first line names several columns and `text` is one of
+    them. In any other file each line is a text, even an empty line; the last line needs no line end.
 
     Args:
-      path: the file; see `csv` for this and the other arguments.
+      path: the file; see `csv` for all arguments.
       text: name of the text's column, or its number from 0.
-      delimiter: between columns.
+      delimiter: the character between columns.
       header: whether the first row names the columns.
       rules: the generation of rules by which tables are read.
 
@@ -151,15 +154,15 @@ def read_column(
     quotes: bool | None = None,
     rules: int = DATA_RULES,
 ) -> list[str]:
-    """Returns the texts of a table that may have no labels, one for each row and in order.
+    """Returns the texts of a table, with or without labels, one for each row and in order.
 
-    Blank lines are no rows, as to pandas and `csv.DictReader`. A row without a text, or with other columns than the
-    first, gives an empty string.
+    Blank lines are skipped, as in pandas and `csv.DictReader`. A row without a text, or with more or fewer columns than
+    the first, gives an empty string.
 
     Args:
-      path: the file; see `csv` for this and the other arguments.
+      path: the file; see `csv` for all arguments.
       text: name of the text's column, or its number from 0.
-      delimiter: between columns.
+      delimiter: the character between columns.
       header: whether the first row names the columns.
       quotes: whether quotation marks enclose fields.
       rules: the generation of rules by which tables are read.
@@ -180,10 +183,10 @@ class _Table(NamedTuple):
     """Rows below the header.
 
     Attributes:
-      rows: with their line numbers.
-      columns: the numbers of those that are needed.
+      rows: (line number, fields) for each row.
+      columns: the numbers of the columns that are needed.
       width: the number of columns.
-      may_have_header: whether the first row might name the columns, for all that is known.
+      may_have_header: whether it is still unknown if the first row names the columns.
     """
 
     rows: list[Row]
@@ -194,27 +197,29 @@ class _Table(NamedTuple):
 
 def _open_table(
     path: str,
-    wanted: Sequence[Column],
+    column_specs: Sequence[Column],
     delimiter: str | None,
     header: bool | None,
     quotes: bool | None,
     first_rules: bool,
 ) -> _Table:
-    named = has_header(wanted, header)
+    starts_with_names = has_header(column_specs, header)
     if first_rules:
         rows = first_tables.read_rows(path, delimiter)
         names = rows[0][1]
     else:
-        wanted = [same_name(column) if isinstance(column, str) else column for column in wanted]
-        rows = read_rows(path, wanted, delimiter, quotes)
+        column_specs = [same_name(column) if isinstance(column, str) else column for column in column_specs]
+        rows = read_rows(path, column_specs, delimiter, quotes)
         names = column_names(rows[0][1])
-        check_unique(path, names, wanted)
-    columns = find_columns(path, names, wanted)
-    return _Table(rows[1:] if named else rows, columns, len(names), header is None and not named)
+        check_unique(path, names, column_specs)
+    columns = find_columns(path, names, column_specs)
+    if starts_with_names:
+        return _Table(rows[1:], columns, len(names), may_have_header=False)
+    return _Table(rows, columns, len(names), may_have_header=header is None)
 
 
 def _good_rows(table: _Table) -> tuple[list[Row], list[tuple[int, str]]]:
-    """Returns the rows in order that have a text and a label, and (line, what is wrong) of the others."""
+    """Returns the rows with a text and a label, in order, and (line number, fault) for each other row."""
     good: list[Row] = []
     bad = []
     text, label = table.columns
@@ -222,8 +227,10 @@ def _good_rows(table: _Table) -> tuple[list[Row], list[tuple[int, str]]]:
         number, row = item
         if len(row) != table.width:
             bad.append((number, f"has {len(row)} columns, not {table.width}"))
-        elif not row[text].strip() or not row[label].strip():
-            bad.append((number, f"has no {'text' if not row[text].strip() else 'label'}"))
+        elif not row[text].strip():
+            bad.append((number, "has no text"))
+        elif not row[label].strip():
+            bad.append((number, "has no label"))
         else:
             good.append(item)
     return good, bad

@@ -1,7 +1,7 @@
-"""Tables as the first generation of rules reads them, for runs that began with it; see `specs.DATA_RULES`.
+"""Reads tables by the first generation of rules, for runs that began with it; see `specs.DATA_RULES`.
 
-Lines end wherever `str.splitlines` says, quotation marks between tabs are characters like any other, one tab in the
-first line makes a table tab-separated, and the names of classes are compared character by character.
+`str.splitlines` splits the lines; quotation marks between tabs are ordinary characters; a tab in the first line makes
+a table tab-separated; and names of classes are compared character by character.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from estimator_tl.errors import UserError
 
 
 def read_rows(path: str, delimiter: str | None) -> list[tuple[int, list[str]]]:
-    """Returns the rows that are not empty, with the numbers of their last lines.
+    """Returns the rows that are not empty, each with the number of its last line.
 
     Raises:
       UserError: the file cannot be read, is empty, or has quotation marks that do not match.
@@ -23,7 +23,8 @@ def read_rows(path: str, delimiter: str | None) -> list[tuple[int, list[str]]]:
         raise UserError(f"{path} is empty; it needs a text and a label in each row.")
     first = next(line for line in lines if line)
     if delimiter is None:
-        delimiter = "\t" if path.lower().endswith(".tsv") or "\t" in first else ","
+        has_tabs = path.lower().endswith(".tsv") or "\t" in first
+        delimiter = "\t" if has_tabs else ","
     if len(delimiter) != 1:
         raise UserError(f"csv: delimiter={delimiter!r} must be one character, e.g. ',' or '\\t'.")
     if delimiter == "\t":

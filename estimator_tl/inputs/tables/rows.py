@@ -1,4 +1,4 @@
-"""Rows of a table: where lines end, what separates columns, and what quotation marks mean."""
+"""Reads the rows of a table: finds its line ends, its delimiter and the meaning of its quotation marks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import itertools
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Union
 
 from estimator_tl.errors import UserError
@@ -22,8 +22,8 @@ Row = tuple[int, list[str]]
 Column = Union[str, int]
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-_SAMPLE = 100  # rows that decide about the delimiter
-_DIRECTIVE = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n)', re.IGNORECASE)  # the first line of Excel for `delimiter`
+_SAMPLE = 100  # how many rows decide about the delimiter
+_DIRECTIVE = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n)', re.IGNORECASE)  # Excel's first line that names the delimiter
 _FIELD_LIMIT = threading.Lock()
 
 
@@ -32,9 +32,10 @@ def read_rows(path: str, columns: Sequence[Column], delimiter: str | None, quote
 
     Args:
       path: the file.
-      columns: those that are needed; they tell the delimiter.
-      delimiter: between columns; None to find it.
-      quotes: whether quotation marks enclose fields; None for yes, and between tabs for `has_quoted_fields`.
+      columns: the columns that are needed; they help to find the delimiter.
+      delimiter: the character between columns; None to find it.
+      quotes: whether quotation marks enclose fields; None for yes, but in a tab-separated file for
+        `has_quoted_fields`.
 
     Raises:
       UserError: the file cannot be read, is empty, or can be read in more than one way.
@@ -51,7 +52,9 @@ def read_rows(path: str, columns: Sequence[Column], delimiter: str | None, quote
         raise UserError(f"csv: delimiter={delimiter!r} must be one character, e.g. ',' or '\\t'.")
     if quotes is None:
         quotes = delimiter != "\t" or has_quoted_fields(path, text)
-    rows = _quoted_rows(path, text, delimiter, skipped) if quotes else _plain_rows(text, delimiter)
+    rows: Iterable[Row] = _plain_rows(text, delimiter)
+    if quotes:
+        rows = _quoted_rows(path, text, delimiter, skipped)
     return [(number + skipped, row) for number, row in rows]
 
 
@@ -66,9 +69,9 @@ def column_names(row: Sequence[str]) -> list[str]:
 
 
 def names_columns(text: str, name: str) -> bool:
-    """Returns whether the first line of a text names a column so, and others."""
+    """Returns whether the first line of a text names several columns, one of them `name`."""
     first = split_lines(text)[:1]
-    rows = [[field.strip('"') for field in column_names(line.split(mark))] for line in first for mark in _DELIMITERS]
+    rows = [[field.strip('"') for field in column_names(line.split(char))] for line in first for char in _DELIMITERS]
     return any(len(row) > 1 and name in row for row in rows)
 
 
@@ -86,17 +89,19 @@ def _quoted_rows(path: str, text: str, delimiter: str, skipped: int) -> list[Row
                     rows.append((begin, row))
                 begin = reader.line_num + 1
     except csv.Error as error:
-        reason = "a quotation mark is never closed" if "unexpected end" in str(error) else str(error)
+        reason = str(error)
+        if "unexpected end" in reason:
+            reason = "a quotation mark is never closed"
         raise UserError(
             f"{path} line {begin + skipped} cannot be read ({reason}); write a field with quotation marks as "
-            '"He said ""hi""", or give quotes=False where they are characters like any other.'
+            '"He said ""hi""", or give quotes=False where they are ordinary characters.'
         ) from error
     return rows
 
 
 @contextlib.contextmanager
 def _any_field_size(text: str) -> Iterator[None]:
-    """Raises the limit of the csv module, which holds for the process, and puts the old one back."""
+    """A block in which the csv module's field size limit, which is global, admits any field of the text."""
     with _FIELD_LIMIT:
         before = csv.field_size_limit()
         csv.field_size_limit(max(before, len(text)))
@@ -107,23 +112,25 @@ def _any_field_size(text: str) -> Iterator[None]:
 
 
 def _find_delimiter(path: str, text: str, columns: Sequence[Column]) -> str:
-    """Returns the delimiter under which the first row has the columns, and most rows are as wide as the first.
+    """Returns the delimiter that gives the first row all columns, and most rows the width of the first.
 
-    Where two do equally well, the suffix decides, then a tab, which texts rarely hold.
+    Of two equally good delimiters, the file's suffix decides; then tab wins, because texts rarely hold tabs.
 
     Raises:
-      UserError: neither does.
+      UserError: several delimiters are equally good, and neither rule decides.
     """
     suffix = suffix_of(path)
     usual = "\t" if suffix in TAB_SUFFIXES else ","
-    fitting = {mark: widths for mark in _DELIMITERS for widths in [_widths(text, mark, columns)] if widths}
-    fitting = {mark: widths for mark, widths in fitting.items() if widths[0] > 1} or fitting
-    even = {mark: widths.count(widths[0]) / len(widths) for mark, widths in fitting.items()}
-    best = [mark for mark, share in even.items() if share == max(even.values())]
+    candidates = {char: widths for char in _DELIMITERS for widths in [_widths(text, char, columns)] if widths}
+    candidates = {char: widths for char, widths in candidates.items() if widths[0] > 1} or candidates
+    even_share = {char: widths.count(widths[0]) / len(widths) for char, widths in candidates.items()}
+    best = [char for char, share in even_share.items() if share == max(even_share.values())]
     if not best or (usual in best and suffix in TABLE_SUFFIXES):
         return usual
-    if "\t" in best or len(best) == 1:
-        return "\t" if "\t" in best else best[0]
+    if "\t" in best:
+        return "\t"
+    if len(best) == 1:
+        return best[0]
     raise UserError(
         f"{path} may be separated by {_DELIMITERS[best[0]]} or {_DELIMITERS[best[1]]}; say which, e.g. "
         f"csv({path!r}, delimiter={best[0]!r})."
@@ -131,11 +138,12 @@ def _find_delimiter(path: str, text: str, columns: Sequence[Column]) -> str:
 
 
 def _widths(text: str, delimiter: str, columns: Sequence[Column]) -> list[int]:
-    """Returns the number of fields in each of the first rows; none where the first row has not the columns."""
+    """Returns the number of fields in each of the first rows; an empty list if the first row lacks a column."""
     rows = _sample(text, delimiter)
     names = column_names([name.strip('"') for name in rows[0]])
     for column in columns:
-        if column not in names if isinstance(column, str) else column >= len(names):
+        is_missing = column not in names if isinstance(column, str) else column >= len(names)
+        if is_missing:
             return []
     return [len(row) for row in rows]
 

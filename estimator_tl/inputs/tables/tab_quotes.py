@@ -1,9 +1,13 @@
-r"""Quotation marks between tabs: around a field, as pandas, R and Excel write them, or characters of the text.
+r"""Decides what quotation marks mean in a tab-separated file: enclosed fields, or characters of the text.
 
-A program that quotes encloses every field which holds a quotation mark, a tab or a line end, and doubles the marks
-inside. So one mark inside of a field that is not enclosed shows that nothing in the file is quoted; a doubled mark, or
-a tab or a line end that would break the rows, inside of an enclosed field shows that the file is. Where neither stands
-in it, or both, the file is ambiguous.
+Pandas, R and Excel enclose every field that holds a quotation mark, a tab or a line end, and double the marks inside.
+So two things are evidence:
+
+- A mark inside of a field that is not enclosed: the file does not quote fields.
+- A doubled mark inside of an enclosed field, or a tab or line end there that would break the rows: the file quotes
+  fields.
+
+Without evidence, or with evidence for both, the file is ambiguous.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ _FIELD = re.compile(rf'({_ENCLOSED}|[^"\t\r\n]*)(\t|\r\n|\r|\n|\Z)')
 _OPENING = re.compile(r'(?:\A|[\t\r\n])"')
 _DOUBLED = re.compile(r'"[^"]*""[^"]*(?:""[^"]*)*"')
 
-#: A field as it stands in the file, and the number of its first line.
+#: A field exactly as in the file, and the number of its first line.
 _Field = tuple[str, int]
 
 
@@ -34,8 +38,8 @@ def has_quoted_fields(path: str, text: str) -> bool:
       UserError: both ways of reading make sense; the message names the line.
     """
     if not _OPENING.search(text):
-        return False  # both ways are the same
-    rows, violation = _parsed(text)
+        return False  # both ways give the same rows
+    rows, violation = _parse_quoted(text)
     if violation is not None:
         evidence = _enclosed_line(text)
         if evidence:
@@ -57,17 +61,17 @@ def _ambiguous(path: str, reason: str) -> UserError:
     )
 
 
-def _parsed(text: str) -> tuple[list[list[_Field]], int | None]:
-    """Returns the rows as a program that quotes would have written them, and the line that it would not have."""
+def _parse_quoted(text: str) -> tuple[list[list[_Field]], int | None]:
+    """Parses a text with enclosed fields; returns the rows, and the first line that breaks the rules of quoting."""
     rows: list[list[_Field]] = [[]]
-    place, line = 0, 1
-    while place < len(text):
-        match = _FIELD.match(text, place)
+    position, line = 0, 1
+    while position < len(text):
+        match = _FIELD.match(text, position)
         if match is None:
             return rows, line
         field, end = match.groups()
         rows[-1].append((field, line))
-        place = match.end()
+        position = match.end()
         line += line_number(field, len(field)) - 1
         if end and end != "\t":
             rows.append([])
@@ -76,11 +80,11 @@ def _parsed(text: str) -> tuple[list[list[_Field]], int | None]:
 
 
 def _shows_quoting(field: _Field, widths: Sequence[int], width: int) -> bool:
-    """Returns whether an enclosed field would make no sense as it stands.
+    """Returns whether an enclosed field proves that the file quotes fields.
 
     Args:
-      field: with its quotation marks.
-      widths: for each line of the file one more than it has tabs.
+      field: the field with its quotation marks.
+      widths: the number of tabs plus one, for each line of the file.
       width: the number of columns.
     """
     value, line = field
@@ -89,13 +93,13 @@ def _shows_quoting(field: _Field, widths: Sequence[int], width: int) -> bool:
         return True
     if not re.search(r"[\t\r\n]", inside):
         return False
-    # A row that is broken into lines has one line at most that looks whole; two are two rows with a mark each.
+    # Of the lines of one row at most one looks complete. Two complete lines are two rows, each with one mark.
     lines = widths[line - 1 : line + line_number(inside, len(inside)) - 1]
     return lines.count(width) <= (len(lines) > 1)
 
 
 def _encloses_columns(rows: Sequence[Sequence[_Field]]) -> bool:
-    """Returns whether each column that has enclosed fields has no others, but for its name and empty ones."""
+    """Returns whether every column with enclosed fields has only enclosed and empty ones (besides its name)."""
     first, *body = ([value for value, _ in row] for row in rows)
     enclosed = {index for row in body for index, value in enumerate(row) if value.startswith('"')}
     if not enclosed:
@@ -104,7 +108,7 @@ def _encloses_columns(rows: Sequence[Sequence[_Field]]) -> bool:
 
 
 def _enclosed_line(text: str) -> int | None:
-    """Returns the first line with a field that a program which quotes has written, if there is one."""
+    """Returns the first line with a field that must be enclosed, if there is one."""
     lines = [line.split("\t") for line in split_lines(text)]
     for number, fields in enumerate(lines, 1):
         if any(_DOUBLED.fullmatch(field) for field in fields):
