@@ -132,7 +132,7 @@ def test_input_that_cannot_begin_again_is_refused(tmp_path):
     [
         (
             ("--validation_fraction=0.4", "--exporters=best"),
-            "exporter best exports each checkpoint after its evaluation",
+            "exporter best exports evaluated checkpoints",
         ),
         ((), "eval_every_steps needs evaluations, but there is nothing to evaluate on"),
         (("--eval_every_secs=0",), "--eval_every_secs=0 must be above 0"),

@@ -20,7 +20,7 @@ SETTINGS = {"training": {"batch_size": 8, "range": (0, 1)}, "model": "m"}
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch):
-    monkeypatch.setattr(rendezvous, "_PULSE_SECS", 0.05)
+    monkeypatch.setattr(rendezvous, "_HEARTBEAT_SECS", 0.05)
     monkeypatch.setattr(rendezvous, "_UNSEEN_SECS", 0.3)
 
 
