@@ -75,7 +75,7 @@ class Job(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def before(self) -> int:
+    def start_step(self) -> int:
         """The global step at which this call begins."""
 
     @property
@@ -165,7 +165,7 @@ class Job(abc.ABC):
                 started = time.monotonic()
                 with self.naming_errors():
                     metrics = self._part(follower)()
-                outcome = self._outcome(metrics, started, latest_step(self.model_dir) - self.before)
+                outcome = self._outcome(metrics, started, latest_step(self.model_dir) - self.start_step)
                 if leads:
                     self.end(outcome)
                 return outcome
@@ -190,7 +190,7 @@ class Job(abc.ABC):
         evaluator = self.evaluator()
         hooks, listeners = self._hooks(), []
         if evaluator:
-            evaluator.look_back(self.before, self.requests)
+            evaluator.look_back(self.start_step, self.requests)
             if evaluator.rules.in_memory:
                 hooks.append(InMemoryHook(evaluator, self.requests, self.total))
             else:
@@ -313,5 +313,5 @@ class Job(abc.ABC):
 
     def _listener(self, evaluator: Evaluator) -> EvaluationListener:
         return EvaluationListener(
-            evaluator, self.requests, self.before, self.total, self.evaluated_every, self.throttle_secs
+            evaluator, self.requests, self.start_step, self.total, self.evaluated_every, self.throttle_secs
         )

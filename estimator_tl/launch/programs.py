@@ -120,7 +120,7 @@ class ProgramJob(Job):
         if cluster and cluster.job == "evaluator" and eval_spec is None:
             raise UserError("this task is the evaluator, but there is no eval_spec; give train_and_evaluate one.")
         self._estimator, self._train_spec, self._eval_spec, self._rules = model, train_spec, eval_spec, rules
-        self._before = 0
+        self._start_step = 0
         self.throttle_secs = rules.eval_throttle_secs
         self.evaluator_delay_secs = _evaluator_delay(eval_spec)
 
@@ -139,8 +139,8 @@ class ProgramJob(Job):
         return self.cluster is not None and self._estimator.config.train_distribute is not None
 
     @property
-    def before(self) -> int:
-        return self._before
+    def start_step(self) -> int:
+        return self._start_step
 
     @property
     def total(self) -> int:
@@ -157,13 +157,13 @@ class ProgramJob(Job):
             if newest:
                 newest.tell()
             remove_debris(self.model_dir)
-        self._before = latest_step(self.model_dir)
+        self._start_step = latest_step(self.model_dir)
 
     def end(self, outcome: Outcome) -> None:
         """Stores nothing, as the program gets the outcome."""
 
     def parts(self) -> list[tuple[int | None, int]]:
-        return [(None, self.total)] if self.before < self.total else []
+        return [(None, self.total)] if self.start_step < self.total else []
 
     def estimator(self, phase: int | None) -> Any:
         return without_saving(self._estimator) if self.synchronous else self._estimator

@@ -183,13 +183,13 @@ def stopping_at_signals(requests: StopRequests, grace_secs: float = _GRACE_SECS)
     sending.setblocking(False)
     wakeup = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
     names = {getattr(signal, name): name for name in _SIGNALS if hasattr(signal, name)}
-    before = {number: signal.signal(number, lambda *_: None) for number in names}
+    previous = {number: signal.signal(number, lambda *_: None) for number in names}
     listener = threading.Thread(target=_listen, args=(receiving, requests, names, grace_secs), daemon=True)
     listener.start()
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
         sending.close()

@@ -98,8 +98,8 @@ class TrainJob(Job):
         return self.distribution.synchronous
 
     @property
-    def before(self) -> int:
-        return self._run.before
+    def start_step(self) -> int:
+        return self._run.start_step
 
     @property
     def total(self) -> int:
@@ -155,7 +155,7 @@ class TrainJob(Job):
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
         try:
-            with _naming_bad_examples(self._run.data.sources):
+            with _naming_bad_examples(self._run.data.datasets):
                 yield
         except estimator.NanLossDuringTrainingError as error:
             raise UserError(
@@ -165,7 +165,7 @@ class TrainJob(Job):
 
     def parts(self) -> list[tuple[int | None, int]]:
         plan = self._run.plan
-        parts = plan.parts(self._run.before, self._run.total)
+        parts = plan.parts(self._run.start_step, self._run.total)
         return [(phase if len(plan.spans) > 1 else None, end) for phase, end in parts]
 
     def estimator(self, phase: int | None) -> Any:
@@ -180,7 +180,7 @@ class TrainJob(Job):
     def evaluator(self) -> Evaluator | None:
         if self._run.eval_input is None:
             return None
-        spec, rules, input_spec = self._spec, self._spec.evaluation, self._run.source.input_spec
+        spec, rules, input_spec = self._spec, self._spec.evaluation, self._run.backbone.input_spec
         config = session.local_config(self.model_dir, spec.training, evaluation_session_config(spec.launch))
         return Evaluator(
             estimator.Estimator(self._run.model_fn, self.model_dir, config, params={}),
@@ -226,7 +226,7 @@ class TrainJob(Job):
         every = self._spec.launch.log_norms
         if not every:
             return []
-        groups = {variable.name: variable.group for variable in self._run.source.structure.variables}
+        groups = {variable.name: variable.group for variable in self._run.backbone.structure.variables}
         folder = self.model_dir if self._leads else None
         return [NormsHook(every, folder, groups, with_tasks=self.synchronous)]
 

@@ -199,7 +199,7 @@ class FakeEvaluator(Evaluator):
 def evaluated(steps, **options):
     """Which of the saved steps a listener evaluates."""
     evaluator = FakeEvaluator()
-    listener = EvaluationListener(evaluator, StopRequests(), **{"before": 0, "total": 100, **options})
+    listener = EvaluationListener(evaluator, StopRequests(), **{"start_step": 0, "total": 100, **options})
     found = []
     for step in steps:
         count = evaluator.count
@@ -212,7 +212,7 @@ def evaluated(steps, **options):
 def test_which_checkpoints_are_evaluated():
     assert evaluated([0, 3, 5, 9]) == [3, 5, 9]
     assert evaluated([0, 3, 5, 5, 10, 10], every=5) == [5, 10]
-    assert evaluated([20, 23, 25], before=20) == [23, 25]
+    assert evaluated([20, 23, 25], start_step=20) == [23, 25]
     assert evaluated([0, 5, 97, 98], every=5, total=98) == [5, 98]
 
 
@@ -230,7 +230,7 @@ def test_the_throttle_leaves_out_all_but_the_last(monkeypatch):
 
 def test_a_reason_ends_training_with_the_step_that_was_evaluated():
     requests = StopRequests()
-    listener = EvaluationListener(FakeEvaluator([None, "good enough"]), requests, before=0, total=100)
+    listener = EvaluationListener(FakeEvaluator([None, "good enough"]), requests, start_step=0, total=100)
     assert [listener.after_save(None, step) for step in (1, 2)] == [False, True]
     assert (requests.stop.reason, requests.stop.resumes) == ("good enough", False)
 
@@ -238,7 +238,7 @@ def test_a_reason_ends_training_with_the_step_that_was_evaluated():
 def test_nothing_is_evaluated_after_a_signal():
     requests, evaluator = StopRequests(), FakeEvaluator()
     requests.ask("SIGTERM", resumes=True)
-    assert not EvaluationListener(evaluator, requests, before=0, total=2).after_save(None, 2)
+    assert not EvaluationListener(evaluator, requests, start_step=0, total=2).after_save(None, 2)
     assert evaluator.count == 0
 
 
@@ -246,7 +246,7 @@ def test_the_end_evaluates_only_what_was_not():
     evaluator = FakeEvaluator()
     assert finish(evaluator, 0)["n"] == 0  # a run with nothing left to train
     evaluator.step = 9
-    EvaluationListener(evaluator, StopRequests(), before=0, total=9).after_save(None, 9)
+    EvaluationListener(evaluator, StopRequests(), start_step=0, total=9).after_save(None, 9)
     assert finish(evaluator, 9)["n"] == 1
     assert evaluator.count == 2
     assert finish(evaluator, 10)["n"] == 2

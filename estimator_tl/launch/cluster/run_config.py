@@ -132,15 +132,15 @@ def make_run_config(
 @contextmanager
 def described(cluster: Cluster | None) -> Iterator[None]:
     """A block in which TF_CONFIG describes this cluster, or is unset without a cluster."""
-    before = os.environ.pop(_TF_CONFIG, None)
+    previous = os.environ.pop(_TF_CONFIG, None)
     if cluster is not None:
         os.environ[_TF_CONFIG] = cluster.tf_config()
     try:
         yield
     finally:
         os.environ.pop(_TF_CONFIG, None)
-        if before is not None:
-            os.environ[_TF_CONFIG] = before
+        if previous is not None:
+            os.environ[_TF_CONFIG] = previous
 
 
 def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distribution: Distribution) -> Any:

@@ -133,6 +133,11 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
         if kind == "off" or len(local) == 1:
             return Distribution("off")
         return Distribution(kind, local, len(local), all_reduce=_cross_device_ops(launch.all_reduce_alg))
+    return _over_cluster(kind, launch, cluster, local)
+
+
+def _over_cluster(kind: str, launch: LaunchSpec, cluster: Cluster | None, local: tuple[str, ...]) -> Distribution:
+    """Returns the distribution over the tasks of a cluster. Args: local: the devices of this process."""
     _check_cluster(kind, cluster)
     assert cluster is not None
     if launch.cpu_replicas > 1:

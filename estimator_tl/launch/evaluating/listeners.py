@@ -18,7 +18,7 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
         self,
         evaluator: Evaluator,
         requests: StopRequests,
-        before: int,
+        start_step: int,
         total: int,
         every: int | None = None,
         throttle_secs: float = 0.0,
@@ -30,14 +30,14 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
         Args:
           evaluator: evaluates.
           requests: gets a request when the rules of the evaluation stop training.
-          before: the global step where training begins.
+          start_step: the global step where training begins.
           total: the global step where training ends.
           every: steps between evaluations; None for every checkpoint.
           throttle_secs: the least time between the starts of two evaluations; does not hold for the last.
         """
         self._evaluator, self._requests = evaluator, requests
         self._total, self._every, self._throttle = total, every, throttle_secs
-        self._last_step, self._last_start = before, -float("inf")
+        self._last_step, self._last_start = start_step, -float("inf")
 
     def after_save(self, session: Any, global_step_value: int) -> bool:
         """Evaluates if it is due; returns whether training should stop at this step."""

@@ -10,16 +10,16 @@ from estimator_tl.inputs import DataSource
 from estimator_tl.model.warm_start import WarmStart
 
 
-def tell_data(data: DataSource, model_dir: str, before: int, total: int, start: WarmStart | None) -> None:
+def tell_data(data: DataSource, model_dir: str, start_step: int, total: int, start: WarmStart | None) -> None:
     """Prints which examples are skipped, where a warm start begins, and whether training is already done."""
     if data.skipped:
         print(f"skipped {len(data.skipped)} unreadable {data.what}: {', '.join(data.skipped[:5])}", file=sys.stderr)
     if start:
         parts = "backbone and head" if start.head else "backbone; the head is new"
         print(f"warm start from {start.checkpoint}: {parts}", file=sys.stderr)
-    if before >= total:
+    if start_step >= total:
         print(
-            f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
+            f"{model_dir} is already at step {start_step} of {total}; raise --train_steps or --epochs to go on.",
             file=sys.stderr,
         )
 
@@ -47,7 +47,7 @@ def print_nothing(text: str) -> None:
     del text
 
 
-def tell_length(examples: int, batch_size: int, before: int, total: int) -> None:
+def tell_length(examples: int, batch_size: int, start_step: int, total: int) -> None:
     """Prints the number of examples and the steps of an epoch, from which users set the steps of phases."""
     steps = f"{examples / batch_size:.4g}"
-    print(f"{examples} examples to train on, {steps} steps an epoch; from step {before} to {total}")
+    print(f"{examples} examples to train on, {steps} steps an epoch; from step {start_step} to {total}")

@@ -32,9 +32,9 @@ class Prepared:
 
     Attributes:
       data: the data of training and evaluation.
-      source: the backbone.
+      backbone: the pretrained backbone.
       plan: which variables train, and when.
-      before: the global step at which this call begins.
+      start_step: the global step at which this call begins.
       total: the global step at which this call ends.
       every: steps between checkpoints.
       changed_at: the global step at which this call changes the plan; None if it does not.
@@ -46,9 +46,9 @@ class Prepared:
     """
 
     data: RunData
-    source: Backbone
+    backbone: Backbone
     plan: VariablePlan
-    before: int
+    start_step: int
     total: int
     every: int
     changed_at: int | None
@@ -74,24 +74,24 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, verbose: 
     existing = run_dir.read(model_dir) if run_dir.is_run(model_dir) else None
     spec = session.with_saved_choices(spec, existing)
     data = open_data(spec, model_dir, existing)
-    source = _open_backbone(spec, distribution)
-    digest = source.digest()
+    backbone = _open_backbone(spec, distribution)
+    digest = backbone.digest()
     saved = run_dir.check_continuable(
         model_dir, spec.model, data.labels, digest, plan_change.FIELDS, spec.training.allow_plan_change
     )
-    spec = session.with_range(spec, source)
-    before, total = latest_step(model_dir), spec.training.total_steps(data.train_count)
-    earlier = plan_change.history(saved, spec.model, before)
-    plan = plan_change.plan_of(source.structure, spec.model, earlier)
-    check_replicas(source, plan, distribution.replicas)
+    spec = session.with_range(spec, backbone)
+    start_step, total = latest_step(model_dir), spec.training.total_steps(data.train_count)
+    earlier = plan_change.history(saved, spec.model, start_step)
+    plan = plan_change.plan_of(backbone.structure, spec.model, earlier)
+    check_replicas(backbone, plan, distribution.replicas)
     start = _warm_start(spec, data.labels, digest)
     training = spec.training
     batch_size = distribution.batch_of_replica(training.batch_size)
-    train_input = data.train.input_fn(source.input_spec, batch_size, "train", training=True, seed=training.seed)
+    train_input = data.train.input_fn(backbone.input_spec, batch_size, "train", training=True, seed=training.seed)
     make_model_fn = functools.partial(
         session.build_model_fn,
         spec,
-        source,
+        backbone,
         data.labels,
         total,
         plan,
@@ -101,20 +101,20 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, verbose: 
     )
     old_record = saved.record if saved else {}
     record = {
-        **_record(spec, data.train, digest, max(total, before)),
+        **_record(spec, data.train, digest, max(total, start_step)),
         "earlier": [item.to_json() for item in earlier],
         "warm_start": start.checkpoint if start else old_record.get("warm_start"),
     }
     prepared = Prepared(
         data=data,
-        source=source,
+        backbone=backbone,
         plan=plan,
-        before=before,
+        start_step=start_step,
         total=total,
         every=_checkpoint_steps(spec, total, data.train_count, distribution.steps_per_call),
-        changed_at=before if len(earlier) > len(old_record.get("earlier", ())) else None,
+        changed_at=start_step if len(earlier) > len(old_record.get("earlier", ())) else None,
         train_input=train_input,
-        eval_input=data.evaluation_input(source.input_spec, training.batch_size),
+        eval_input=data.evaluation_input(backbone.input_spec, training.batch_size),
         model_fn=make_model_fn(),
         model_fn_of_phase=lambda phase: make_model_fn(only_phase=phase),
         record=record,
@@ -124,11 +124,16 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, verbose: 
     run_dir.check_writable(model_dir)
     if verbose:
         if saved:
-            session.tell_first_rules(saved, model_dir, source)
-        announcing.tell_range(source)
-        announcing.tell_data(data.train, model_dir, before, total, start if not before else None)
-        announcing.tell_length(data.train_count, training.batch_size, before, total)
+            session.tell_first_rules(saved, model_dir, backbone)
+        _tell(prepared, model_dir, training.batch_size, start if not start_step else None)
     return prepared
+
+
+def _tell(run: Prepared, model_dir: str, batch_size: int, start: WarmStart | None) -> None:
+    """Prints what the run begins with."""
+    announcing.tell_range(run.backbone)
+    announcing.tell_data(run.data.train, model_dir, run.start_step, run.total, start)
+    announcing.tell_length(run.data.train_count, batch_size, run.start_step, run.total)
 
 
 def _open_backbone(spec: RunSpec, distribution: Distribution) -> Backbone:

@@ -36,7 +36,7 @@ class RunData:
         return self.train.labels
 
     @property
-    def sources(self) -> list[DataSource]:
+    def datasets(self) -> list[DataSource]:
         """All datasets that the run reads."""
         return [dataset for dataset in (self.train, self.evaluation) if dataset is not None]
 
