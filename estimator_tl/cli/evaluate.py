@@ -81,7 +81,7 @@ def _data(values: Any, saved: Any) -> tuple[Any, str]:
     except UserError:
         _check_exists(path)
         raise
-    _tell_missing_classes(data)
+    _print_missing_classes(data)
     return data, split
 
 
@@ -106,7 +106,7 @@ def _check_exists(text: str) -> None:
         )
 
 
-def _tell_missing_classes(data: Any) -> None:
+def _print_missing_classes(data: Any) -> None:
     from estimator_tl.launch.run.run_data import missing_classes
 
     missing = missing_classes(data)

@@ -34,7 +34,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         saved = run_dir.read(values.model_dir)
         print(_run_text(saved, values.model_dir))
         backbone = session.open_backbone(saved.spec.model, saved.spec.data.rules)
-        saved = session.as_trained(saved, backbone)
+        saved = session.with_effective_settings(saved, backbone)
         model = saved.spec.model
     else:
         model = command.spec(ModelSpec)

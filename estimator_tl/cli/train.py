@@ -52,7 +52,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         check_writable(values.export_dir)
     flags_text = command.text(leave_out=("debug", "help", "helpfull", "flagfile", "allow_plan_change"))
     outcome = train(spec, values.model_dir, flags_text, cluster=cluster)
-    _tell(outcome)
+    _print_outcome(outcome)
     if outcome.stop and outcome.stop.resumes:
         return outcome.exit_code
     print(f"{outcome.steps} steps in {outcome.seconds:.1f} s; run kept in {values.model_dir}")
@@ -62,7 +62,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     return 0
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     from estimator_tl.launch.hooks.progress import metrics_text
 
     if outcome.metrics:

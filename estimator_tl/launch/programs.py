@@ -174,7 +174,7 @@ class ProgramJob(Job):
         if self._rules.in_memory and self._eval_spec.hooks:
             raise UserError("an evaluation in memory has no session for the hooks of the EvalSpec; leave them out.")
         return Evaluator(
-            self._evaluated(),
+            self._local_estimator(),
             self._eval_spec.input_fn,
             self._eval_spec.exporters or (),
             self._rules,
@@ -182,7 +182,7 @@ class ProgramJob(Job):
             self._eval_spec.name,
         )
 
-    def _evaluated(self) -> Any:
+    def _local_estimator(self) -> Any:
         """Returns a copy of the Estimator that evaluates in this process, without a cluster."""
         config = self._estimator.config
         if hasattr(config, "tpu_config"):

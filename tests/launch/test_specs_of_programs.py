@@ -181,7 +181,7 @@ class _Follower:
     def __init__(self, evaluated):
         self._evaluated = evaluated
 
-    def wish(self, reason):
+    def announce_evaluator(self, stop_request=""):
         pass
 
     def look(self, at_most_every):

@@ -10,7 +10,7 @@ from estimator_tl.inputs import DataSource
 from estimator_tl.model.warm_start import WarmStart
 
 
-def tell_data(data: DataSource, model_dir: str, start_step: int, total: int, start: WarmStart | None) -> None:
+def print_data(data: DataSource, model_dir: str, start_step: int, total: int, start: WarmStart | None) -> None:
     """Prints which examples are skipped, where a warm start begins, and whether training is already done."""
     if data.skipped:
         print(f"skipped {len(data.skipped)} unreadable {data.what}: {', '.join(data.skipped[:5])}", file=sys.stderr)
@@ -24,7 +24,7 @@ def tell_data(data: DataSource, model_dir: str, start_step: int, total: int, sta
         )
 
 
-def tell_range(backbone: Backbone) -> None:
+def print_range(backbone: Backbone) -> None:
     """Prints the range of image values, if the backbone rescales images itself."""
     if backbone.finding is not None and backbone.finding.text:
         values = backbone.image_spec.range_text
@@ -47,7 +47,7 @@ def print_nothing(text: str) -> None:
     del text
 
 
-def tell_length(examples: int, batch_size: int, start_step: int, total: int) -> None:
+def print_length(examples: int, batch_size: int, start_step: int, total: int) -> None:
     """Prints the number of examples and the steps of an epoch, from which users set the steps of phases."""
     steps = f"{examples / batch_size:.4g}"
     print(f"{examples} examples to train on, {steps} steps an epoch; from step {start_step} to {total}")

@@ -124,16 +124,16 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, verbose: 
     run_dir.check_writable(model_dir)
     if verbose:
         if saved:
-            session.tell_first_rules(saved, model_dir, backbone)
-        _tell(prepared, model_dir, training.batch_size, start if not start_step else None)
+            session.print_first_rules(saved, model_dir, backbone)
+        _print_beginning(prepared, model_dir, training.batch_size, start if not start_step else None)
     return prepared
 
 
-def _tell(run: Prepared, model_dir: str, batch_size: int, start: WarmStart | None) -> None:
+def _print_beginning(run: Prepared, model_dir: str, batch_size: int, start: WarmStart | None) -> None:
     """Prints what the run begins with."""
-    announcing.tell_range(run.backbone)
-    announcing.tell_data(run.data.train, model_dir, run.start_step, run.total, start)
-    announcing.tell_length(run.data.train_count, batch_size, run.start_step, run.total)
+    announcing.print_range(run.backbone)
+    announcing.print_data(run.data.train, model_dir, run.start_step, run.total, start)
+    announcing.print_length(run.data.train_count, batch_size, run.start_step, run.total)
 
 
 def _open_backbone(spec: RunSpec, distribution: Distribution) -> Backbone:

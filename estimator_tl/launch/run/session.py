@@ -126,8 +126,8 @@ def open_run(model_dir: str) -> OpenRun:
     saved = run_dir.read(model_dir)
     checkpoint = run_dir.latest_checkpoint(model_dir).path
     backbone = open_backbone(saved.spec.model, saved.spec.data.rules)
-    tell_first_rules(saved, model_dir, backbone)
-    saved = as_trained(saved, backbone)
+    print_first_rules(saved, model_dir, backbone)
+    saved = with_effective_settings(saved, backbone)
     function = build_model_fn(saved.spec, backbone, saved.labels, None)
     config = local_config(model_dir, saved.spec.training)
     return OpenRun(saved, backbone, estimator.Estimator(function, model_dir, config, params={}), checkpoint)
@@ -149,36 +149,36 @@ def with_saved_choices(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec
     return dataclasses.replace(spec, model=model, data=data)
 
 
-def with_range(spec: RunSpec, source: Backbone) -> RunSpec:
+def with_range(spec: RunSpec, backbone: Backbone) -> RunSpec:
     """Returns the settings with the input range of the backbone, so that the run stores it."""
-    if not isinstance(source.input_spec, ImageSpec) or not backbones.takes_range(spec.model.backbone):
+    if not isinstance(backbone.input_spec, ImageSpec) or not backbones.takes_range(spec.model.backbone):
         return spec
-    if source.input_spec.range is None:
+    if backbone.input_spec.range is None:
         return spec
-    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=source.input_spec.range))
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=backbone.input_spec.range))
 
 
-def as_trained(saved: run_dir.SavedRun, source: Backbone) -> run_dir.SavedRun:
+def with_effective_settings(saved: run_dir.SavedRun, backbone: Backbone) -> run_dir.SavedRun:
     """Returns a run with the settings that took effect.
 
     Runs under the first rules accepted batch norm in training mode for a backbone that was saved for inference only.
     Its statistics never changed, so the mode was inference. New runs refuse this setting.
     """
     spec = saved.spec
-    if spec.data.rules != FIRST_RULES or not source.structure.inference_only or spec.model.batch_norm != "train":
+    if spec.data.rules != FIRST_RULES or not backbone.structure.inference_only or spec.model.batch_norm != "train":
         return saved
     model = dataclasses.replace(spec.model, batch_norm="inference")
     return dataclasses.replace(saved, spec=dataclasses.replace(spec, model=model))
 
 
-def tell_first_rules(saved: run_dir.SavedRun, model_dir: str, source: Backbone) -> None:
+def print_first_rules(saved: run_dir.SavedRun, model_dir: str, backbone: Backbone) -> None:
     """Prints that a run under the first rules keeps them."""
     if saved.spec.data.rules != FIRST_RULES:
         return
     rules = "tables are read and split as they were then"
-    if isinstance(source.input_spec, ImageSpec):
+    if isinstance(backbone.input_spec, ImageSpec):
         rules = "image orientation and transparency are ignored, nested folders left out"
-    if as_trained(saved, source) != saved:
+    if with_effective_settings(saved, backbone) != saved:
         rules += "; batch norm stayed in inference mode, as the backbone was saved for inference only"
     print(
         f"{model_dir} began under earlier rules and keeps them: {rules}; train into another --model_dir for today's.",
