@@ -78,9 +78,8 @@ def _prepare(command_flags: CommandFlags) -> None:
 
     keras2.let_tf_keras_be_keras2()
     if getattr(command_flags.values, "precision", None) == "bfloat16":
-        os.environ.setdefault(
-            "TF_ENABLE_ONEDNN_OPTS", "1"
-        )  # oneDNN has the bfloat16 passes; TensorFlow reads it at import
+        # oneDNN has the passes for bfloat16; TensorFlow reads the variable at its import.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     level = command_flags.values.verbosity
     if level != "debug":
         quiet.import_tensorflow_quietly()

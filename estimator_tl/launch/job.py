@@ -155,7 +155,7 @@ class Job(abc.ABC):
                     return self._outcome({}, time.monotonic(), steps=0)
             leads = follower is None
             with owning(self.model_dir) if leads else contextlib.nullcontext(), disk_errors(self.model_dir, leads):
-                if cluster and follower and cluster.job == "ps":  # before `begin`: it needs neither data nor model
+                if cluster and follower and cluster.job == "ps":  # needs neither data nor model, so no `begin`
                     started = time.monotonic()
                     servers.serve(cluster, follower, self.requests, self.session_config())
                     return self._outcome({}, started, steps=0)

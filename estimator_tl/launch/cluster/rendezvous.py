@@ -24,7 +24,7 @@ FILE = "launch.json"
 EVALUATOR_FILE = "evaluator.json"
 STARTING, RUNNING, DONE, STOPPED = "starting", "running", "done", "stopped"
 _HEARTBEAT_SECS = 2.0
-_UNSEEN_SECS = 30.0  # network file systems show a new file with such a delay
+_UNSEEN_SECS = 30.0  # network file systems show a new file with a delay
 
 
 class Chief:

@@ -71,7 +71,7 @@ class NormsHook(CountingHook):
         if not run_values.results or not self._writer:
             return
         after = run_context.session.run(self._variables)
-        before, self._before = self._before, {}  # as large as the model
+        before, self._before = self._before, {}  # frees arrays as large as the model
         summary = tf.compat.v1.Summary()
         for group, names in self._members().items():
             summary.value.add(tag=f"norms/gradient/{group}", simple_value=run_values.results[group])
@@ -79,7 +79,7 @@ class NormsHook(CountingHook):
             update = _size(after[name] - before[name] for name in names)
             if size:
                 summary.value.add(tag=f"norms/update_ratio/{group}", simple_value=update / size)
-            elif not update:  # an update of variables that were all zero has no ratio
+            elif not update:  # an update from all zeros has no ratio, so it gets no entry
                 summary.value.add(tag=f"norms/update_ratio/{group}", simple_value=0.0)
         self._writer.add_summary(summary, int(run_context.session.run(self._global_step)))
 
