@@ -147,7 +147,7 @@ def test_trap_17_one_process_does_not_pass_for_a_cluster(keras_h5, pictures, tmp
     cluster = {"chief": ["localhost:1"], "ps": ["localhost:2"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "chief", "index": 0}}))
     train(tmp_path / "run", keras_h5, pictures, 2, "--distribution=off", code=2)
-    assert "distribution off is of one process, but TF_CONFIG describes a cluster" in capsys.readouterr().err
+    assert "distribution off is for one process, but TF_CONFIG describes a cluster" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

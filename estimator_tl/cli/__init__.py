@@ -1,1 +1,1 @@
-"""The command line: one module a command; nothing else reads flags."""
+"""The command line: one module for each command; no other module reads flags."""

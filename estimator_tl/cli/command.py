@@ -1,4 +1,4 @@
-"""What a command is, and its flags in groups."""
+"""A command of the program, and its flags in groups."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from estimator_tl.cli import flagfiles, parsers
 from estimator_tl.config.setting import MOST, Bounds, Setting, settings_of
 from estimator_tl.errors import UserError
 
-#: Where all flags are written down.
+#: The page that lists all flags.
 REFERENCE = "docs/FLAGS.md"
 _Spec = TypeVar("_Spec")
 
 
 class CommandFlags:
-    """The flags of one command: absl flags, with the group of each for the help.
+    """The flags of one command: absl flags, in groups for the help.
 
     Attributes:
-      values: the absl FlagValues; ``values.name`` after parsing.
-      groups: names of flags by group.
-      common: names of the flags that ``--help`` shows; all others need ``--helpfull``.
+      values: the absl FlagValues; ``values.NAME`` is the value of a flag after parsing.
+      groups: the names of the flags of each group.
+      common: the names of the flags that ``--help`` shows; ``--helpfull`` shows all.
     """
 
     def __init__(self) -> None:
@@ -38,20 +38,20 @@ class CommandFlags:
 
         Args:
           spec: a class of `estimator_tl.config`.
-          without: names of settings that the command does not have.
+          without: the names of settings to leave out.
         """
         for setting in settings_of(spec):
             if setting.name not in without:
                 self._define_setting(setting)
 
     def spec(self, kind: type[_Spec]) -> _Spec:
-        """Returns the spec that the flags describe; settings that the command does not have keep their defaults.
+        """Returns a spec with the values of the flags; settings without a flag keep their defaults.
 
         Args:
           kind: a class of `estimator_tl.config`.
 
         Raises:
-          UserError: the values do not go together.
+          UserError: a value is invalid, or values contradict each other.
         """
         names = [setting.name for setting in settings_of(kind) if setting.name in self.values]
         return kind(**{name: self.values[name].value for name in names})
@@ -95,40 +95,40 @@ class CommandFlags:
         self._file(group, name)
 
     def exclude(self, names: Sequence[str], others: Sequence[str]) -> None:
-        """Says that flags and other flags are two ways to say one thing: of the two, the later wins."""
+        """Makes two groups of flags replace each other: the flag that is given later wins."""
         self._replaces.update({name: (*self._replaces.get(name, ()), *others) for name in names})
         self._replaces.update({other: (*self._replaces.get(other, ()), *names) for other in others})
 
     def parse(self, name: str, arguments: Sequence[str]) -> list[str]:
-        """Reads the flags of a command line; they win over those of its flagfiles, wherever these stand.
+        """Reads a command line and its flagfiles; flags of the command line win over flags of a flagfile.
 
-        A flag also wins over the flags that it replaces, where these stand in an earlier file.
+        A flag also wins over the flags that it replaces, if they are in an earlier file.
 
         Args:
-          name: of the command.
-          arguments: the command line behind it.
+          name: the name of the command.
+          arguments: the command line after the name.
 
         Returns:
-          The arguments that are no flags.
+          The arguments that are not flags.
 
         Raises:
           UserError: a flagfile cannot be read, a flag is unknown or has a wrong value, or two flags contradict.
         """
-        files, own = flagfiles.parted(arguments, self._takes_next)
+        files, others = flagfiles.split(arguments, self._takes_next)
         lines = [line for file in files for line in flagfiles.lines_of(file)]
-        tolerant = [text for text in (*(line.text for line in lines), *own) if re.match("--?undefok=", text)]
+        undefok = [text for text in (*(line.text for line in lines), *others) if re.match("--?undefok=", text)]
         source: dict[str, str] = {}
         for line in lines:
-            if self._read([name, *tolerant, line.text], source, line.file, f"{line.place}: "):
-                raise UserError(f"{line.place}: {line.text!r} is no flag; write --name=value.")
-        return self._read([name, *tolerant, *own], source, "")
+            if self._read([name, *undefok, line.text], source, line.file, f"{line.position}: "):
+                raise UserError(f"{line.position}: {line.text!r} is not a flag; write --name=value.")
+        return self._read([name, *undefok, *others], source, "")
 
     def given(self) -> dict[str, Any]:
         """Returns the flags that the user set, by name."""
         return {name: self.values[name].value for name in self._names() if self.values[name].present}
 
     def text(self, leave_out: Collection[str] = ()) -> str:
-        """Returns the flags that the user set as a flagfile, each on one line whatever the shell's quotes held."""
+        """Returns the flags that the user set as a flagfile, each on one line, even if its value has line breaks."""
         lines = [
             re.sub(r"\s*\n\s*", " ", self.values[name].serialize())
             for name in self._names()
@@ -140,24 +140,25 @@ class CommandFlags:
         """Returns the help text of the flags, by group.
 
         Args:
-          full: of all flags, not only of the common ones.
+          full: whether to show all flags, not only the common ones.
         """
         lines = []
         for group, names in self.groups.items():
-            shown = [name for name in names if full or not self.common or name in self.common]
-            lines += [f"\n{group}:"] * bool(shown) + [self._help_line(name) for name in shown]
-        more = "" if full or not self.common else "--helpfull lists all flags; "
-        return "\n".join([*lines, f"\n{more}{REFERENCE} is the reference."])
+            visible = [name for name in names if full or not self.common or name in self.common]
+            if visible:
+                lines += [f"\n{group}:", *map(self._help_line, visible)]
+        hint = "--helpfull lists all flags; " * bool(self.common and not full)
+        return "\n".join([*lines, f"\n{hint}{REFERENCE} is the reference."])
 
     def _help_line(self, name: str) -> str:
         flag = self.values[name]
-        shown = f"--[no]{name}" if flag.boolean else f"--{name}"
+        switch = "[no]" * bool(flag.boolean)
         default = self.default_text(name)
-        text = " ".join(str(flag.help).split())
-        return f"  {shown}: {text}{f' (default: {default})' if default else ''}"
+        suffix = f" (default: {default})" if default else ""
+        return f"  --{switch}{name}: {' '.join(str(flag.help).split())}{suffix}"
 
     def default_text(self, name: str) -> str:
-        """Returns the default of a flag for people; empty where it has none, or is off or empty."""
+        """Returns the default of a flag as text; empty for no default, for off and for an empty default."""
         flag = self.values[name]
         is_number = isinstance(flag.default, (int, float)) and not isinstance(flag.default, bool)
         if not flag.default and not is_number:
@@ -168,29 +169,36 @@ class CommandFlags:
         return [name for names in self.groups.values() for name in names]
 
     def _read(self, arguments: Sequence[str], source: dict[str, str], file: str, where: str = "") -> list[str]:
-        """Reads one command line; returns the arguments that are no flags.
+        """Reads one command line; returns the arguments that are not flags.
 
         Args:
           arguments: the name of the command, then flags.
-          source: the file from which each flag so far has its value; gets those that are read here.
+          source: the file of each flag that is set so far; the flags of this call are added.
           file: the file of these flags; empty for the command line.
-          where: how a message begins.
+          where: the beginning of an error message.
+
+        Raises:
+          UserError: a flag is unknown or invalid, or two flags contradict each other.
         """
         before = {name: self.values[name].present for name in self._names()}
         try:
             parsed: list[str] = self.values(arguments)
         except flags.Error as error:
-            # Of the two forms that absl has, one names the flag as a subject already.
-            said = re.sub(r"^flag (--\w+=.*?): must be ", r"\1 must be ", str(error), flags=re.DOTALL)
-            raise UserError(f"{where}{said}") from error
-        added = [name for name in self._names() if self.values[name].present > before[name]]
-        source.update(dict.fromkeys(added, file))
-        for name in added:
+            # Some messages of absl begin "flag --name=value: must be"; the others already begin with the flag.
+            message = re.sub(r"^flag (--\w+=.*?): must be ", r"\1 must be ", str(error), flags=re.DOTALL)
+            raise UserError(f"{where}{message}") from error
+        new = [name for name in self._names() if self.values[name].present > before[name]]
+        source.update(dict.fromkeys(new, file))
+        for name in new:
             self._replace_earlier(name, source)
         return parsed[1:]
 
     def _replace_earlier(self, name: str, source: dict[str, str]) -> None:
-        """Takes back the flags that a flag replaces; two of the same file contradict each other."""
+        """Unsets the flags that a flag replaces.
+
+        Raises:
+          UserError: both flags are in the same file or on the command line.
+        """
         for other in self._replaces.get(name, ()):
             if source.get(other) == source[name]:
                 first, second = sorted((name, other), key=self._names().index)
@@ -240,10 +248,10 @@ class Command:
 
     Attributes:
       summary: one line for the list of commands.
-      usage: example of a call.
-      define: adds its flags.
-      run: does it; gets the flags and the remaining arguments, returns the exit code.
-      own_flags: False for a command whose arguments all belong to somebody else: `run` gets them unparsed.
+      usage: an example of a call.
+      define: adds the flags of the command.
+      run: runs the command with the flags and the remaining arguments; returns the exit code.
+      own_flags: False if all arguments belong to another program; `run` then gets them unparsed.
     """
 
     summary: str
@@ -276,7 +284,7 @@ def refuse_arguments(name: str, arguments: list[str]) -> None:
     """Refuses arguments that are not flags.
 
     Raises:
-      UserError: there is one.
+      UserError: there is an argument.
     """
     if arguments:
         raise UserError(f"{name} takes flags only, not {arguments[0]!r}; write --flag=value.")

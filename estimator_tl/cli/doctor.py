@@ -19,79 +19,82 @@ _CHECKS = "Checks"
 
 
 def define(command: CommandFlags) -> None:
-    """Adds the flags of train, so that the same flagfile can be looked at, and those of the checks."""
+    """Adds the flags of train, so that doctor can check the same flagfile, and the flags of the checks."""
     train.define(command)
     command.number(
-        _CHECKS, "peer_timeout_secs", 5.0, "how long to wait for the other tasks, all at once.", above=0, at_most=1e6
+        _CHECKS, "peer_timeout_secs", 5.0, "Seconds to wait for all other tasks together.", above=0, at_most=1e6
     )
-    command.number(_CHECKS, "check_timeout_secs", 300.0, "how long any other check may take.", above=0, at_most=1e6)
+    command.number(_CHECKS, "check_timeout_secs", 300.0, "Seconds that any other check may take.", above=0, at_most=1e6)
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
-    """Looks at what a run needs and prints a line for each thing.
+    """Checks what a run needs, and prints a line for each finding.
 
     Raises:
-      UserError: something would not work.
+      UserError: a check failed.
     """
     values = command.values
     refuse_arguments("doctor", arguments)
     from estimator_tl.launch import doctor
 
-    failed, hung = [], False
-    with _no_cluster_for_estimator() as environ:
-        for what, check in _checks(command, environ):
-            allowed = values.check_timeout_secs + (values.peer_timeout_secs if what == "cluster" else 0)
-            findings, ended = doctor.bounded(what, check, allowed)
+    failures, hung = [], False
+    with _without_tf_config() as environ:
+        for name, check in _checks(command, environ):
+            timeout = values.check_timeout_secs
+            if name == "cluster":
+                timeout += values.peer_timeout_secs
+            findings, ended = doctor.bounded(name, check, timeout)
             for finding in findings:
                 print(finding, flush=True)
-            failed += [finding.text for finding in findings if finding.level == "fail"]
+            failures += [finding.text for finding in findings if finding.level == "fail"]
             hung = hung or not ended
-    if not failed:
+    if not failures:
         return 0
-    error = UserError(f"{len(failed)} check{'s' * (len(failed) > 1)} failed; first: {failed[0]}")
+    error = UserError(f"{len(failures)} check{'s' * (len(failures) > 1)} failed; first: {failures[0]}")
     if hung:
-        # Whatever does not end could keep the interpreter from its end, too.
+        # A check that hangs could also keep the interpreter from exiting.
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(error.exit_code)
     raise error
 
 
 def _checks(command: CommandFlags, environ: dict[str, str]) -> Iterator[tuple[str, Callable[[], Iterator[Any]]]]:
-    """Yields the checks that the flags ask for, with their names."""
+    """Yields the names of the checks for the flags, and the checks."""
     from estimator_tl.launch import doctor
     from estimator_tl.launch.run import plan_change, session
 
     values = command.values
     yield "versions", doctor.versions
     yield "devices", doctor.devices
-    described, wrong = None, None
+    cluster = None
     try:
-        described = cluster_of(values, environ)
+        cluster = cluster_of(values, environ)
     except UserError as error:
-        wrong = doctor.Finding("fail", str(error))
-    yield "cluster", lambda: iter([wrong]) if wrong else doctor.cluster(described, values.peer_timeout_secs)
-    if not wrong:
-        yield "distribution", lambda: doctor.distribution(command.spec(LaunchSpec), described, values.batch_size)
+        problem = doctor.Finding("fail", str(error))
+        yield "cluster", lambda: iter([problem])
+    else:
+        yield "cluster", lambda: doctor.cluster(cluster, values.peer_timeout_secs)
+        yield "distribution", lambda: doctor.distribution(command.spec(LaunchSpec), cluster, values.batch_size)
     if values.model_dir:
-        yield "model_dir", lambda: doctor.folders(values.model_dir, values.export_dir, described)
+        yield "model_dir", lambda: doctor.folders(values.model_dir, values.export_dir, cluster)
 
-    # The settings are read inside of the checks, as what is wrong with them is a finding like others. Data and backbone
-    # are opened once; where one of them cannot be, the step would only fail for the same reason.
-    listed = functools.cache(lambda: session.training_data(command.spec(DataSpec)))
-    source = functools.cache(lambda: session.open_backbone(command.spec(ModelSpec)))
-    plan = functools.cache(lambda: plan_change.plan_of(source().structure, command.spec(ModelSpec)))
+    # The checks read the settings, so that an invalid setting becomes a finding. Data and backbone are opened once; if
+    # one of them fails to open, the step is skipped, as it would fail for the same reason.
+    data = functools.cache(lambda: session.training_data(command.spec(DataSpec)))
+    backbone = functools.cache(lambda: session.open_backbone(command.spec(ModelSpec)))
+    plan = functools.cache(lambda: plan_change.plan_of(backbone().structure, command.spec(ModelSpec)))
     if values.train_data:
-        yield "data", lambda: doctor.data(listed())
+        yield "data", lambda: doctor.data(data())
     if values.backbone:
         yield "backbone", lambda: doctor.plan(values.tuning, plan())
-    if listed.cache_info().currsize and plan.cache_info().currsize:
+    if data.cache_info().currsize and plan.cache_info().currsize:
         spec = RunSpec(command.spec(ModelSpec), command.spec(DataSpec), command.spec(TrainingSpec))
-        yield "one step", lambda: doctor.one_step(spec, source(), plan(), listed())
+        yield "one step", lambda: doctor.one_step(spec, backbone(), plan(), data())
 
 
 @contextlib.contextmanager
-def _no_cluster_for_estimator() -> Iterator[dict[str, str]]:
-    """Takes TF_CONFIG away, with which Estimator would wait for peers; yields the environment with it."""
+def _without_tf_config() -> Iterator[dict[str, str]]:
+    """A block without TF_CONFIG, so that Estimator waits for no peers; yields the environment with TF_CONFIG."""
     environ = dict(os.environ)
     os.environ.pop("TF_CONFIG", None)
     try:
@@ -102,7 +105,7 @@ def _no_cluster_for_estimator() -> Iterator[dict[str, str]]:
 
 
 COMMAND = Command(
-    "look at what a run needs: versions, devices, cluster, folders, data, one step",
+    "check what a run needs: versions, devices, cluster, folders, data, one step",
     "estimator-tl doctor --backbone=PATH --train_data=FOLDER --model_dir=FOLDER",
     define,
     run,

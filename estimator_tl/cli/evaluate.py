@@ -14,27 +14,27 @@ from estimator_tl.errors import UserError, shortened
 
 def define(command: CommandFlags) -> None:
     """Adds the flags of evaluate."""
-    command.string("Run", "model_dir", None, "the run.")
-    command.string("Data", "eval_data", None, "a folder of pictures (default: the data that the run was given).")
+    command.string("Run", "model_dir", None, "The run directory.")
+    command.string("Data", "eval_data", None, "Data to evaluate on, as for train. The default is the data of the run.")
     command.choice(
         "Data",
         "split",
         None,
         ["train", "validation", "test", "all"],
-        "part of the run's own data (default: its evaluation data); all with --eval_data.",
+        "Part of the run's own data. The default is its evaluation data; all with --eval_data.",
     )
-    command.integer("Data", "batch_size", None, "examples at a time (default: the run's).")
+    command.integer("Data", "batch_size", None, "Examples in a batch. The default is the run's.")
     command.choice(
         "Data",
         "on_bad_example",
         None,
         ["error", "skip"],
-        "what to do with files that are no pictures (default: the run's).",
+        "What to do with files that cannot be read as images. The default is the run's.",
     )
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
-    """Evaluates; the last line of standard output is one JSON object of metrics."""
+    """Evaluates a run; the last line of standard output is one JSON object with the metrics."""
     values = command.values
     refuse_arguments("evaluate", arguments)
     if not values.model_dir:
@@ -43,10 +43,10 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         raise UserError(f"--split={values.split} is a part of the run's own data; leave it out with --eval_data.")
     from estimator_tl.launch.run import session
 
-    opened = session.open_run(values.model_dir)
-    data, split = _data(values, opened.saved)
-    batch_size = values.batch_size or opened.saved.spec.training.batch_size
-    metrics = opened.evaluate(data.input_fn(opened.backbone.input_spec, batch_size, split))
+    open_run = session.open_run(values.model_dir)
+    data, split = _data(values, open_run.saved)
+    batch_size = values.batch_size or open_run.saved.spec.training.batch_size
+    metrics = open_run.evaluate(data.input_fn(open_run.backbone.input_spec, batch_size, split))
     result = {name: float(value) for name, value in metrics.items()}
     result["global_step"] = int(metrics["global_step"])
     result["examples"] = len(data.examples(split))
@@ -57,10 +57,10 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
 
 
 def _data(values: Any, saved: Any) -> tuple[Any, str]:
-    """Returns the data to evaluate on, with the class numbers of the run, and their part.
+    """Returns the data to evaluate on, with the classes of the run, and the part to use.
 
     Raises:
-      UserError: there are none, or they are not in order.
+      UserError: the run has no such part, or the data are missing or invalid.
     """
     from estimator_tl.launch.run import session
 
@@ -79,17 +79,20 @@ def _data(values: Any, saved: Any) -> tuple[Any, str]:
     try:
         data = session.training_data(dataclasses.replace(spec, train_data=path), labels)
     except UserError:
-        _check_there(path)
+        _check_exists(path)
         raise
-    _tell_missing_classes(data)
+    _print_missing_classes(data)
     return data, split
 
 
-def _check_there(text: str) -> None:
-    """Refuses data of a run that have been moved or deleted since.
+def _check_exists(text: str) -> None:
+    """Checks that the data of a run have not been moved or deleted.
+
+    Args:
+      text: a path, or a call such as ``csv('PATH')``.
 
     Raises:
-      UserError: they have.
+      UserError: the path does not exist.
     """
     from estimator_tl.registry import parse_call
 
@@ -99,17 +102,17 @@ def _check_there(text: str) -> None:
         path = next((value for value in (*call.args, *call.kwargs.values()) if isinstance(value, str)), "")
     if path and not os.path.exists(path):
         raise UserError(
-            f"the data of the run, {path}, do not exist any more; name data with the same classes by --eval_data."
+            f"the data of the run, {path}, no longer exist; give data with the same classes by --eval_data."
         )
 
 
-def _tell_missing_classes(data: Any) -> None:
+def _print_missing_classes(data: Any) -> None:
     from estimator_tl.launch.run.run_data import missing_classes
 
-    gone = missing_classes(data)
-    if gone:
-        listed = shortened([repr(name) for name in gone])
-        print(f"{data.root} has no example of {listed} any more; the metrics are of the other classes", file=sys.stderr)
+    missing = missing_classes(data)
+    if missing:
+        names = shortened([repr(name) for name in missing])
+        print(f"{data.root} no longer has an example of {names}; the metrics cover the other classes", file=sys.stderr)
 
 
 COMMAND = Command(

@@ -10,8 +10,8 @@ from estimator_tl.errors import UserError
 
 def define(command: CommandFlags) -> None:
     """Adds the flags of export."""
-    command.string("Run", "model_dir", None, "the run.")
-    command.string("Output", "export_dir", None, "where versions are kept (default: MODEL_DIR/export/serving).")
+    command.string("Run", "model_dir", None, "The run directory.")
+    command.string("Output", "export_dir", None, "Folder of the versions. The default is MODEL_DIR/export/serving.")
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
@@ -30,9 +30,8 @@ def export(model_dir: str, export_dir: str) -> str:
     from estimator_tl.launch.run import run_dir, session
 
     run_dir.check_writable(export_dir)
-    opened = session.open_run(model_dir)
-    spec, labels = opened.backbone.input_spec, opened.saved.labels
-    return export_saved_model(opened.estimator, export_dir, spec, labels, opened.checkpoint)
+    run = session.open_run(model_dir)
+    return export_saved_model(run.estimator, export_dir, run.backbone.input_spec, run.saved.labels, run.checkpoint)
 
 
 COMMAND = Command(

@@ -1,4 +1,4 @@
-"""Flagfiles: a flag a line, each remembered with its file and line for what is wrong with it."""
+"""Flagfiles: one flag on each line, read with its file and line number for error messages."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Line:
     """A flag of a flagfile.
 
     Attributes:
-      file: its path.
-      number: of the line, from 1.
+      file: the path of the file.
+      number: the line number, from 1.
       text: the flag, such as ``--batch_size=8``.
     """
 
@@ -27,49 +27,52 @@ class Line:
     text: str
 
     @property
-    def place(self) -> str:
-        """The file and the line, as an error begins."""
+    def position(self) -> str:
+        """The file and the line, for the beginning of an error message."""
         return f"flagfile {self.file} line {self.number}"
 
 
-def parted(arguments: Sequence[str], takes_value: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+def split(arguments: Sequence[str], takes_value: Callable[[str], bool]) -> tuple[list[str], list[str]]:
     """Returns the flagfiles that a command line names, and its other arguments.
 
     Args:
-      arguments: of the command line; what follows ``--`` is no flag.
-      takes_value: whether the argument after this one is its value.
+      arguments: the command line; arguments after ``--`` are not flags.
+      takes_value: returns whether the argument after the given one is its value.
 
     Raises:
       UserError: a flagfile has no name.
     """
     files: list[str] = []
     others: list[str] = []
-    left = list(arguments)
-    while left:
-        argument = left.pop(0)
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
         nested = _NESTED.fullmatch(argument)
         if argument == "--":
-            return files, [*others, argument, *left]
+            return files, [*others, argument, *rest]
         if nested:
-            files.append(_named(nested[1] if nested[1] is not None else left.pop(0) if left else ""))
+            path = nested[1]
+            if path is None and rest:  # --flagfile FILE
+                path = rest.pop(0)
+            files.append(_check_path(path))
             continue
         others.append(argument)
-        if takes_value(argument) and left:
-            others.append(left.pop(0))
+        if takes_value(argument) and rest:
+            others.append(rest.pop(0))
     return files, others
 
 
 def lines_of(path: str, within: tuple[str, ...] = ()) -> Iterator[Line]:
-    """Yields the flags of a flagfile and of those that it names, in order.
+    """Yields the flags of a flagfile, and of the flagfiles that it names, in order.
 
     Empty lines and lines that begin with ``#`` or ``//`` are comments.
 
     Args:
-      path: of the file.
-      within: the files that name this one, outermost first.
+      path: the path of the file.
+      within: the chain of files that name this one, outermost first.
 
     Raises:
-      UserError: the file cannot be read, is no text, or names itself.
+      UserError: the file cannot be read, is not text, or names itself.
     """
     path = os.path.expanduser(path)
     if path in within:
@@ -80,19 +83,19 @@ def lines_of(path: str, within: tuple[str, ...] = ()) -> Iterator[Line]:
             continue
         nested = _NESTED.fullmatch(flag)
         if nested:
-            yield from lines_of(_named(nested[1] or ""), (*within, path))
+            yield from lines_of(_check_path(nested[1]), (*within, path))
         else:
             yield Line(path, number, flag)
 
 
 def _texts(path: str, within: tuple[str, ...]) -> Iterator[str]:
-    named = f" (named by {within[-1]})" if within else ""
+    origin = f" (named by {within[-1]})" if within else ""
     try:
         with open(path, "rb") as stream:
             content = stream.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"flagfile {path}{named} cannot be read ({reason}); check the path.") from error
+        raise UserError(f"flagfile {path}{origin} cannot be read ({reason}); check the path.") from error
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
             yield line.decode()
@@ -102,7 +105,7 @@ def _texts(path: str, within: tuple[str, ...]) -> Iterator[str]:
             ) from error
 
 
-def _named(path: str) -> str:
+def _check_path(path: str | None) -> str:
     if not path:
         raise UserError("--flagfile names no file; write --flagfile=FILE.")
     return path

@@ -13,13 +13,13 @@ from estimator_tl.specs import DATA_RULES
 
 def define(command: CommandFlags) -> None:
     """Adds the flags of inspect."""
-    command.string("Run", "model_dir", None, "show this run instead of a backbone.")
+    command.string("Run", "model_dir", None, "Show this run instead of a backbone.")
     command.define(ModelSpec, without=("head", "optimizer"))
-    command.boolean("Output", "variables", False, "list every variable.")
+    command.boolean("Output", "variables", False, "List every variable.")
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
-    """Shows a backbone and the plan of --tuning for it, or a run."""
+    """Shows a backbone with the plan of --tuning, or a run."""
     values = command.values
     refuse_arguments("inspect", arguments)
     if bool(values.model_dir) == bool(values.backbone):
@@ -29,42 +29,44 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     from estimator_tl.launch.run.plan_change import plan_of
     from estimator_tl.tuning.table import plan_table
 
-    saved = run_dir.read(values.model_dir) if values.model_dir else None
-    model = saved.spec.model if saved else command.spec(ModelSpec)
-    if saved:
+    saved = None
+    if values.model_dir:
+        saved = run_dir.read(values.model_dir)
         print(_run_text(saved, values.model_dir))
-    source = session.open_backbone(model, saved.spec.data.rules if saved else DATA_RULES)
-    if saved:
-        saved = session.as_trained(saved, source)
+        backbone = session.open_backbone(saved.spec.model, saved.spec.data.rules)
+        saved = session.with_effective_settings(saved, backbone)
         model = saved.spec.model
-    plan = plan_of(source.structure, model)
-    print(_source_text(source))
+    else:
+        model = command.spec(ModelSpec)
+        backbone = session.open_backbone(model, DATA_RULES)
+    plan = plan_of(backbone.structure, model)
+    print(_backbone_text(backbone))
     if values.variables:
-        print(_variables_text(source.structure, plan))
+        print(_variables_text(backbone.structure, plan))
     print(plan_table(plan))
     if saved and has_checkpoint(values.model_dir):
-        _audit(saved, values.model_dir, source)
+        _audit(saved, values.model_dir, backbone)
     return 0
 
 
-def _audit(saved: Any, model_dir: str, source: Any) -> None:
-    """Prints what moved in a run.
+def _audit(saved: Any, model_dir: str, backbone: Any) -> None:
+    """Prints which variables changed in a run.
 
     Raises:
-      UserError: it contradicts the plan.
+      UserError: a change contradicts the plan.
     """
     from estimator_tl.launch.run.auditing import audit_run
     from estimator_tl.tuning.audit import audit_table, contradictions
 
-    findings, what = audit_run(saved, model_dir, source)
-    print(f"audit of {what}")
+    findings, subject = audit_run(saved, model_dir, backbone)
+    print(f"audit of {subject}")
     print(audit_table(findings))
-    against = contradictions(findings)
-    for line in against:
+    problems = contradictions(findings)
+    for line in problems:
         print(f"contradiction: {line}")
-    if against:
+    if problems:
         raise UserError(
-            f"{len(against)} variables contradict the plan ({against[0]}); something outside the plan wrote to the "
+            f"{len(problems)} variables contradict the plan ({problems[0]}); something outside the plan wrote to the "
             "run's checkpoints or its graph, or the run was trained with other settings."
         )
     print("the checkpoints agree with the plan")
@@ -94,26 +96,31 @@ def _run_text(saved: Any, model_dir: str) -> str:
     return "\n".join(lines)
 
 
-def _source_text(source: Any) -> str:
-    spec, structure = source.input_spec, source.structure
+def _backbone_text(backbone: Any) -> str:
+    structure = backbone.structure
     sizes = [v.size for v in structure.variables]
     trainable = sum(v.size for v in structure.variables if v.trainable)
     layers = "none of its own" if structure.layers is None else str(len(structure.layers))
-    return "\n".join(
-        [
-            f"backbone       {source.handle}",
-            f"kind           {source.kind}",
-            f"input          {_input_text(spec)}",
-            *([f"rescales       {_rescaling_text(source)}"] if source.finding else []),
-            f"output         {source.output_shape}, pooling {source.pooling}",
-            *([f"outputs        {_names(source.outputs)}"] if source.outputs else []),
-            *([f"random         {_names(source.draws)}: answers differ from call to call"] if source.draws else []),
-            *([f"unsafe         {_names(source.unsafe)}"] if source.unsafe else []),
-            f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
-            f"layers         {layers}; groups {len(structure.groups())}",
-            f"digest         {source.digest()}",
-        ]
-    )
+    lines = [
+        f"backbone       {backbone.handle}",
+        f"kind           {backbone.kind}",
+        f"input          {_input_text(backbone.input_spec)}",
+    ]
+    if backbone.finding:
+        lines.append(f"rescales       {_rescaling_text(backbone)}")
+    lines.append(f"output         {backbone.output_shape}, pooling {backbone.pooling}")
+    if backbone.outputs:
+        lines.append(f"outputs        {_names(backbone.outputs)}")
+    if backbone.draws:
+        lines.append(f"random         {_names(backbone.draws)}: answers differ from call to call")
+    if backbone.unsafe:
+        lines.append(f"unsafe         {_names(backbone.unsafe)}")
+    lines += [
+        f"parameters     {sum(sizes):,} in {len(sizes)} variables; {trainable:,} can be trained",
+        f"layers         {layers}; groups {len(structure.groups())}",
+        f"digest         {backbone.digest()}",
+    ]
+    return "\n".join(lines)
 
 
 def _names(names: Sequence[str]) -> str:
@@ -129,9 +136,9 @@ def _input_text(spec: Any) -> str:
     return f"{spec.height}x{spec.width}x{spec.channels}, values {values}"
 
 
-def _rescaling_text(source: Any) -> str:
-    """Returns what a source does to images before its first weights, and what follows from that."""
-    finding, spec = source.finding, source.image_spec
+def _rescaling_text(backbone: Any) -> str:
+    """Returns how a backbone rescales images before its first weights, and which range it takes."""
+    finding, spec = backbone.finding, backbone.image_spec
     if not finding.text:
         default = "; [0, 1] is the default, see --input_range" if spec.range == (0, 1) else ""
         return f"nothing before its first weights{default}"
@@ -150,10 +157,16 @@ def _variables_text(structure: Any, plan: Any) -> str:
     width = max(len(v.name) for v in structure.variables)
     lines = []
     for v in structure.variables:
-        state = "train" if v.name in plan.trainable else "statistics" if plan.may_change(v) else "frozen"
+        shape = "x".join(map(str, v.shape)) or "scalar"
         layer = f"  layer {v.layer}" if v.layer else ""
-        lines.append(f"  {v.name.ljust(width)}  {state.ljust(10)}  {'x'.join(map(str, v.shape)) or 'scalar'}{layer}")
+        lines.append(f"  {v.name.ljust(width)}  {_state(v, plan).ljust(10)}  {shape}{layer}")
     return "\n".join(lines)
+
+
+def _state(variable: Any, plan: Any) -> str:
+    if variable.name in plan.trainable:
+        return "train"
+    return "statistics" if plan.may_change(variable) else "frozen"
 
 
 COMMAND = Command(

@@ -7,7 +7,7 @@ from estimator_tl.errors import UserError
 
 
 def _define(command: CommandFlags) -> None:
-    """Defines nothing: every flag is the program's."""
+    """Defines no flag: all flags belong to the program."""
 
 
 def _run(command: CommandFlags, arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def _run(command: CommandFlags, arguments: list[str]) -> int:
             raise UserError("legacy: -m needs the name of a module, as in `estimator-tl legacy -m package.trainer`.")
         return program.run_module(rest[0], rest[1:])
     if first.startswith("-"):
-        raise UserError(f"legacy: {first} is not its flag; the script comes first, then the script's own flags.")
+        raise UserError(f"legacy: unknown flag {first}; give the script first, then the script's own flags.")
     return program.run_script(first, rest)
 
 

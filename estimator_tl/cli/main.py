@@ -1,4 +1,4 @@
-"""Entry point: finds the command, reads its flags, turns errors into exit codes."""
+"""The entry point: finds the command, reads its flags, and turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from estimator_tl.cli.command import Command, CommandFlags, define_common
 from estimator_tl.errors import STALLED_EXIT_CODE, LostPeersError, UserError, nearest
 
-# Command -> one line about it; the module of the same name is imported when it is called.
+# The summary of each command; the module of the same name is imported when the command is called.
 COMMANDS = {
     "train": "train and evaluate a model on a pretrained backbone",
     "evaluate": "print the metrics of a run as JSON",
-    "predict": "classify pictures with a run",
+    "predict": "classify images or text with a run",
     "export": "write a SavedModel for TF Serving",
     "inspect": "show a backbone, what a tuning policy would train, or a run",
-    "doctor": "look at what a run needs: versions, devices, cluster, folders, data, one step",
+    "doctor": "check what a run needs: versions, devices, cluster, folders, data, one step",
     "legacy": "run an existing tf.estimator program unchanged, on any TensorFlow",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code (see DESIGN: 0 done, 2 for the user to fix, 1 a bug)."""
+    """Runs the program and returns its exit code: 0 for success, 2 for an error that the user can fix, 1 for a bug."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -57,40 +57,41 @@ def _dispatch(name: str, rest: list[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
     command: Command = importlib.import_module(f"estimator_tl.cli.{name}").COMMAND
-    known = CommandFlags()
+    command_flags = CommandFlags()
     if not command.own_flags:
         if rest[:1] in ([], ["-h"], ["--help"], ["--helpfull"]):
             print(f"{command.summary}\n\n  {command.usage}")
             return 0
-        return command.run(known, rest)
-    command.define(known)
-    define_common(known)
-    remaining = known.parse(name, rest)
-    if known.values.help or known.values.helpfull:
-        print(f"{command.summary}\n\n  {command.usage}\n{known.help(full=known.values.helpfull)}")
+        return command.run(command_flags, rest)
+    command.define(command_flags)
+    define_common(command_flags)
+    remaining = command_flags.parse(name, rest)
+    if command_flags.values.help or command_flags.values.helpfull:
+        print(f"{command.summary}\n\n  {command.usage}\n{command_flags.help(full=command_flags.values.helpfull)}")
         return 0
-    _prepare(known)
-    return command.run(known, remaining)
+    _prepare(command_flags)
+    return command.run(command_flags, remaining)
 
 
-def _prepare(known: CommandFlags) -> None:
+def _prepare(command_flags: CommandFlags) -> None:
     from estimator_tl.compat import keras2, quiet
 
     keras2.let_tf_keras_be_keras2()
-    if getattr(known.values, "precision", None) == "bfloat16":
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # has the passes for it; its import looks
-    level = known.values.verbosity
+    if getattr(command_flags.values, "precision", None) == "bfloat16":
+        # oneDNN has the passes for bfloat16; TensorFlow reads the variable at its import.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    level = command_flags.values.verbosity
     if level != "debug":
         quiet.import_tensorflow_quietly()
     quiet.set_log_level(level)
-    for module in known.values.import_modules:
+    for module in command_flags.values.import_modules:
         try:
             importlib.import_module(module)
         except (ImportError, AttributeError) as error:
-            lack = keras2.lack_of_keras2(error)
-            if not lack and not isinstance(error, ImportError):
+            problem = keras2.lack_of_keras2(error)
+            if not problem and not isinstance(error, ImportError):
                 raise
-            remedy = lack or "check PYTHONPATH"
+            remedy = problem or "check PYTHONPATH"
             raise UserError(f"--import_modules: {module} cannot be imported ({error}); {remedy}.") from error
 
 

@@ -1,4 +1,4 @@
-"""Values of flags, checked while a command line is read, before anything is imported or written."""
+"""Parsers of flags, which check values before anything is imported or written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class IntegerParser(flags.IntegerParser):
         """Returns the number.
 
         Raises:
-          ValueError: it is not a whole number, or out of bounds.
+          ValueError: the argument is not a whole number, or is out of bounds.
         """
         try:
             value = self.convert(argument)
@@ -44,7 +44,7 @@ class NumberParser(flags.FloatParser):
         """Returns the number.
 
         Raises:
-          ValueError: it is not a number, not finite, or out of bounds.
+          ValueError: the argument is not a number, is NaN or infinite, or is out of bounds.
         """
         try:
             value = self.convert(argument)
@@ -61,7 +61,7 @@ class PairParser(flags.ArgumentParser):  # type: ignore[type-arg]
         """Returns the two numbers; None for an empty text.
 
         Raises:
-          ValueError: they are not two finite numbers.
+          ValueError: the argument is not two finite numbers.
         """
         if not argument:
             return None
@@ -76,7 +76,7 @@ class PairParser(flags.ArgumentParser):  # type: ignore[type-arg]
         return low, high
 
     def flag_type(self) -> str:
-        """Returns what the values are."""
+        """Returns the description of the type."""
         return "two numbers"
 
 

@@ -22,53 +22,55 @@ if TYPE_CHECKING:
 
 def define(command: CommandFlags) -> None:
     """Adds the flags of predict."""
-    command.string("Run", "model_dir", None, "the run.")
+    command.string("Run", "model_dir", None, "The run directory.")
     command.string(
         "Data",
         "input",
         None,
-        "images: files, globs or folders, separated by commas (a file whose name has a comma may be named as it is); "
-        "text: a table as \"csv('PATH', text='body')\", or a file with a text a line; also given as plain arguments. "
-        "Each row has one answer, in order: each line of a file, also an empty one (the last needs no line end); each "
-        "row of a table but blank lines. Where there is no text the answer is null.",
+        "Images: files, globs or folders, separated by commas; a file name may contain commas itself. Text: a table as "
+        "\"csv('PATH', text='body')\", or a file with one text on each line. Plain arguments work too. Each line of a "
+        "file (also an empty one; the last needs no line end) and each row of a table (blank lines are no rows) gets "
+        "one answer, in order. The answer to an empty text is null.",
     )
-    command.integer("Data", "batch_size", 32, "examples at a time.")
-    command.choice("Data", "on_bad_example", "error", ["error", "skip"], "what to do with files that are no pictures.")
-    command.choice("Output", "format", "jsonl", ["jsonl", "csv"], "of the result on standard output.")
+    command.integer("Data", "batch_size", 32, "Examples in a batch.")
+    command.choice(
+        "Data", "on_bad_example", "error", ["error", "skip"], "What to do with files that cannot be read as images."
+    )
+    command.choice("Output", "format", "jsonl", ["jsonl", "csv"], "Format of the result on standard output.")
     command.string(
         "Output",
         "top_k",
         "5",
-        "how many classes to print scores of, the best first; 'all', or a number of at least all classes, prints every "
-        "score in the order of the classes. With fewer, --format=csv has the columns class, score, class_2, score_2, "
-        "... in place of a column for each class.",
+        "How many scores to print, the best first. 'all', or at least the number of classes, prints every score in the "
+        "order of the classes. With fewer, --format=csv has the columns class, score, class_2, score_2, ... instead of "
+        "a column for each class.",
     )
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
-    """Prints a line an example: file or text, class, its score, and the scores of the best classes."""
+    """Prints a line for each example: file or text, class, its score, and the scores of the best classes."""
     values = command.values
     if not values.model_dir:
         raise UserError("no --model_dir given; name the run to predict with.")
-    wanted = [*_items(values.input or ""), *arguments]
-    if not wanted:
+    inputs = [*_items(values.input or ""), *arguments]
+    if not inputs:
         raise UserError("no --input given; name files, globs or folders.")
     top_k = _top_k(values.top_k)
     from estimator_tl.inputs import Examples, evaluation_dataset
     from estimator_tl.launch.run import session
 
-    opened = session.open_run(values.model_dir)
-    spec = opened.backbone.input_spec
-    rules, labels = opened.saved.spec.data.rules, opened.saved.labels
+    open_run = session.open_run(values.model_dir)
+    spec = open_run.backbone.input_spec
+    rules, labels = open_run.saved.spec.data.rules, open_run.saved.labels
     if spec.key == "text":
-        examples = Examples(tuple(_texts(wanted, rules)))
+        examples = Examples(tuple(_texts(inputs, rules)))
     else:
-        examples = _images(wanted, values.on_bad_example, rules)
+        examples = _images(inputs, values.on_bad_example, rules)
 
     def predict(items: list[str]) -> Iterator[Any]:
-        chosen = dataclasses.replace(examples, items=tuple(items))
-        input_fn = functools.partial(evaluation_dataset, chosen, spec, values.batch_size)
-        return opened.predict(input_fn, ["probabilities", "class_ids"])
+        subset = dataclasses.replace(examples, items=tuple(items))
+        input_fn = functools.partial(evaluation_dataset, subset, spec, values.batch_size)
+        return open_run.predict(input_fn, ["probabilities", "class_ids"])
 
     answers = _answers(list(examples.items), predict)
     count = min(top_k or len(labels), len(labels))
@@ -80,7 +82,7 @@ def _top_k(text: str) -> int | None:
     """Returns how many scores to print; None for all.
 
     Raises:
-      UserError: it is neither ``all`` nor a whole number of at least 1.
+      UserError: the text is neither ``all`` nor a whole number of at least 1.
     """
     if text == "all":
         return None
@@ -113,7 +115,7 @@ def _write(items: Sequence[str], predictions: Any, labels: Sequence[str], key: s
 def _answer(
     prediction: Any, labels: Sequence[str], count: int
 ) -> tuple[str | None, float | None, dict[str, float | None]]:
-    """Returns the class, its score, and the scores of the `count` best classes; nulls for a text that is empty."""
+    """Returns the class, its score, and the scores of the `count` best classes; None for an empty text."""
     every = count == len(labels)
     if prediction is None:
         return None, None, dict.fromkeys(labels) if every else {}
@@ -124,20 +126,20 @@ def _answer(
 
 
 def _on_one_line(line: str) -> str:
-    """Escapes in JSON the characters at which readers such as `str.splitlines` would part it."""
+    """Escapes the characters in JSON at which readers such as `str.splitlines` would split it."""
     for character in "\x85\u2028\u2029":
         line = line.replace(character, f"\\u{ord(character):04x}")
     return line
 
 
 def _best_first(probabilities: Any, best: int, count: int) -> list[int]:
-    """Returns the numbers of the `count` most probable classes; the predicted one leads where others are equal."""
+    """Returns the numbers of the `count` most probable classes; the predicted class is first, even with ties."""
     order = [int(number) for number in (-probabilities).argsort(kind="stable")[: count + 1] if number != best]
     return [best, *order[: count - 1]]
 
 
 def _items(text: str) -> list[str]:
-    """Parts the value of --input at its commas, but for those inside of a spec or of the name of a file."""
+    """Splits the value of --input at commas, except inside a spec or the name of a file."""
     if text.startswith("csv(") or os.path.exists(text):
         return [text]
     if not text:
@@ -154,15 +156,19 @@ def _items(text: str) -> list[str]:
     return [item for item in items if item]
 
 
-def _texts(wanted: list[str], rules: int) -> list[str]:
-    """Returns a text for each row; says which rows have none."""
+def _texts(inputs: list[str], rules: int) -> list[str]:
+    """Returns a text for each row; prints how many rows have none.
+
+    Raises:
+      UserError: the inputs hold no row, or cannot be read.
+    """
     from estimator_tl.inputs.tables.csv_table import read_column, read_texts
     from estimator_tl.registry import Registry
 
     readers = Registry("input")
     readers.register("csv")(functools.partial(read_column, rules=rules))
     texts: list[str] = []
-    for item in wanted:
+    for item in inputs:
         rows = readers.make(item) if item.startswith("csv(") else read_texts(item, rules=rules)
         empty = [number for number, text in enumerate(rows, 1) if not text.strip()]
         if empty:
@@ -173,51 +179,51 @@ def _texts(wanted: list[str], rules: int) -> list[str]:
             )
         texts += rows
     if not texts:
-        raise UserError("the input holds no text; give a table, or a file with a text a line.")
+        raise UserError("the input holds no text; give a table, or a file with one text on each line.")
     return texts
 
 
 def _answers(items: list[str], predict: Callable[[list[str]], Iterator[Any]]) -> Iterator[Any]:
-    """Yields a prediction for each item, in order; None for a text that is empty."""
+    """Yields a prediction for each item, in order; None for an empty text."""
     full = [item for item in items if item.strip()]
     predictions = predict(full) if full else iter(())
     return (next(predictions) if item.strip() else None for item in items)
 
 
-def _images(wanted: list[str], on_bad_example: str, rules: int) -> Examples:
-    """Returns the images that the items name.
+def _images(inputs: list[str], on_bad_example: str, rules: int) -> Examples:
+    """Returns the images of the inputs.
 
     Raises:
-      UserError: an item names none, or a file that should be an image is none and the policy is ``error``.
+      UserError: an input names no image, or a file is not a readable image and the policy is ``error``.
     """
     from estimator_tl.inputs import Examples
     from estimator_tl.inputs.folders.image_folder import bad_example_error
     from estimator_tl.inputs.folders.listing import counted, kinds_of
     from estimator_tl.inputs.images.feature import undecodable
 
-    listed = [_listed(item, rules) for item in wanted]
+    listings = [_files_of(item, rules) for item in inputs]
     bad: dict[str, str] = {}
-    for item, of_item in zip(wanted, listed):
-        if of_item.left_out:
-            print(f"left out: {counted(of_item.left_out)} in {item}", file=sys.stderr)
-        if not of_item.images and not of_item.bad:
-            raise UserError(f"--input {item!r} names no picture; give an existing file, a glob or a folder.")
-        bad.update(of_item.bad)
-    files = [file for of_item in listed for file in of_item.images]
-    kinds = kinds_of(listed)
+    for item, listing in zip(inputs, listings):
+        if listing.left_out:
+            print(f"left out: {counted(listing.left_out)} in {item}", file=sys.stderr)
+        if not listing.images and not listing.bad:
+            raise UserError(f"--input {item!r} names no image; give an existing file, a glob or a folder.")
+        bad.update(listing.bad)
+    files = [file for listing in listings for file in listing.images]
+    kinds = kinds_of(listings)
     bad.update(dict.fromkeys(undecodable("", files, rules, kinds), ""))
     if bad and on_bad_example == "error":
         raise bad_example_error("", list(bad), next(iter(bad.values())))
     if bad:
-        print(f"skipped {len(bad)} unreadable pictures: {', '.join(list(bad)[:5])}", file=sys.stderr)
+        print(f"skipped {len(bad)} unreadable images: {', '.join(list(bad)[:5])}", file=sys.stderr)
     good = [file for file in files if file not in bad]
     if not good:
-        raise UserError("none of the input files is a readable picture; check --input.")
+        raise UserError("none of the input files is a readable image; check --input.")
     return Examples(tuple(good), kinds=kinds)
 
 
-def _listed(item: str, rules: int) -> SortedFiles:
-    """Returns the files that an item names, sorted."""
+def _files_of(item: str, rules: int) -> SortedFiles:
+    """Returns the files of an item (a file, glob or folder), sorted into images and others."""
     from estimator_tl.inputs.folders import first_rules
     from estimator_tl.inputs.folders.listing import SortedFiles, files_below, sort_out
     from estimator_tl.inputs.images.formats import judge
@@ -235,7 +241,7 @@ def _listed(item: str, rules: int) -> SortedFiles:
 
 
 COMMAND = Command(
-    "classify pictures or text with a run",
+    "classify images or text with a run",
     "estimator-tl predict --model_dir=FOLDER --input='photos/*.jpg'",
     define,
     run,

@@ -23,7 +23,7 @@ def define(command: CommandFlags) -> None:
     command.define(ModelSpec)
     command.define(DataSpec)
     command.define(TrainingSpec)
-    command.string(_OUTPUT, "model_dir", None, "Where the run is kept. An existing run of the same model goes on.")
+    command.string(_OUTPUT, "model_dir", None, "The run directory. An existing run of the same model continues.")
     command.string(_OUTPUT, "export_dir", None, "Export the trained model there, for TF Serving.")
     command.common |= {"model_dir", "export_dir"}
     command.define(EvaluationSpec)
@@ -32,11 +32,11 @@ def define(command: CommandFlags) -> None:
 
 
 def run(command: CommandFlags, arguments: list[str]) -> int:
-    """Trains, evaluates and, where asked, exports."""
+    """Trains and evaluates a run, and exports it if --export_dir is set."""
     values = command.values
     refuse_arguments("train", arguments)
     if not values.model_dir:
-        raise UserError("no --model_dir given; say where to keep the run.")
+        raise UserError("no --model_dir given; name a folder for the run.")
     spec = RunSpec(
         model=command.spec(ModelSpec),
         data=command.spec(DataSpec),
@@ -52,7 +52,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
         check_writable(values.export_dir)
     flags_text = command.text(leave_out=("debug", "help", "helpfull", "flagfile", "allow_plan_change"))
     outcome = train(spec, values.model_dir, flags_text, cluster=cluster)
-    _tell(outcome)
+    _print_outcome(outcome)
     if outcome.stop and outcome.stop.resumes:
         return outcome.exit_code
     print(f"{outcome.steps} steps in {outcome.seconds:.1f} s; run kept in {values.model_dir}")
@@ -62,7 +62,7 @@ def run(command: CommandFlags, arguments: list[str]) -> int:
     return 0
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     from estimator_tl.launch.hooks.progress import metrics_text
 
     if outcome.metrics:

@@ -1,4 +1,4 @@
-"""What a run is: settings as immutable values, checked once and saved with the run."""
+"""The settings of a run: immutable values that are checked once and saved with the run."""
 
 from estimator_tl.config.evaluation_spec import EvaluationSpec
 from estimator_tl.config.launch_spec import LaunchSpec

@@ -1,4 +1,4 @@
-"""EvaluationSpec: when a run is evaluated, and what follows from it."""
+"""EvaluationSpec: when a run is evaluated, when it stops early, and what it exports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GROUP = "Evaluation"
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSpec:
-    """How a run is evaluated while it trains. The fields are the flags of the same names."""
+    """How a run is evaluated during training. Each field is the flag of the same name."""
 
     metric: str = setting("accuracy", "The metric that picks the best export and stops training.", _GROUP, common=True)
     metric_goal: str = setting(
@@ -56,18 +56,17 @@ class EvaluationSpec:
         for name in self.exporters:
             if self.in_memory and name != "final":
                 raise UserError(
-                    f"exporter {name} exports each checkpoint after its evaluation, but eval_every_steps and "
-                    "eval_every_secs evaluate without checkpoints; leave out one of them."
+                    f"exporter {name} exports evaluated checkpoints, but eval_every_steps and eval_every_secs evaluate "
+                    "without checkpoints; leave out one of them."
                 )
 
     @property
     def in_memory(self) -> bool:
-        """Whether a training session is evaluated in place of its checkpoints."""
+        """Whether evaluations read the training session instead of checkpoints."""
         return self.eval_every_steps is not None or self.eval_every_secs is not None
 
     @property
     def sign(self) -> float:
         """1 where higher values of the metric are better, else -1."""
-        if self.metric_goal == "auto":
-            return -1.0 if lower_is_better(self.metric) else 1.0
-        return 1.0 if self.metric_goal == "max" else -1.0
+        is_min = self.metric_goal == "min" or (self.metric_goal == "auto" and lower_is_better(self.metric))
+        return -1.0 if is_min else 1.0

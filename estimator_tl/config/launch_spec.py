@@ -1,4 +1,4 @@
-"""LaunchSpec: where a run computes, and how its process behaves; a class for each subject."""
+"""LaunchSpec: the devices, sessions, time limits and logs of a run, with a class for each subject."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SessionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class WaitingSpec:
-    """How long the tasks of a cluster wait for each other."""
+    """How long the tasks of a cluster wait for one another."""
 
     cluster_wait_secs: int = setting(
         600, "Seconds that a task waits for the others before it leaves with exit code 138.", _WAITING
@@ -115,9 +115,9 @@ class WatchingSpec:
 
 @dataclasses.dataclass(frozen=True)
 class LaunchSpec(WatchingSpec, WaitingSpec, SessionSpec, DeviceSpec):
-    """How a run is launched; may differ from one call to the next in the same model_dir.
+    """How a run is launched; the values may change between calls with the same model_dir.
 
-    The fields are the flags of the same names. All tasks of a cluster must have the same values.
+    Each field is the flag of the same name. All tasks of a cluster must have the same values.
     """
 
     def __post_init__(self) -> None:

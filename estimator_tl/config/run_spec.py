@@ -1,4 +1,4 @@
-"""RunSpec: everything that decides what a run does."""
+"""RunSpec: all settings of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from estimator_tl.registry import absolute_paths
 from estimator_tl.specs import BAD_EXAMPLE_POLICIES, DATA_RULES, POOLINGS
 from estimator_tl.structure import BATCH_NORM_MODES
 
-#: The rules of runs whose run.json names no generation.
+#: The generation of rules of a run whose run.json names none.
 FIRST_RULES = 1
 _MODEL, _DATA, _TRAINING, _OUTPUT = "Model", "Data", "Training", "Output"
 _VALIDATION = 0.2
@@ -22,9 +22,9 @@ _EPOCHS = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What makes two runs the same model: a model_dir goes on only with equal values, but for the last two.
+    """The model of a run: a model_dir can be continued only with the same values, except for the last two.
 
-    The fields are the flags of the same names.
+    Each field is the flag of the same name.
     """
 
     backbone: str = setting(
@@ -41,23 +41,25 @@ class ModelSpec:
         common=True,
     )
     head: str = setting(
-        "classifier", 'What stands on the backbone, e.g. "classifier(hidden_units=[128])".', _MODEL, common=True
+        "classifier", 'What is on top of the backbone, e.g. "classifier(hidden_units=[128])".', _MODEL, common=True
     )
     optimizer: str = setting("adam", 'sgd, adam or rmsprop, e.g. "sgd(momentum=0.9)".', _TRAINING, common=True)
     batch_norm: str = setting(
         "inference",
-        "Batch-norm statistics of the backbone. inference keeps them; train moves those of the unfrozen part; "
+        "Batch-norm statistics of the backbone. inference keeps them; train updates them in the unfrozen part; "
         "recalibrate estimates them on the training data before the first step.",
         _MODEL,
         choices=BATCH_NORM_MODES,
         common=True,
     )
     backbone_dropout: bool | None = setting(
-        None, "Dropout inside the backbone. The default is off where it is frozen, else on where it has some.", _MODEL
+        None,
+        "Dropout inside the backbone. The default is off for a frozen backbone, else on if it has dropout.",
+        _MODEL,
     )
     image_size: int | None = setting(
         None,
-        "Image height and width in pixels, where the backbone does not fix them.",
+        "Image height and width in pixels, if the backbone does not fix them.",
         _MODEL,
         common=True,
         at_most=65535,
@@ -94,10 +96,10 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """Where examples come from. The fields are the flags of the same names, but for the last.
+    """The data of a run. Each field except the last is the flag of the same name.
 
     Attributes:
-      rules: the generation of rules by which files are listed and decoded, see `specs.DATA_RULES`.
+      rules: the generation of rules for listing and decoding files, see `specs.DATA_RULES`.
     """
 
     train_data: str = setting(
@@ -108,7 +110,7 @@ class DataSpec:
         common=True,
     )
     eval_data: str | None = setting(
-        None, "Other such data for evaluation. The default is a part of --train_data.", _DATA, common=True
+        None, "Separate data for evaluation. The default is a part of --train_data.", _DATA, common=True
     )
     validation_fraction: float | None = setting(
         None,
@@ -119,7 +121,7 @@ class DataSpec:
         below=1,
     )
     test_fraction: float = setting(
-        0.0, "Share of --train_data that train never sees; see evaluate --split=test.", _DATA, at_least=0, below=1
+        0.0, "Share of --train_data that is never trained on; see evaluate --split=test.", _DATA, at_least=0, below=1
     )
     on_bad_example: str = setting(
         "error",
@@ -144,9 +146,9 @@ class DataSpec:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSpec:
-    """How long and how fast; may change from one call to the next in the same model_dir.
+    """How a run trains; the values may change between calls with the same model_dir.
 
-    The fields are the flags of the same names.
+    Each field is the flag of the same name.
     """
 
     train_steps: int | None = setting(
@@ -176,10 +178,12 @@ class TrainingSpec:
     seed: int = setting(
         0, "Seed of the example order, the initial head and dropout.", _TRAINING, common=True, at_least=-MOST
     )
-    deterministic: bool = setting(False, "Use deterministic ops only: slower, and the same bits each time.", _TRAINING)
+    deterministic: bool = setting(
+        False, "Use deterministic ops only: slower, but every run gives the same bits.", _TRAINING
+    )
     save_checkpoints_steps: int | None = setting(
         None,
-        "Steps between checkpoints, each of which is evaluated. The default is an epoch.",
+        "Steps between checkpoints; each checkpoint is evaluated. The default is an epoch.",
         _OUTPUT,
         common=True,
         at_most=MOST_STEPS,
@@ -218,7 +222,7 @@ class TrainingSpec:
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """A whole run."""
+    """All settings of a run."""
 
     model: ModelSpec
     data: DataSpec
@@ -227,12 +231,12 @@ class RunSpec:
     launch: LaunchSpec = dataclasses.field(default_factory=LaunchSpec)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns nested plain values, as run.json keeps them."""
+        """Returns nested plain values for run.json."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunSpec:
-        """Returns the RunSpec that `to_json` described."""
+        """Returns the RunSpec from the values of `to_json`."""
         return cls(
             ModelSpec(**values["model"]),
             DataSpec(**{"rules": FIRST_RULES, **values["data"]}),

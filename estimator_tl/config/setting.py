@@ -1,6 +1,6 @@
-"""A setting is written once: a field of a spec with its default, help text, group, choices and bounds.
+"""Settings: each is defined once, as a field of a spec with its default, help text, group, choices and bounds.
 
-The flags of the command line, the checks of the specs and docs/FLAGS.md derive from it.
+The flags of the command line, the checks of the specs and docs/FLAGS.md are derived from these fields.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """The numbers that a setting takes; None for no bound.
+    """The range of the numbers that a setting takes; None for no bound.
 
     Attributes:
       at_least: the lowest value.
-      above: the value below all values.
+      above: all values are above this one.
       at_most: the highest value.
-      below: the value above all values.
+      below: all values are below this one.
     """
 
     at_least: float | None = None
@@ -46,7 +46,7 @@ class Bounds:
     below: float | None = None
 
     def problem(self, value: float) -> str | None:
-        """Returns what is wrong with a number, as ``must be at least 1.``; None where it is in bounds."""
+        """Returns what is wrong with a number, e.g. ``must be at least 1.``; None if it is in bounds."""
         if not math.isfinite(value):
             return "must be a finite number."
         if self.at_least is not None and value < self.at_least:
@@ -65,15 +65,15 @@ class Setting:
     """A setting of a spec.
 
     Attributes:
-      name: of the field, and of the flag.
+      name: the name of the field and of the flag.
       kind: text, integer, number, switch, choice, list or pair.
-      default: what the spec has without it.
-      help: one sentence, or a few.
-      group: the heading under which ``--help`` and docs/FLAGS.md have it.
+      default: the default value.
+      help: the help text, one sentence or a few.
+      group: the heading in ``--help`` and docs/FLAGS.md.
       choices: the values of a choice.
-      bounds: of an integer or a number.
-      common: whether ``--help`` shows it; ``--helpfull`` shows all.
-      instead_of: the settings that this one replaces: of two, the one that is read later wins.
+      bounds: the bounds of an integer or a number.
+      common: whether ``--help`` shows the flag; ``--helpfull`` shows all.
+      instead_of: the settings that this one replaces; if both are given, the later one wins.
     """
 
     name: str
@@ -103,10 +103,10 @@ def setting(
     """Returns a dataclass field that is a setting.
 
     Args:
-      default: its value where nobody gives one.
+      default: the default value.
       text: the help text.
       group: see `Setting`.
-      choices: the values, where they are few.
+      choices: the values, if the setting is a choice.
       common: see `Setting`.
       instead_of: see `Setting`.
       at_least: see `Bounds`; whole numbers are at least 1 by default.
@@ -120,7 +120,7 @@ def setting(
 
 
 def settings_of(spec: type) -> list[Setting]:
-    """Returns the settings of a spec in the order of its fields; a plain field is none."""
+    """Returns the settings of a spec in the order of its fields, without fields that are not settings."""
     return [_setting_of(field) for field in dataclasses.fields(spec) if _KEY in field.metadata]
 
 
@@ -129,9 +129,9 @@ def _setting_of(field: dataclasses.Field[Any]) -> Setting:
     kind = "choice" if values["choices"] else _KINDS[str(field.type).removesuffix(" | None")]
     bounds = values["bounds"]
     if kind == "integer":
-        lowest = 1 if bounds.at_least is None else bounds.at_least
-        highest = MOST if bounds.at_most is None else bounds.at_most
-        values["bounds"] = Bounds(at_least=lowest, at_most=highest)
+        at_least = 1 if bounds.at_least is None else bounds.at_least
+        at_most = MOST if bounds.at_most is None else bounds.at_most
+        values["bounds"] = Bounds(at_least=at_least, at_most=at_most)
     return Setting(field.name, kind, field.default, **values)
 
 
@@ -141,15 +141,16 @@ def check_settings(spec: Any) -> None:
     Raises:
       UserError: a value is out of bounds, or not one of the choices.
     """
-    for one in settings_of(type(spec)):
-        value = getattr(spec, one.name)
+    for item in settings_of(type(spec)):
+        value = getattr(spec, item.name)
         if value is None:
             continue
-        if one.kind == "choice":
-            check_known(one.name, value, one.choices)
-        problem = one.bounds.problem(value) if one.kind in ("integer", "number") else None
-        if problem:
-            raise UserError(f"{one.name} {_text(value)} {problem}")
+        if item.kind == "choice":
+            check_known(item.name, value, item.choices)
+        elif item.kind in ("integer", "number"):
+            problem = item.bounds.problem(value)
+            if problem:
+                raise UserError(f"{item.name} {_text(value)} {problem}")
 
 
 def _text(value: float) -> str:

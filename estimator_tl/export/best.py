@@ -1,4 +1,4 @@
-"""The best model of a run, kept as a SavedModel while it trains."""
+"""Keeps the best model of a run as a SavedModel during training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BEST = "best.json"
 
 
 class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
-    """Exports each evaluation that is better than all before it, for `EvalSpec.exporters`.
+    """Exports each checkpoint with a better evaluation than all before it, for `EvalSpec.exporters`.
 
-    The Estimator API's own compares losses unless told otherwise, and a restart makes it forget what it has seen, so
-    that it may put a worse model in the place of a better one. This one keeps the best value beside the exports.
+    The exporter of the Estimator API compares losses by default. It forgets earlier evaluations at a restart, so a
+    worse model can replace a better one. This exporter stores the best value next to the exports.
 
     Example:
       >>> receiver_fn = etl.export.image_receiver_fn(backbone.image_spec)
@@ -46,12 +46,12 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
         """Prepares the exporter.
 
         Args:
-          receiver_fn: e.g. from `image_receiver_fn`.
+          receiver_fn: a serving_input_receiver_fn, e.g. from `image_receiver_fn`.
           metric: the name of the metric to compare.
-          higher_is_better: by default True, but for losses and errors.
+          higher_is_better: by default False for losses and errors, else True.
           name: the folder under ``model_dir/export``.
-          exports_to_keep: versions, the best among them, which is the newest; older ones are removed. None for all.
-          assets_extra: files to copy into each version, by their names below ``assets.extra``.
+          exports_to_keep: how many versions to keep; older ones are removed, the best is the newest. None keeps all.
+          assets_extra: files to copy into each version, by their names under ``assets.extra``.
 
         Raises:
           UserError: exports_to_keep is below 1.
@@ -81,17 +81,17 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
     ) -> str | None:
         """Exports the checkpoint if it is the best; returns the folder of the new version, or None.
 
-        An evaluation whose metrics are all 0 has seen no example, and is none to compare with.
+        An evaluation whose metrics are all 0 has seen no example, so it does not count.
 
         Raises:
-          UserError: the evaluation has no such metric.
+          UserError: the evaluation lacks the metric.
         """
         if self._metric not in eval_result:
             raise UserError(
                 f"the evaluation has no metric {self._metric!r}; {nearest(self._metric, sorted(eval_result))}"
             )
-        if not any(float(measured) for name, measured in eval_result.items() if name != "global_step"):
-            logging.warning("%s: the evaluation measured nothing but zeros, as one without examples does", self._name)
+        if not any(float(result) for name, result in eval_result.items() if name != "global_step"):
+            logging.warning("%s: all metrics are 0, as in an evaluation without examples; no export", self._name)
             return None
         value = float(eval_result[self._metric])
         best = self._best(export_path)

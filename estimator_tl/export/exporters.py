@@ -1,4 +1,4 @@
-"""The exporters that the settings of a run name."""
+"""Makes the exporters that the settings of a run name."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def make_exporters(
     """Returns exporters for evaluations: best, latest (after each evaluation) and final (at the end of training).
 
     Args:
-      names: some of these.
-      spec: `backbone.input_spec`.
-      metric: what the best is chosen by.
-      higher_is_better: the direction of it.
-      keep: versions of `best` and `latest`; older ones are removed.
-      assets_extra: files to copy into each version, by their names below ``assets.extra``.
+      names: the exporters to make.
+      spec: the input of the model, `backbone.input_spec`.
+      metric: the metric that decides which model is the best.
+      higher_is_better: whether higher values of the metric are better.
+      keep: how many versions `best` and `latest` keep; older ones are removed.
+      assets_extra: files to copy into each version, by their names under ``assets.extra``.
     """
     extra = dict(assets_extra or {})
     receiver = receiver_fn_of(spec)

@@ -1,7 +1,6 @@
-"""SavedModels for TF Serving that take encoded pictures, or text.
+"""SavedModels for TF Serving that take encoded images, or text.
 
-Over REST a request holds ``{"instances": [{"image_bytes": {"b64": "..."}}]}``;
-the server undoes the base64, so the graph does not.
+A REST request holds ``{"instances": [{"image_bytes": {"b64": "..."}}]}``. The server decodes the base64, not the graph.
 https://www.tensorflow.org/tfx/serving/api_rest
 """
 
@@ -26,11 +25,11 @@ BYTES_KEY = "image_bytes"
 
 
 def image_receiver_fn(spec: ImageSpec) -> Callable[[], Any]:
-    """Returns a serving_input_receiver_fn for a batch of encoded pictures.
+    """Returns a serving_input_receiver_fn for a batch of encoded images.
 
     Args:
-      spec: `backbone.image_spec`; pictures of any size and format are decoded,
-        resized and preprocessed exactly as in training.
+      spec: `backbone.image_spec`; images of any size and format are decoded, resized and preprocessed exactly as in
+        training.
     """
 
     def receiver() -> Any:
@@ -46,7 +45,7 @@ def image_receiver_fn(spec: ImageSpec) -> Callable[[], Any]:
 
 
 def text_receiver_fn() -> Callable[[], Any]:
-    """Returns a serving_input_receiver_fn for a batch of raw strings, ``text``."""
+    """Returns a serving_input_receiver_fn for a batch of strings, with the key ``text``."""
 
     def receiver() -> Any:
         with on_cpu():
@@ -57,15 +56,17 @@ def text_receiver_fn() -> Callable[[], Any]:
 
 
 def receiver_fn_of(spec: InputSpec) -> Callable[[], Any]:
-    """Returns the serving_input_receiver_fn of a model that takes this input."""
-    return text_receiver_fn() if isinstance(spec, TextSpec) else image_receiver_fn(spec)
+    """Returns the serving_input_receiver_fn for an input spec."""
+    if isinstance(spec, TextSpec):
+        return text_receiver_fn()
+    return image_receiver_fn(spec)
 
 
 @contextlib.contextmanager
 def whole_versions(export_dir: str) -> Iterator[None]:
-    """A block that writes a version; where it fails, what is half-written is removed.
+    """A block that writes a version atomically: if it fails, partial files are removed.
 
-    Estimator writes into a folder ``temp-...`` that it renames at the end.
+    Estimator writes into a folder ``temp-...`` and renames it at the end.
     """
     new = [path for path in (Path(export_dir), *Path(export_dir).parents) if not path.exists()]
     before = set(Path(export_dir).glob("temp-*"))
@@ -87,16 +88,16 @@ def export_saved_model(
 
     Args:
       trained: an Estimator with a checkpoint.
-      export_dir: where versions are kept; the server watches it.
-      spec: `backbone.input_spec`.
-      labels: class names, kept as assets.extra/labels.txt.
-      checkpoint_path: what to export; the newest whole checkpoint by default.
+      export_dir: the folder of the versions, which the server watches.
+      spec: the input of the model, `backbone.input_spec`.
+      labels: class names, stored as assets.extra/labels.txt.
+      checkpoint_path: the checkpoint to export; the newest whole checkpoint by default.
 
     Returns:
       The folder of the new version.
 
     Raises:
-      UserError: the folder cannot be written, or there is no checkpoint. No part of a version is left there.
+      UserError: the folder cannot be written, or the Estimator has no checkpoint. No partial version is left.
 
     Example:
       >>> estimator = etl.estimator.Estimator(model_fn, "runs/flowers", params={})
@@ -116,10 +117,10 @@ def export_saved_model(
             extra = {"labels.txt": str(label_file)} if labels else None
             path = trained.export_saved_model(export_dir, receiver_fn_of(spec), extra, checkpoint_path=checkpoint)
     except (OSError, tf.errors.OpError) as error:
-        why: Any = no_room(error)
+        reason: Any = no_room(error)
         if isinstance(error, (OSError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
-            why = why or error
-        if not why:
+            reason = reason or error
+        if not reason:
             raise
-        raise UserError(f"cannot write the export to {export_dir} ({why}); choose another --export_dir.") from error
+        raise UserError(f"cannot write the export to {export_dir} ({reason}); choose another --export_dir.") from error
     return str(tf.compat.as_str_any(path))

@@ -1,8 +1,8 @@
-"""Training and evaluation of a run: the part of this process, alone or as a task of a cluster.
+"""Trains and evaluates a run: what this process does, alone or as a task of a cluster.
 
-Parameter servers are Estimator's classic ones: each worker trains by itself on variables that the servers hold.
-MultiWorkerMirrored is run by TensorFlow's distribute coordinator. In both, one gated graph serves all phases, as a task
-cannot start its server a second time.
+Parameter servers are Estimator's classic ones: each worker trains independently on variables that the servers hold.
+TensorFlow's distribute coordinator runs MultiWorkerMirrored. In both, one gated graph serves all phases, as a task
+cannot start its server twice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from estimator_tl.launch.stopping import (
     EvaluationStopped,
     StopHook,
     StopRequests,
-    ask_where_a_hook_stopped,
+    report_early_end,
     stopping_at_signals,
 )
 from estimator_tl.tf_internals.files.checkpoint_state import listed_checkpoints
@@ -41,16 +41,16 @@ _JOIN_SECS = 6.0
 
 
 class Job(abc.ABC):
-    """What there is to train and evaluate; `run` does the part of this process.
+    """A training job; `run` does the part of this process.
 
     Attributes:
       model_dir: the run directory.
-      cluster: with this task; None for one process.
-      requests: what may end training early.
+      cluster: the cluster with this task; None for one process.
+      requests: collects requests to stop training early.
       wait_secs: how long tasks wait for each other.
-      stall_minutes: without a step, before this task leaves; 0 for never.
-      throttle_secs: at least between the beginnings of two evaluations.
-      evaluator_delay_secs: before an evaluator task's first evaluation, unless the run has ended.
+      stall_minutes: minutes without a step after which this task exits; 0 for no limit.
+      throttle_secs: the least time between the starts of two evaluations.
+      evaluator_delay_secs: the wait before an evaluator task's first evaluation, unless the run has ended.
     """
 
     throttle_secs = 0.0
@@ -66,7 +66,7 @@ class Job(abc.ABC):
     @property
     @abc.abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """Plain values that all tasks must have in common."""
+        """Plain values that must be equal in all tasks."""
 
     @property
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class Job(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def before(self) -> int:
+    def start_step(self) -> int:
         """The global step at which this call begins."""
 
     @property
@@ -90,7 +90,7 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def parts(self) -> list[tuple[int | None, int]]:
-        """Returns what is left to train in one process: phase numbers (None for all) and the steps where they end."""
+        """Returns the phases that one process still has to train: their numbers (None for all) and their last steps."""
 
     @abc.abstractmethod
     def estimator(self, phase: int | None) -> Any:
@@ -98,20 +98,20 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def evaluator(self) -> Evaluator | None:
-        """Returns what evaluates in this process; None without evaluation."""
+        """Returns the evaluator of this process; None without evaluation."""
 
     @abc.abstractmethod
     def saver(self, listeners: Sequence[Any], folder: str) -> Any:
         """Returns the hook that saves checkpoints.
 
         Args:
-          listeners: of what is saved.
-          folder: where to.
+          listeners: CheckpointSaverListeners.
+          folder: the folder of the checkpoints.
         """
 
     @abc.abstractmethod
     def hooks(self) -> list[Any]:
-        """Returns the hooks of training in this task, the saver and those of the job itself left out."""
+        """Returns the training hooks of this task, without the saver and the hooks that the job adds."""
 
     @abc.abstractmethod
     def session_config(self) -> Any:
@@ -124,7 +124,7 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def begin(self, owns: bool) -> None:
-        """Prepares training or evaluation; nothing is written where it raises.
+        """Prepares training or evaluation; if it raises, nothing has been written.
 
         Args:
           owns: whether this process writes the run directory.
@@ -132,18 +132,18 @@ class Job(abc.ABC):
 
     @abc.abstractmethod
     def end(self, outcome: Outcome) -> None:
-        """Keeps what was done, in the process that writes the run directory."""
+        """Stores the outcome; called in the process that writes the run directory."""
 
     def naming_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Returns a block in which errors of TensorFlow become errors that a user can act on."""
+        """Returns a block that turns errors of TensorFlow into errors that a user can fix."""
         return naming_bad_labels()
 
     def run(self) -> Outcome:
         """Does the part of this process.
 
         Raises:
-          UserError: something has to be changed by the user.
-          LostPeersError: other tasks did not come, or are gone.
+          UserError: the user has to change something.
+          LostPeersError: other tasks did not appear, or have left.
         """
         cluster, follower = self.cluster, None
         with stopping_at_signals(self.requests):
@@ -155,7 +155,7 @@ class Job(abc.ABC):
                     return self._outcome({}, time.monotonic(), steps=0)
             leads = follower is None
             with owning(self.model_dir) if leads else contextlib.nullcontext(), disk_errors(self.model_dir, leads):
-                if cluster and follower and cluster.job == "ps":  # needs neither data nor model
+                if cluster and follower and cluster.job == "ps":  # needs neither data nor model, so no `begin`
                     started = time.monotonic()
                     servers.serve(cluster, follower, self.requests, self.session_config())
                     return self._outcome({}, started, steps=0)
@@ -165,30 +165,32 @@ class Job(abc.ABC):
                 started = time.monotonic()
                 with self.naming_errors():
                     metrics = self._part(follower)()
-                outcome = self._outcome(metrics, started, latest_step(self.model_dir) - self.before)
+                outcome = self._outcome(metrics, started, latest_step(self.model_dir) - self.start_step)
                 if leads:
                     self.end(outcome)
                 return outcome
 
     def _part(self, follower: rendezvous.Follower | None) -> Callable[[], Metrics]:
-        """Returns what this task does."""
+        """Returns the method that does the part of this task."""
         if self.cluster is None:
             return self._train_alone
         if follower is None:
             return self._train_as_chief
-        part = self._evaluate if self.cluster.job == "evaluator" else self._train_as_worker
-        return functools.partial(part, follower)
+        if self.cluster.job == "evaluator":
+            return functools.partial(self._evaluate, follower)
+        return functools.partial(self._train_as_worker, follower)
 
     def _outcome(self, metrics: Metrics, started: float, steps: int) -> Outcome:
         stop = self.requests.stop
-        early = stop if stop and stop.reason else None  # that the chief has finished is no reason
-        return Outcome(metrics, latest_step(self.model_dir), steps, time.monotonic() - started, early)
+        if stop and not stop.reason:  # the chief has finished, so training did not end early
+            stop = None
+        return Outcome(metrics, latest_step(self.model_dir), steps, time.monotonic() - started, stop)
 
     def _train_alone(self) -> Metrics:
         evaluator = self.evaluator()
         hooks, listeners = self._hooks(), []
         if evaluator:
-            evaluator.look_back(self.before, self.requests)
+            evaluator.look_back(self.start_step, self.requests)
             if evaluator.rules.in_memory:
                 hooks.append(InMemoryHook(evaluator, self.requests, self.total))
             else:
@@ -199,7 +201,7 @@ class Job(abc.ABC):
         return self._finish(evaluator)
 
     def _train_part(self, phase: int | None, end: int, hooks: Sequence[Any], listeners: Sequence[Any]) -> bool:
-        """Trains until a phase ends; returns whether the next one may begin."""
+        """Trains until a phase ends; returns whether the next phase may begin."""
         model, reached = self.estimator(phase), ReachedHook()
         last = [reached, self.saver(listeners, self.model_dir), StopHook(self.requests, self.total)]
         try:
@@ -207,41 +209,45 @@ class Job(abc.ABC):
         except EvaluationStopped:
             return False
         reached.check_saved(self.model_dir)
-        ask_where_a_hook_stopped(self.requests, latest_step(self.model_dir), end)
+        report_early_end(self.requests, latest_step(self.model_dir), end)
         return True
 
     def _train_as_chief(self) -> Metrics:
-        """Trains and saves; evaluates where no evaluator has joined."""
+        """Trains and saves; evaluates if no evaluator has joined."""
         with rendezvous.Chief(self.model_dir, self.settings) as chief:
             if latest_step(self.model_dir) >= self.total:
-                time.sleep(_JOIN_SECS)  # or the others would wait for a chief that has nothing to do for them
+                time.sleep(_JOIN_SECS)  # otherwise the others would wait for a chief that has already left
                 chief.end(rendezvous.DONE)
                 return {} if chief.has_evaluator() else self._finish(self.evaluator())
-            self.requests.watch(chief.evaluators_wish)
-            evaluator = self.evaluator()
-            listener = self._listener(evaluator) if evaluator else None
-            listeners = [UnlessEvaluated(listener, chief.has_evaluator, self.synchronous)] if listener else []
+            self.requests.watch(chief.evaluators_stop_request)
+            evaluator, listeners = self.evaluator(), []
+            if evaluator:
+                listener = self._listener(evaluator)
+                listeners.append(UnlessEvaluated(listener, chief.has_evaluator, self.synchronous))
             reached = ReachedHook()
             with contextlib.suppress(EvaluationStopped):
                 hooks = [following.ReadyHook(chief), reached]
                 self._train_in_cluster(hooks, [self.saver(listeners, self.model_dir)])
-                ask_where_a_hook_stopped(self.requests, latest_step(self.model_dir), self.total)
+                report_early_end(self.requests, latest_step(self.model_dir), self.total)
             reached.check_saved(self.model_dir)
             stop = self.requests.stop
-            chief.end(rendezvous.STOPPED if stop and stop.resumes else rendezvous.DONE, stop.reason if stop else "")
+            if stop:
+                chief.end(rendezvous.STOPPED if stop.resumes else rendezvous.DONE, stop.reason)
+            else:
+                chief.end(rendezvous.DONE)
             return {} if chief.has_evaluator() else self._finish(evaluator)
 
     def _train_as_worker(self, follower: rendezvous.Follower) -> Metrics:
-        """Trains until the chief says that the run has ended."""
-        self.requests.watch(lambda: following.end_of_the_chief(follower))
+        """Trains until the chief reports the end of the run."""
+        self.requests.watch(lambda: following.stop_from_chief(follower))
         follower.wait_until_ready(self.synchronous, self.requests.pending)
         if follower.is_running and not self.requests.stop:
-            with tempfile.TemporaryDirectory() as folder, following.not_outliving_the_chief(follower):
-                # Where tasks make each step together they have to save together too: variables that each has its own
-                # copy of are summed up for it. Only the chief's checkpoint is kept.
+            with tempfile.TemporaryDirectory() as folder, following.exiting_after_chief(follower):
+                # Synchronous tasks must also save together, because saving sums the variables of which each task has
+                # its own copy. Only the chief's checkpoint is kept.
                 self._train_in_cluster([], [self.saver([], folder)] if self.synchronous else [])
-        if self.synchronous and self.requests.stop:  # agreed on; the chief knows what for
-            following.take_reason(self.requests, follower)
+        if self.synchronous and self.requests.stop:  # the tasks agreed to stop, and only the chief knows the reason
+            following.adopt_stop_reason(self.requests, follower)
         return {}
 
     def _train_in_cluster(self, hooks: Sequence[Any], saver: Sequence[Any]) -> None:
@@ -251,24 +257,25 @@ class Job(abc.ABC):
         model = self.estimator(None)
         if self.synchronous:
             spec = estimator.TrainSpec(self.train_input, max_steps=self.total, hooks=hooks)
-            with servers.naming_a_taken_port(self.cluster):
+            with servers.naming_port_conflict(self.cluster):
                 estimator.train_and_evaluate(model, spec, estimator.EvalSpec(self.train_input, steps=1))
             return
-        # A chief with nobody but an evaluator trains by itself.
-        server = servers.start(self.cluster, model.config.session_config) if self.cluster.is_distributed else None
+        server = None
+        if self.cluster.is_distributed:  # a chief whose only peer is an evaluator trains without a server
+            server = servers.start(self.cluster, model.config.session_config)
         model.train(self.train_input, max_steps=self.total, hooks=hooks)
         del server
 
     def _evaluate(self, follower: rendezvous.Follower) -> Metrics:
-        """Evaluates the newest checkpoint whenever there is one, until the run has ended, and exports at last."""
-        follower.wish("")
-        self.requests.watch(lambda: following.end_of_the_chief(follower))
+        """Evaluates each newest checkpoint until the run has ended, then does the final exports."""
+        follower.announce_evaluator()
+        self.requests.watch(lambda: following.stop_from_chief(follower))
         evaluator, seen = self.evaluator(), None
         assert evaluator, "there is something to evaluate on"
         earliest = time.monotonic() + self.evaluator_delay_secs
         while True:
             follower.check_alive()
-            ended = follower.state == rendezvous.DONE  # looked at before the checkpoint, so that the last is not missed
+            ended = follower.state == rendezvous.DONE  # read before the checkpoints, so that the last is not missed
             checkpoints = listed_checkpoints(self.model_dir)
             newest = checkpoints[-1] if checkpoints else None
             stop = self.requests.pending()
@@ -283,10 +290,10 @@ class Job(abc.ABC):
                 except (tf.errors.NotFoundError, ValueError):
                     if os.path.exists(f"{newest}.index"):
                         raise
-                    continue  # the chief has deleted it; there is a newer one
+                    continue  # the chief has deleted this checkpoint; a newer one exists
                 seen = newest
                 if reason and not ended:
-                    follower.wish(reason)
+                    follower.announce_evaluator(stop_request=reason)
             elif ended:
                 evaluator.finish()
                 return evaluator.metrics or {}
@@ -294,7 +301,7 @@ class Job(abc.ABC):
                 time.sleep(0.5)
 
     def _finish(self, evaluator: Evaluator | None) -> Metrics:
-        """Evaluates the last checkpoint, unless the run is to go on later."""
+        """Evaluates the last checkpoint, unless the run continues later."""
         stop = self.requests.stop
         if evaluator is None or (stop and stop.resumes):
             return {}
@@ -306,5 +313,5 @@ class Job(abc.ABC):
 
     def _listener(self, evaluator: Evaluator) -> EvaluationListener:
         return EvaluationListener(
-            evaluator, self.requests, self.before, self.total, self.evaluated_every, self.throttle_secs
+            evaluator, self.requests, self.start_step, self.total, self.evaluated_every, self.throttle_secs
         )

@@ -1,4 +1,4 @@
-"""What a process did in a run."""
+"""The result of a call that trains."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from estimator_tl.launch.stopping import Stop
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a call that trains did.
+    """The result of a call that trains.
 
     Attributes:
-      metrics: of the last evaluation; empty where this process made none.
+      metrics: metrics of the last evaluation; empty if this process evaluated nothing.
       global_step: the step reached.
-      steps: how many steps the run has made since this call began.
-      seconds: how long they took, evaluations included.
-      stop: why training ended before its last step; None where it did not.
+      steps: how many steps the run has made since the call began.
+      seconds: how long the steps took, evaluations included.
+      stop: why training ended before its last step; None if it reached that step.
     """
 
     metrics: dict[str, float]
@@ -28,5 +28,5 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """Tells a scheduler whether to start the process again."""
+        """The exit code, which tells a scheduler whether to start the process again."""
         return STOPPED_EXIT_CODE if self.stop and self.stop.resumes else 0

@@ -1,4 +1,4 @@
-"""`train_and_evaluate` for programs that have a main, an Estimator and input_fns of their own."""
+"""`train_and_evaluate` for programs with their own main, Estimator and input_fns."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ _LAUNCH = ("stall_minutes", "cluster_wait_secs", "max_run_hours")
 
 
 def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = None, **settings: Any) -> Outcome:
-    """Trains and evaluates as `tf.estimator.train_and_evaluate` does, and ends well whatever happens.
+    """Trains and evaluates as `tf.estimator.train_and_evaluate` does, and also ends cleanly on signals and failures.
 
-    In one process every checkpoint is evaluated. In a cluster, that of the Estimator's RunConfig and TF_CONFIG, this
-    process does the part of its task: parameter servers leave when the run has ended, an evaluator evaluates what the
-    chief saves, and where there is none the chief does it. SIGTERM and SIGUSR1 save the current step. What ends
-    training before max_steps, such as the end of the data, is in the outcome and on standard error. Call it once in a
-    process.
+    One process evaluates every checkpoint. In a cluster, which the Estimator's RunConfig and TF_CONFIG describe, the
+    process does the part of its task: parameter servers exit when the run has ended, and an evaluator evaluates the
+    chief's checkpoints; without an evaluator the chief evaluates. SIGTERM and SIGUSR1 save the current step. If
+    training ends before max_steps, e.g. at the end of the data, the outcome and standard error tell the reason. Call
+    the function once in a process.
 
     Args:
-      estimator: with a model_dir; its RunConfig is best made by `etl.run_config`.
+      estimator: an Estimator with a model_dir; make its RunConfig with `etl.run_config`.
       train_spec: a `TrainSpec` with max_steps.
-      eval_spec: an `EvalSpec`; None for no evaluation. Its name decides the directory, ``eval_NAME``. Its defaults of
-        throttle_secs, 600, and start_delay_secs, 120, would leave most checkpoints of a short run without evaluation,
-        so they have no effect; other values do, start_delay_secs in an evaluator task only, as in TensorFlow.
+      eval_spec: an `EvalSpec`; None for no evaluation. Its name gives the directory ``eval_NAME``. The default values
+        throttle_secs=600 and start_delay_secs=120 have no effect, as a short run would evaluate few of its checkpoints.
+        Other values do; start_delay_secs only in an evaluator task, as in TensorFlow.
       **settings: fields of `estimator_tl.config.EvaluationSpec`, such as ``metric``, ``early_stopping_steps`` and
         ``stop_at``; and ``stall_minutes``, ``cluster_wait_secs``, ``max_run_hours`` of `LaunchSpec`.
-        ``eval_steps`` and ``eval_throttle_secs`` win over those of the EvalSpec.
+        ``eval_steps`` and ``eval_throttle_secs`` win over the values of the EvalSpec.
 
     Returns:
-      What was done; ``sys.exit(outcome.exit_code)`` tells it to a scheduler: 0, or 143 where the run is to go on.
+      The outcome. ``sys.exit(outcome.exit_code)`` tells a scheduler to start the run again (143) or not (0).
 
     Raises:
-      UserError: something has to be changed by the user.
-      LostPeersError: other tasks did not come, or are gone; leave with 138 to be started again.
+      UserError: the user has to change something.
+      LostPeersError: other tasks did not appear, or have left; exit with 138 so that the task is restarted.
 
     Example:
       >>> estimator = etl.estimator.Estimator(model_fn, "runs/program", params={})
@@ -68,13 +68,13 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = 
     """
     unknown = [name for name in settings if name not in (*_EVALUATION, *_LAUNCH)]
     if unknown:
-        known = nearest(unknown[0], (*_EVALUATION, *_LAUNCH), limit=20)
-        raise UserError(f"train_and_evaluate has no setting {unknown[0]!r}; {known}")
+        names = nearest(unknown[0], (*_EVALUATION, *_LAUNCH), limit=20)
+        raise UserError(f"train_and_evaluate has no setting {unknown[0]!r}; {names}")
     if train_spec.max_steps is None:
-        raise UserError("the TrainSpec has no max_steps, so that nobody knows where training ends; give it one.")
+        raise UserError("the TrainSpec has no max_steps, so the end of training is unknown; give it one.")
     check_literal(estimator.model_dir, "model_dir", writes=True)
-    own_rules = {name: settings[name] for name in _EVALUATION if settings.get(name) is not None}
-    rules = EvaluationSpec(**{**_rules_of(eval_spec), **own_rules})
+    overrides = {name: settings[name] for name in _EVALUATION if settings.get(name) is not None}
+    rules = EvaluationSpec(**{**_rules_of(eval_spec), **overrides})
     launch = LaunchSpec(**{name: settings[name] for name in _LAUNCH if name in settings})
     cluster = from_tf_config(os.environ.get("TF_CONFIG", ""))
     outcome = ProgramJob(estimator, train_spec, eval_spec, rules, launch, cluster).run()
@@ -84,7 +84,7 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = 
 
 
 class ProgramJob(Job):
-    """A run of a program: its Estimator and input_fns are the program's own."""
+    """The job of a program with its own Estimator and input_fns."""
 
     def __init__(
         self,
@@ -100,27 +100,27 @@ class ProgramJob(Job):
         Args:
           model: the Estimator.
           train_spec: a TrainSpec with max_steps.
-          eval_spec: an EvalSpec, if there is something to evaluate on.
-          rules: when to evaluate and to stop.
+          eval_spec: an EvalSpec; None for no evaluation.
+          rules: when to evaluate and when to stop.
           launch: how long tasks wait.
-          cluster: of TF_CONFIG.
+          cluster: the cluster of TF_CONFIG.
 
         Raises:
           UserError: the Estimator is for a TPU, or the rules do not fit the cluster.
         """
-        cluster = None if _is_alone(cluster) else cluster
+        cluster = None if _in_one_process(cluster) else cluster
         requests = StopRequests(launch.max_run_hours)
         super().__init__(model.model_dir, cluster, requests, launch.cluster_wait_secs, launch.stall_minutes)
         if is_for_tpu(model):
             raise UserError(
-                "train_and_evaluate has not been made for a TPUEstimator on its TPU; call its train and evaluate, or "
+                "train_and_evaluate does not support a TPUEstimator with use_tpu=True; call its train and evaluate, or "
                 "use `estimator-tl train --distribution=tpu`."
             )
         check_in_memory(rules, cluster is None)
         if cluster and cluster.job == "evaluator" and eval_spec is None:
             raise UserError("this task is the evaluator, but there is no eval_spec; give train_and_evaluate one.")
         self._estimator, self._train_spec, self._eval_spec, self._rules = model, train_spec, eval_spec, rules
-        self._before = 0
+        self._start_step = 0
         self.throttle_secs = rules.eval_throttle_secs
         self.evaluator_delay_secs = _evaluator_delay(eval_spec)
 
@@ -139,8 +139,8 @@ class ProgramJob(Job):
         return self.cluster is not None and self._estimator.config.train_distribute is not None
 
     @property
-    def before(self) -> int:
-        return self._before
+    def start_step(self) -> int:
+        return self._start_step
 
     @property
     def total(self) -> int:
@@ -157,13 +157,13 @@ class ProgramJob(Job):
             if newest:
                 newest.tell()
             remove_debris(self.model_dir)
-        self._before = latest_step(self.model_dir)
+        self._start_step = latest_step(self.model_dir)
 
     def end(self, outcome: Outcome) -> None:
-        """Keeps nothing, as the program gets the outcome."""
+        """Stores nothing, as the program gets the outcome."""
 
     def parts(self) -> list[tuple[int | None, int]]:
-        return [(None, self.total)] if self.before < self.total else []
+        return [(None, self.total)] if self.start_step < self.total else []
 
     def estimator(self, phase: int | None) -> Any:
         return without_saving(self._estimator) if self.synchronous else self._estimator
@@ -174,7 +174,7 @@ class ProgramJob(Job):
         if self._rules.in_memory and self._eval_spec.hooks:
             raise UserError("an evaluation in memory has no session for the hooks of the EvalSpec; leave them out.")
         return Evaluator(
-            self._evaluated(),
+            self._local_estimator(),
             self._eval_spec.input_fn,
             self._eval_spec.exporters or (),
             self._rules,
@@ -182,11 +182,11 @@ class ProgramJob(Job):
             self._eval_spec.name,
         )
 
-    def _evaluated(self) -> Any:
-        """Returns the Estimator as this process evaluates it, without a cluster."""
+    def _local_estimator(self) -> Any:
+        """Returns a copy of the Estimator that evaluates in this process, without a cluster."""
         config = self._estimator.config
         if hasattr(config, "tpu_config"):
-            # A TPUEstimator, on the CPU, gives its functions more than it has among its params.
+            # A TPUEstimator, even on the CPU, passes its functions more params than it stores.
             return self._estimator
         with described(None):
             local = api.RunConfig(
@@ -198,9 +198,9 @@ class ProgramJob(Job):
 
     def saver(self, listeners: Sequence[Any], folder: str) -> Any:
         config = self._estimator.config
-        # Other workers save to a folder that nobody keeps, and only where all have to save together.
-        own = list(self._train_spec.saving_listeners or ()) if folder == self.model_dir else []
-        return saver_hook(folder, config.save_checkpoints_steps, config.save_checkpoints_secs, [*own, *listeners])
+        if folder == self.model_dir:  # the program's listeners get no checkpoints of a worker's temporary folder
+            listeners = [*(self._train_spec.saving_listeners or ()), *listeners]
+        return saver_hook(folder, config.save_checkpoints_steps, config.save_checkpoints_secs, listeners)
 
     def hooks(self) -> list[Any]:
         return list(self._train_spec.hooks)
@@ -216,7 +216,7 @@ def _evaluator_delay(eval_spec: Any | None) -> float:
 
 
 def _rules_of(eval_spec: Any | None) -> dict[str, Any]:
-    """Returns the settings of an evaluation that an EvalSpec holds, but for its defaults of seconds."""
+    """Returns the evaluation settings of an EvalSpec, without a throttle_secs that is the default."""
     if eval_spec is None:
         return {}
     rules = {"eval_steps": eval_spec.steps}
@@ -229,5 +229,5 @@ def _defaults() -> Any:
     return api.EvalSpec(lambda: None)
 
 
-def _is_alone(cluster: Cluster | None) -> bool:
+def _in_one_process(cluster: Cluster | None) -> bool:
     return cluster is None or not (cluster.is_distributed or cluster.job == "evaluator")

@@ -1,4 +1,4 @@
-"""The command ``train``: from a RunSpec to a trained and evaluated run directory."""
+"""The command ``train``: turns a RunSpec into a trained and evaluated run directory."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ def train(
     hooks: Sequence[Any] = (),
     cluster: Cluster | None = None,
 ) -> Outcome:
-    """Trains a run, or continues it, and evaluates it; or does the part of this task of a cluster.
+    """Starts or continues a run and evaluates it; in a cluster, does the part of this task.
 
-    Everything that can be wrong with the settings is found before the first file is written.
+    All settings are checked before the first file is written.
 
     Args:
       spec: the settings.
       model_dir: the run directory.
-      flags_text: the flags that made `spec`, kept as flags.txt.
+      flags_text: the flags behind `spec`, kept as flags.txt.
       hooks: further SessionRunHooks for training.
-      cluster: that this process belongs to; None for one process.
+      cluster: the cluster of this process; None for one process.
 
     Raises:
-      UserError: something is wrong with the settings, the data or the source.
-      LostPeersError: other tasks did not come, or are gone.
+      UserError: something is wrong with the settings, the data or the backbone.
+      LostPeersError: other tasks did not appear, or have left.
     """
     run_dir.check_name(model_dir)
     return TrainJob(spec, model_dir, cluster, flags_text, hooks).run()
 
 
 class TrainJob(Job):
-    """A run of the command: its data, backbone and plan come from settings."""
+    """The job of the command: data, backbone and plan come from the settings."""
 
     def __init__(
         self, spec: RunSpec, model_dir: str, cluster: Cluster | None, flags_text: str = "", hooks: Sequence[Any] = ()
@@ -73,19 +73,19 @@ class TrainJob(Job):
         launch = spec.launch
         requests = StopRequests(launch.max_run_hours)
         super().__init__(model_dir, cluster, requests, launch.cluster_wait_secs, launch.stall_minutes)
-        self._spec, self._flags_text, self._own_hooks = spec, flags_text, hooks
+        self._spec, self._flags_text, self._extra_hooks = spec, flags_text, hooks
         self.throttle_secs = spec.evaluation.eval_throttle_secs
         self.distribution = distribution_of(launch, cluster)
-        self.distribution.batch_of_replica(spec.training.batch_size)  # raises where it cannot be divided
+        self.distribution.batch_of_replica(spec.training.batch_size)  # raises if it is not divisible
         self._window = profile_window(launch.profile) if launch.profile else None
-        check_in_memory(spec.evaluation, cluster is None and self.distribution.is_of_one_process)
+        check_in_memory(spec.evaluation, cluster is None and self.distribution.in_one_process)
         if cluster and cluster.job == "evaluator" and not (spec.data.eval_data or spec.data.validation_fraction):
             raise UserError("this task is the evaluator, but there is nothing to evaluate on; give --eval_data.")
         if cluster:
             quiet.silence_cluster_warnings()
         self._session_config = make_session_config(launch, cluster, self.distribution)
         if self.distribution.synchronous:
-            # With eager execution TensorFlow would have to know of the other tasks before it does anything at all.
+            # With eager execution TensorFlow would need the description of the cluster before its first operation.
             tf.compat.v1.disable_eager_execution()
         self._guard = NanGuardHook(model_dir=model_dir, where=_where(self.distribution, cluster))
 
@@ -98,8 +98,8 @@ class TrainJob(Job):
         return self.distribution.synchronous
 
     @property
-    def before(self) -> int:
-        return self._run.before
+    def start_step(self) -> int:
+        return self._run.start_step
 
     @property
     def total(self) -> int:
@@ -111,18 +111,19 @@ class TrainJob(Job):
 
     @property
     def evaluated_every(self) -> int | None:
-        any_step = self._spec.launch.save_checkpoints_secs or self.distribution.saves_anywhere
-        return None if any_step else self._run.every
+        if self._spec.launch.save_checkpoints_secs or self.distribution.saves_at_any_step:
+            return None
+        return self._run.every
 
     @functools.cached_property
     def _run(self) -> Prepared:
-        return prepare(self._spec, self.model_dir, self.distribution, tells=self._leads)
+        return prepare(self._spec, self.model_dir, self.distribution, verbose=self._leads)
 
     @functools.cached_property
     def _config(self) -> Any:
-        """The RunConfig of this process, without the steps between checkpoints, which depend on the data."""
+        """The RunConfig of this process, without save_checkpoints_steps, whose default depends on the data."""
         fields = session.config_fields(self._spec.training)
-        if self.distribution.owns_saving:  # TensorFlow would save beside this project's hook
+        if self.distribution.owns_saving:  # otherwise TensorFlow would save in addition to this project's hook
             fields["save_checkpoints_steps"] = fields["save_checkpoints_secs"] = None
         return make_run_config(
             self.model_dir,
@@ -140,7 +141,7 @@ class TrainJob(Job):
 
     def begin(self, owns: bool) -> None:
         if self.cluster is None:
-            self._config  # noqa: B018 - raises, before data are read, where devices are not there
+            self._config  # noqa: B018 - checks the devices before data are read
         run = self._run
         if owns and not self.requests.stop:
             _write_beginning(run, self.model_dir, self._flags_text)
@@ -154,17 +155,18 @@ class TrainJob(Job):
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
         try:
-            with _naming_bad_examples(self._run.data.sources):
+            with _naming_bad_examples(self._run.data.datasets):
                 yield
         except estimator.NanLossDuringTrainingError as error:
             raise UserError(
-                "the loss is not finite; lower --learning_rate, or train in one process, not on a TPU, to be "
-                "told the layer. The last checkpoint is kept."
+                "the loss is NaN or infinite: lower --learning_rate. To see which layer, rerun as one process "
+                "without a TPU. The last checkpoint is kept."
             ) from error
 
     def parts(self) -> list[tuple[int | None, int]]:
-        parts = self._run.plan.parts(self._run.before, self._run.total)
-        return [(phase if len(self._run.plan.spans) > 1 else None, end) for phase, end in parts]
+        plan = self._run.plan
+        parts = plan.parts(self._run.start_step, self._run.total)
+        return [(phase if len(plan.spans) > 1 else None, end) for phase, end in parts]
 
     def estimator(self, phase: int | None) -> Any:
         config = self._config
@@ -178,7 +180,7 @@ class TrainJob(Job):
     def evaluator(self) -> Evaluator | None:
         if self._run.eval_input is None:
             return None
-        spec, rules, input_spec = self._spec, self._spec.evaluation, self._run.source.input_spec
+        spec, rules, input_spec = self._spec, self._spec.evaluation, self._run.backbone.input_spec
         config = session.local_config(self.model_dir, spec.training, evaluation_session_config(spec.launch))
         return Evaluator(
             estimator.Estimator(self._run.model_fn, self.model_dir, config, params={}),
@@ -197,31 +199,40 @@ class TrainJob(Job):
 
     def saver(self, listeners: Sequence[Any], folder: str) -> Any:
         secs = self._spec.launch.save_checkpoints_secs
-        return saver_hook(folder, self._run.every, secs, [self._guard.listener, *listeners], self.distribution.loop)
+        return saver_hook(
+            folder, self._run.every, secs, [self._guard.listener, *listeners], self.distribution.steps_per_call
+        )
 
     def hooks(self) -> list[Any]:
-        shown = self._shown() if self._leads else []
-        norms = self._norms() if self._leads or self.synchronous else []
-        return [self._guard, *shown, *norms, *self._own_hooks]
+        hooks: list[Any] = [self._guard]
+        if self._leads:
+            hooks += self._display_hooks()
+        if self._leads or self.synchronous:
+            hooks += self._norms_hooks()
+        return [*hooks, *self._extra_hooks]
 
     def session_config(self) -> Any:
         return self._session_config
 
-    def _shown(self) -> list[Any]:
-        """Returns the hooks of the task that people look at."""
+    def _display_hooks(self) -> list[Any]:
+        """Returns the hooks that show progress and profiles."""
         batch_size, replicas = self._spec.training.batch_size, self.distribution.replicas
-        profiler = [ProfilerHook(*self._window, self.model_dir)] if self._window else []
-        return [ProgressHook(self._run.total, batch_size, replicas=replicas), *profiler]
+        hooks: list[Any] = [ProgressHook(self._run.total, batch_size, replicas=replicas)]
+        if self._window:
+            hooks.append(ProfilerHook(*self._window, self.model_dir))
+        return hooks
 
-    def _norms(self) -> list[Any]:
+    def _norms_hooks(self) -> list[Any]:
         every = self._spec.launch.log_norms
-        groups = {variable.name: variable.group for variable in self._run.source.structure.variables}
+        if not every:
+            return []
+        groups = {variable.name: variable.group for variable in self._run.backbone.structure.variables}
         folder = self.model_dir if self._leads else None
-        return [NormsHook(every, folder, groups, with_tasks=self.synchronous)] if every else []
+        return [NormsHook(every, folder, groups, with_tasks=self.synchronous)]
 
 
 def _where(distribution: Distribution, cluster: Cluster | None) -> Literal["alone", "cluster", "tpu"]:
-    """Returns where training runs, as the NaN guard calls it."""
+    """Returns where training runs, in the terms of the NaN guard."""
     if cluster is not None:
         return "cluster"
     return "tpu" if distribution.on_tpu else "alone"
@@ -234,22 +245,20 @@ def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
     remove_debris(model_dir)
     if run.changed_at is not None:
         new = plan_change.adopt_checkpoint(run.model_fn, run.train_input, model_dir)
-        listed = f"{len(new)} slot variables begin empty" if new else "no new slot variables"
-        print(
-            f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {listed}", file=sys.stderr
-        )
+        slots = f"{len(new)} slot variables begin empty" if new else "no new slot variables"
+        print(f"plan changed at step {run.changed_at}: tuning {run.plan.policy} from here on, {slots}", file=sys.stderr)
     run_dir.write(model_dir, run.record, run.data.labels, flags_text)
 
 
 @contextlib.contextmanager
-def _naming_bad_examples(folders: Sequence[DataSource]) -> Iterator[None]:
-    """Turns the pipeline's decoding error, which does not know the file, into one that names it."""
+def _naming_bad_examples(datasets: Sequence[DataSource]) -> Iterator[None]:
+    """A block that turns a decoding error of the pipeline, which lacks the file, into an error that names it."""
     try:
         with naming_bad_labels():
             yield
     except tf.errors.InvalidArgumentError:
-        for folder in folders:
-            bad = folder.unreadable()
+        for dataset in datasets:
+            bad = dataset.unreadable()
             if bad:
-                raise bad_example_error(folder.root, bad) from None
+                raise bad_example_error(dataset.root, bad) from None
         raise

@@ -126,9 +126,9 @@ def test_predict_json_lines(trained, pictures, capsys):
 def test_predict_refuses_what_is_no_picture(trained, tmp_path, capsys):
     (tmp_path / "bad.png").write_text("hello")
     for given, message in (
-        ("/nowhere/*.png", "names no picture"),
+        ("/nowhere/*.png", "names no image"),
         (f"{tmp_path}/bad.png", "bad.png is not a readable"),
-        (f"{tmp_path}/bad.png --on_bad_example=skip", "none of the input files is a readable picture"),
+        (f"{tmp_path}/bad.png --on_bad_example=skip", "none of the input files is a readable image"),
     ):
         assert main(["predict", f"--model_dir={trained}", *f"--input={given}".split(" ")]) == 2
         printed = capsys.readouterr()

@@ -134,13 +134,13 @@ def test_tasks_see_that_they_share_the_model_dir(capsys, monkeypatch, tmp_path, 
     cluster = {"chief": [free]}
     tf_config(monkeypatch, cluster, "chief", 0)
     _, report = examined(capsys, f"--model_dir={model_dir}")
-    assert report[-1].startswith("warn  model_dir holds no mark of another task yet; run doctor on another one")
+    assert report[-1].startswith("warn  model_dir holds no file of another task yet; run doctor in another task")
     tf_config(monkeypatch, cluster, "evaluator", 0)
     _, report = examined(capsys, f"--model_dir={model_dir}")
-    assert report[-1] == f"ok    model_dir is shared with chief 0 on {socket.gethostname()}, which left a mark there"
+    assert report[-1] == f"ok    model_dir is shared with chief 0 on {socket.gethostname()}, which wrote a file there"
     tf_config(monkeypatch, cluster, "evaluator", 0)
     _, report = examined(capsys, f"--model_dir={tmp_path / 'other'}")
-    assert report[-1].startswith("warn  model_dir holds no mark")
+    assert report[-1].startswith("warn  model_dir holds no file")
 
 
 def test_data_and_one_step(capsys, monkeypatch, hub_module, pictures, tmp_path, free):

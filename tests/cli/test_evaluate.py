@@ -71,7 +71,7 @@ def test_a_class_that_was_removed_leaves_the_numbers_of_the_others(run, capsys, 
     assert after["accuracy"] == 1.0
     data = image_folder(str(run / "data"), validation=0.3, test=0.2)
     assert after["examples"] == len(data.examples(split)) < before["examples"]
-    assert f"{run}/data has no example of 'cat' any more; the metrics are of the other classes\n" in err
+    assert f"{run}/data no longer has an example of 'cat'; the metrics cover the other classes\n" in err
 
 
 def test_the_order_of_folders_says_nothing(run, capsys):
@@ -140,7 +140,7 @@ def test_data_that_have_moved(run, capsys):
     before, _ = evaluated(capsys, run, "--split=all")
     (run / "data").rename(run / "moved")
     assert refused(capsys, "evaluate", f"--model_dir={run}/run") == (
-        f"the data of the run, {run}/data, do not exist any more; name data with the same classes by --eval_data."
+        f"the data of the run, {run}/data, no longer exist; give data with the same classes by --eval_data."
     )
     after, _ = evaluated(capsys, run, f"--eval_data={run}/moved")
     assert after == before
@@ -184,5 +184,5 @@ def test_tables_as_folders(text_run, capsys):
     assert refused(capsys, "train", f"--flagfile={text_run}/run/flags.txt", "--train_steps=61").startswith(said)
     (text_run / "t.csv").unlink()
     assert refused(capsys, "evaluate", f"--model_dir={text_run}/run") == (
-        f"the data of the run, {text_run}/t.csv, do not exist any more; name data with the same classes by --eval_data."
+        f"the data of the run, {text_run}/t.csv, no longer exist; give data with the same classes by --eval_data."
     )

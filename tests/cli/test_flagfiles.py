@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_line(capsys, write):
     )
     path = write("--train_data=x\nbatch_size=3\n")
     assert refused(capsys, f"--flagfile={path}") == (
-        f"error: flagfile {path} line 2: 'batch_size=3' is no flag; write --name=value."
+        f"error: flagfile {path} line 2: 'batch_size=3' is not a flag; write --name=value."
     )
     inner = write("--verbosity=loud\n", "inner.flags")
     path = write(f"--batch_size=3\n--flagfile={inner}\n")

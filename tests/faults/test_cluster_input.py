@@ -105,7 +105,7 @@ def test_a_host_name_that_does_not_resolve(refused, flags, tmp_path, job, broken
         ),
         ("chief", "worker", {"distribution": "parameter_server"}, "TF_CONFIG lists no ps"),
         ("chief", "ps", {"distribution": "multi_worker_mirrored"}, "has no parameter servers"),
-        ("worker", "worker", {"distribution": "mirrored"}, "distribution mirrored is of one process"),
+        ("worker", "worker", {"distribution": "mirrored"}, "distribution mirrored is for one process"),
         ("evaluator", "worker", {}, "there is nothing to evaluate on; give --eval_data"),
     ],
 )

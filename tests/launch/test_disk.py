@@ -222,8 +222,8 @@ def test_values_with_another_checksum_are_named(run, capsys):
     path.write_bytes(bytes(len(content)))  # as a machine that lost its power leaves it
     line = refused(capsys, "evaluate", f"--model_dir={run}")
     assert line == (
-        f"error: {run}/model.ckpt-6 is damaged (its values have another checksum); copy it again, or remove its "
-        ".index file to take an older one.\n"
+        f"error: {run}/model.ckpt-6 is damaged (its checksum differs); copy it again, or remove its "
+        ".index file to go on from an older one.\n"
     )
 
 

@@ -43,7 +43,7 @@ def history(*values, metric="accuracy", every=10):
         ({"early_stopping_steps": 20}, [0.5, math.nan, math.nan], "better than 0.5 since step 10"),
         ({"early_stopping_steps": 20}, [math.nan, math.nan, 0.1], None),
         ({"early_stopping_steps": 30}, [math.nan, math.nan], None),
-        ({"early_stopping_steps": 30}, [math.nan] * 3, "accuracy has been no number for 30 steps"),
+        ({"early_stopping_steps": 30}, [math.nan] * 3, "accuracy has been NaN for 30 steps"),
         ({"stop_at": 0.9}, [0.95, 0.8], None),
         ({"stop_at": 0.9}, [0.8, 0.9], "accuracy 0.9 has reached 0.9"),
         ({"stop_at": 0.9}, [math.nan], None),
@@ -115,10 +115,10 @@ def test_metrics_of_another_step_than_the_checkpoints_are_an_error(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint to evaluate; train to its first one"):
         evaluator.evaluate()
     saved = save_checkpoint(tmp_path, 10)
-    message = f"the evaluation is of step 0, but {saved} was saved at step 10; see that nothing else writes to the "
+    message = f"the evaluation is of step 0, but {saved} was saved at step 10; let nothing else write to the "
     with pytest.raises(UserError, match=re.escape(message)):
         evaluator.evaluate()
-    with pytest.raises(UserError, match=f"the evaluation is of step 10, but {saved} was saved at step 20; see"):
+    with pytest.raises(UserError, match=f"the evaluation is of step 10, but {saved} was saved at step 20; let"):
         evaluator.evaluate(at_least=20)
     assert not (tmp_path / HISTORY).exists()
 
@@ -128,7 +128,7 @@ def test_a_final_export_of_another_step_than_the_metrics_is_an_error(tmp_path):
     evaluator = Evaluator(FakeEstimator(tmp_path, *history(0.5)), None)
     evaluator.evaluate()
     saved = save_checkpoint(tmp_path, 20)
-    with pytest.raises(UserError, match=f"the evaluation is of step 10, but {saved} was saved at step 20; see"):
+    with pytest.raises(UserError, match=f"the evaluation is of step 10, but {saved} was saved at step 20; let"):
         evaluator.finish()
 
 
@@ -138,7 +138,7 @@ def test_a_step_that_no_checkpoint_has_is_an_error(tmp_path):
     reached.step = 10
     reached.check_saved(str(tmp_path))
     reached.step = 11
-    message = f"training reached step 11, but the newest whole checkpoint in {tmp_path} is of step 10; see that nothing"
+    message = f"training reached step 11, but the newest whole checkpoint in {tmp_path} is of step 10; let nothing"
     with pytest.raises(UserError, match=message):
         reached.check_saved(str(tmp_path))
 
@@ -199,7 +199,7 @@ class FakeEvaluator(Evaluator):
 def evaluated(steps, **options):
     """Which of the saved steps a listener evaluates."""
     evaluator = FakeEvaluator()
-    listener = EvaluationListener(evaluator, StopRequests(), **{"before": 0, "total": 100, **options})
+    listener = EvaluationListener(evaluator, StopRequests(), **{"start_step": 0, "total": 100, **options})
     found = []
     for step in steps:
         count = evaluator.count
@@ -212,7 +212,7 @@ def evaluated(steps, **options):
 def test_which_checkpoints_are_evaluated():
     assert evaluated([0, 3, 5, 9]) == [3, 5, 9]
     assert evaluated([0, 3, 5, 5, 10, 10], every=5) == [5, 10]
-    assert evaluated([20, 23, 25], before=20) == [23, 25]
+    assert evaluated([20, 23, 25], start_step=20) == [23, 25]
     assert evaluated([0, 5, 97, 98], every=5, total=98) == [5, 98]
 
 
@@ -230,7 +230,7 @@ def test_the_throttle_leaves_out_all_but_the_last(monkeypatch):
 
 def test_a_reason_ends_training_with_the_step_that_was_evaluated():
     requests = StopRequests()
-    listener = EvaluationListener(FakeEvaluator([None, "good enough"]), requests, before=0, total=100)
+    listener = EvaluationListener(FakeEvaluator([None, "good enough"]), requests, start_step=0, total=100)
     assert [listener.after_save(None, step) for step in (1, 2)] == [False, True]
     assert (requests.stop.reason, requests.stop.resumes) == ("good enough", False)
 
@@ -238,7 +238,7 @@ def test_a_reason_ends_training_with_the_step_that_was_evaluated():
 def test_nothing_is_evaluated_after_a_signal():
     requests, evaluator = StopRequests(), FakeEvaluator()
     requests.ask("SIGTERM", resumes=True)
-    assert not EvaluationListener(evaluator, requests, before=0, total=2).after_save(None, 2)
+    assert not EvaluationListener(evaluator, requests, start_step=0, total=2).after_save(None, 2)
     assert evaluator.count == 0
 
 
@@ -246,7 +246,7 @@ def test_the_end_evaluates_only_what_was_not():
     evaluator = FakeEvaluator()
     assert finish(evaluator, 0)["n"] == 0  # a run with nothing left to train
     evaluator.step = 9
-    EvaluationListener(evaluator, StopRequests(), before=0, total=9).after_save(None, 9)
+    EvaluationListener(evaluator, StopRequests(), start_step=0, total=9).after_save(None, 9)
     assert finish(evaluator, 9)["n"] == 1
     assert evaluator.count == 2
     assert finish(evaluator, 10)["n"] == 2
@@ -306,7 +306,7 @@ def test_exports_of_a_run_and_after_its_restart(keras_h5, pictures, tmp_path, ca
         ("--exports_to_keep=0", "--exports_to_keep=0 must be at least 1"),
         ("--eval_throttle_secs=-1", "--eval_throttle_secs=-1 must be at least 0"),
         ("--stop_at=high", "stop_at"),
-        ("--stop_at=0.5 --validation_fraction=0", "stop_at follows from evaluations"),
+        ("--stop_at=0.5 --validation_fraction=0", "stop_at needs evaluations"),
         ("--early_stopping_steps=5 --validation_fraction=0", "early_stopping_steps follows"),
         ("--exporters=final --validation_fraction=0", "exporters follows"),
         ("--stop_at=0.5 --metric=acuracy", "did you mean 'accuracy'"),
@@ -314,7 +314,7 @@ def test_exports_of_a_run_and_after_its_restart(keras_h5, pictures, tmp_path, ca
         ("--cpu_replicas=2 --all_reduce_alg=ring", "all_reduce_alg of mirrored"),
         ("--cpu_replicas=2 --batch_size=7", "use e.g. --batch_size=6"),
         ("--session_config=threads:1", "session_config is not a ConfigProto"),
-        ("--num_gpus=99", "num_gpus 99, but this machine shows TensorFlow 0"),
+        ("--num_gpus=99", "num_gpus 99, but TensorFlow sees 0"),
         ("--distribution=parameter_server", "needs a cluster"),
         ("--precision=half", "precision"),
     ],

@@ -132,9 +132,9 @@ def test_input_that_cannot_begin_again_is_refused(tmp_path):
     [
         (
             ("--validation_fraction=0.4", "--exporters=best"),
-            "exporter best exports each checkpoint after its evaluation",
+            "exporter best exports evaluated checkpoints",
         ),
-        ((), "eval_every_steps follows from evaluations, but there is nothing to evaluate on"),
+        ((), "eval_every_steps needs evaluations, but there is nothing to evaluate on"),
         (("--eval_every_secs=0",), "--eval_every_secs=0 must be above 0"),
     ],
 )
@@ -195,9 +195,9 @@ def with_a_hook(features, labels, mode):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_averages, "evaluates with a Saver or local_init_op of its own"),
-        (with_another_variable, "variables that training has not, e.g. other/kernel"),
-        (with_a_hook, "evaluation_hooks, for which there is no session"),
+        (with_averages, "evaluates with its own Saver or local_init_op"),
+        (with_another_variable, "variables that training lacks, e.g. other/kernel"),
+        (with_a_hook, "evaluation_hooks, which an evaluation in memory cannot run"),
     ],
 )
 def test_what_would_give_other_numbers_than_a_checkpoint_is_refused(change, message, tmp_path):
@@ -217,4 +217,4 @@ def test_hooks_of_a_program_are_refused(tmp_path):
 def test_a_chief_alone_is_told_that_it_evaluates_checkpoints(keras_h5, pictures, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["localhost:1"]}, "task": {"type": "chief", "index": 0}}')
     train(tmp_path / "run", keras_h5, pictures, 4, "--eval_every_steps=2", "--validation_fraction=0.4", code=2)
-    assert "evaluate what one process trains, not a cluster or a TPU" in capsys.readouterr().err
+    assert "work in one process only, not in a cluster or on a TPU" in capsys.readouterr().err

@@ -137,14 +137,14 @@ def test_an_owner_on_another_machine_blocks_while_it_beats(elsewhere, tmp_path):
     stopped = threading.Event()
     with open(elsewhere, "ab") as stream:
         beating = threading.Thread(target=ownership._beat, args=(stream, stopped))
-        ownership._BEAT_SECS, usual = 0.2, ownership._BEAT_SECS
+        ownership._HEARTBEAT_SECS, usual = 0.2, ownership._HEARTBEAT_SECS
         try:
             beating.start()
             line = f"{tmp_path} is being trained by process 5 on node7, since 2024-01-01 00:00:00; wait for its end"
             with pytest.raises(UserError, match=re.escape(line)), owning(str(tmp_path)):
                 raise AssertionError
         finally:
-            ownership._BEAT_SECS = usual
+            ownership._HEARTBEAT_SECS = usual
             stopped.set()
             beating.join()
     assert json.loads(elsewhere.read_text())["host"] == "node7"
@@ -163,6 +163,6 @@ def test_where_the_file_system_has_no_locks_the_beat_counts(elsewhere, tmp_path,
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    monkeypatch.setattr(ownership, "_BEAT_SECS", 0.2)
+    monkeypatch.setattr(ownership, "_HEARTBEAT_SECS", 0.2)
     with owning(str(tmp_path)), pytest.raises(UserError, match=message(tmp_path, os.getpid())), owning(str(tmp_path)):
         raise AssertionError

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from estimator_tl.launch.cluster import peers
-from estimator_tl.launch.cluster.peers import Answer, reach, reach_all, taken
+from estimator_tl.launch.cluster.peers import Answer, port_problem, reach, reach_all
 from tests.cluster import free_ports
 
 
@@ -114,10 +114,10 @@ def test_what_the_system_says_is_passed_on(monkeypatch):
     assert reach("127.0.0.1:1", 5).text() == "no answer (No route to host)"
 
 
-def test_a_port_that_is_taken(listening):
-    assert taken(listening) == "Address already in use"
+def test_a_port_that_is_port_problem(listening):
+    assert port_problem(listening) == "Address already in use"
     (port,) = free_ports(1)
-    assert taken(f"localhost:{port}") is None
+    assert port_problem(f"localhost:{port}") is None
 
 
 def test_tensorflow_is_not_needed():

@@ -224,5 +224,5 @@ def test_a_tpu_estimator_on_the_cpu_gives_its_batch_size(tmp_path):
     )
     outcome = etl.train_and_evaluate(made(use_tpu=False), *specs, metric="loss")
     assert (outcome.global_step, set(seen)) == (4, {8})
-    with pytest.raises(UserError, match="has not been made for a TPUEstimator on its TPU"):
+    with pytest.raises(UserError, match="does not support a TPUEstimator with use_tpu=True"):
         etl.train_and_evaluate(made(use_tpu=True), *specs, metric="loss")

@@ -20,7 +20,7 @@ SETTINGS = {"training": {"batch_size": 8, "range": (0, 1)}, "model": "m"}
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch):
-    monkeypatch.setattr(rendezvous, "_PULSE_SECS", 0.05)
+    monkeypatch.setattr(rendezvous, "_HEARTBEAT_SECS", 0.05)
     monkeypatch.setattr(rendezvous, "_UNSEEN_SECS", 0.3)
 
 
@@ -31,7 +31,7 @@ def follower(model_dir, settings=None, wait_secs=5.0, address="localhost:1"):
 
 def written(model_dir, **changes):
     """The mark of a chief that beats no more."""
-    values = {"settings": SETTINGS, "started": 1.0, "state": RUNNING, "reason": "", "pulse": 7, **changes}
+    values = {"settings": SETTINGS, "started": 1.0, "state": RUNNING, "reason": "", "heartbeat": 7, **changes}
     (model_dir / rendezvous.FILE).write_text(json.dumps(values))
 
 
@@ -104,23 +104,23 @@ def test_a_chief_that_is_there_and_writes_elsewhere(tmp_path):
         listening.bind(("localhost", 0))
         listening.listen()
         address = f"localhost:{listening.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"the chief {address} is there, but its launch.json does not appear"):
+        with pytest.raises(UserError, match=f"the chief {address} runs, but its launch.json does not appear"):
             follower(tmp_path, address=address).join()
 
 
-def test_a_chief_without_a_pulse_is_lost(tmp_path):
+def test_a_chief_without_a_heartbeat_is_lost(tmp_path):
     task = follower(tmp_path, wait_secs=0.8)
     with Chief(str(tmp_path), SETTINGS) as chief:
         chief.ready()
         task.join()
         for _ in range(12):
             time.sleep(0.1)
-            task.check_alive()  # longer than it waits, as the pulse goes on
+            task.check_alive()  # longer than it waits, as the heartbeat continues
         chief._closed.set()
         time.sleep(0.1)
         task.look()
         time.sleep(1.0)
-        with pytest.raises(LostPeersError, match="no pulse for 0.8 s"):
+        with pytest.raises(LostPeersError, match="no heartbeat for 0.8 s"):
             task.check_alive()
 
 
@@ -146,13 +146,13 @@ def test_an_evaluator_asks_for_the_end(tmp_path):
     with Chief(str(tmp_path), SETTINGS) as chief:
         assert not chief.has_evaluator()
         task.join()
-        task.wish("")
+        task.announce_evaluator()
         assert chief.has_evaluator()
-        assert chief.evaluators_wish() is None
-        task.wish("good enough")
+        assert chief.evaluators_stop_request() is None
+        task.announce_evaluator("good enough")
         time.sleep(0.1)
-        assert chief.evaluators_wish() == Stop("good enough", resumes=False)
+        assert chief.evaluators_stop_request() == Stop("good enough", resumes=False)
     with Chief(str(tmp_path), SETTINGS) as later:  # what was wished for an earlier launch counts no more
         assert not later.has_evaluator()
         time.sleep(0.1)
-        assert later.evaluators_wish() is None
+        assert later.evaluators_stop_request() is None

@@ -84,6 +84,6 @@ def test_a_setting_that_is_not_taken_is_named_with_its_file(keras_h5, pictures, 
     with pytest.raises(UserError) as refused:
         run_dir.read(str(tmp_path))
     assert str(refused.value) == (
-        f"{path} holds a setting that this version does not take: unknown batch_norm 'inferense'; did you mean "
+        f"{path} holds a setting that this version refuses: unknown batch_norm 'inferense'; did you mean "
         "'inference'? Known: inference, train, recalibrate."
     )

@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_new_data(tmp_path):
 def test_no_data_at_all_are_refused(tmp_path):
     with pytest.raises(UserError) as raised:
         run(tmp_path, batches(0), evaluation="default")
-    assert str(raised.value) == ("the input_fn of training gives no batch, so that nothing is trained; check its data.")
+    assert str(raised.value) == ("the input_fn of training gives no batch, so nothing is trained; check its data.")
     assert not read_history(str(tmp_path))
 
 
@@ -181,7 +181,7 @@ class _Follower:
     def __init__(self, evaluated):
         self._evaluated = evaluated
 
-    def wish(self, reason):
+    def announce_evaluator(self, stop_request=""):
         pass
 
     def look(self, at_most_every):

@@ -36,7 +36,7 @@ def eight_cores(monkeypatch):
 @pytest.mark.parametrize("asked", [{"distribution": "tpu"}, {"tpu": "local"}, {"tpu": "mine", "num_tpu_cores": 8}])
 def test_a_tpu_divides_the_batch_among_its_cores(asked, eight_cores):
     found = strategy.distribution_of(LaunchSpec(**asked, iterations_per_loop=50), None)
-    assert (found.kind, found.replicas, found.loop) == ("tpu", 8, 50)
+    assert (found.kind, found.replicas, found.steps_per_call) == ("tpu", 8, 50)
     assert found.batch_of_replica(64) == 8
     with pytest.raises(UserError, match="batch_size 20 .* cannot be divided among 8; use e.g. --batch_size=16"):
         found.batch_of_replica(20)
@@ -47,8 +47,12 @@ def test_a_tpu_divides_the_batch_among_its_cores(asked, eight_cores):
     [
         ({"tpu": "local", "num_tpu_cores": 4}, None, "num_tpu_cores 4, but the TPU has 8"),
         ({"tpu": "local"}, CLUSTER, "used by one process, but TF_CONFIG describes a cluster"),
-        ({"tpu": "local", "precision": "bfloat16"}, None, "precision bfloat16, but a TPU multiplies in bfloat16"),
-        ({"tpu": "local", "log_norms": 10}, None, "log_norms 10, but a TPU lets nobody look into its steps"),
+        (
+            {"tpu": "local", "precision": "bfloat16"},
+            None,
+            "precision bfloat16, but a TPU always multiplies in bfloat16",
+        ),
+        ({"tpu": "local", "log_norms": 10}, None, "log_norms 10, but the steps of a TPU cannot be inspected"),
         ({"tpu": "local", "profile": "1,2"}, None, "profile 1,2, but a TPU is profiled from TensorBoard"),
         ({"tpu": "local", "cpu_replicas": 2}, None, "cpu_replicas 2, but training is on a TPU"),
         ({"tpu": "local", "num_gpus": 2}, None, "num_gpus 2, but training is on a TPU"),
@@ -149,7 +153,7 @@ def test_checkpoints_between_the_lots_of_a_tpu_are_refused(keras_h5, pictures, t
     flags = ("--distribution=tpu", "--iterations_per_loop=100", "--save_checkpoints_steps=250")
     train(tmp_path / "run", keras_h5, pictures, 1000, *flags, code=2)
     error = capsys.readouterr().err
-    assert "save_checkpoints_steps 250 is no multiple of iterations_per_loop 100" in error
+    assert "save_checkpoints_steps 250 is not a multiple of iterations_per_loop 100" in error
     assert "use e.g. --save_checkpoints_steps=300" in error
     assert not (tmp_path / "run").exists()
 
@@ -159,7 +163,9 @@ def test_numbers_that_are_no_longer_finite_are_not_saved(keras_h5, pictures, tmp
     flags = ("--distribution=tpu", "--iterations_per_loop=2", "--save_checkpoints_steps=2", "--tuning=full")
     train(tmp_path, keras_h5, pictures, 9, *flags, "--optimizer=sgd", "--learning_rate=1e30", code=2)
     error = capsys.readouterr().err
-    assert re.search(r"error: training failed at step \d, .* variables are not finite, first conv1/kernel in", error)
+    assert re.search(
+        r"error: training failed at step \d, .* variables are NaN or infinite, first conv1/kernel in", error
+    )
     assert f"The checkpoint {tmp_path / 'model.ckpt-'}" in error
     for step in saved_steps(tmp_path):
         assert all(np.isfinite(value).all() for value in checkpoint_values(tmp_path / f"model.ckpt-{step}").values())

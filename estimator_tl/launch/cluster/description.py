@@ -1,4 +1,4 @@
-"""The cluster that a process belongs to, from whatever describes it, as one value."""
+"""The cluster that a process belongs to, read from TF_CONFIG, flags or Slurm."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _ADDRESS = re.compile(r"(?:[a-z]+://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5}
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The tasks of a cluster and the one that this process is.
+    """The tasks of a cluster, and which of them this process is.
 
-    There is always a chief: `master` is another name for it, and where neither is listed the first worker is the chief
-    and the others move up, as TensorFlow has it. An evaluator only reads checkpoints, so it needs no address.
+    There is always a chief. `master` is another name for it. If neither is listed, worker 0 is the chief and the other
+    workers move up by one, as in TensorFlow. An evaluator only reads checkpoints, so it needs no address.
 
     Attributes:
-      tasks: addresses ``host:port`` by index by job: chief, worker, ps. Indices may have gaps.
-      job: of this process: chief, worker, ps or evaluator.
-      index: its number in the job.
+      tasks: for each job (chief, worker, ps) a mapping from index to address ``host:port``. Indices may have gaps.
+      job: the job of this process: chief, worker, ps or evaluator.
+      index: the index of this process in its job.
       source: where the description comes from, for messages.
-      evaluator: the address of the evaluator, where one is listed.
-      first_worker_leads: whether the chief is what the description calls worker 0.
+      evaluator: the address of the evaluator, if one is listed.
+      first_worker_leads: whether the description calls the chief worker 0.
     """
 
     tasks: Mapping[str, Mapping[int, str]]
@@ -47,7 +47,7 @@ class Cluster:
         return self.name_of(self.job, self.index)
 
     def name_of(self, job: str, index: int) -> str:
-        """Returns what the description calls a task: the chief may be its first worker."""
+        """Returns the name that the description gives a task; it may call the chief worker 0."""
         if self.first_worker_leads and job in ("chief", "worker"):
             return f"worker {index + (job == 'worker')}"
         return f"{job} {index}"
@@ -59,7 +59,7 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """How many tasks train, the chief among them; with gaps, as many as the highest index says."""
+        """How many tasks train, with the chief; gaps between indices count as tasks."""
         return 1 + max([index + 1 for index in self.tasks.get("worker", {})], default=0)
 
     @property
@@ -69,12 +69,12 @@ class Cluster:
 
     @property
     def is_distributed(self) -> bool:
-        """True where more than one task takes part in training; an evaluator does not."""
+        """True if more than one task takes part in training; an evaluator does not count."""
         return self.workers > 1 or self.servers > 0
 
     @property
     def number(self) -> int:
-        """The place of this task among those that train, from 0, the chief's."""
+        """The position of this task among the training tasks; the chief has 0."""
         return 0 if self.is_chief else self.index + 1
 
     def peers(self) -> Iterator[tuple[str, str]]:
@@ -85,49 +85,52 @@ class Cluster:
                     yield self.name_of(job, index), address
 
     def address(self) -> str | None:
-        """Returns where this task listens; None for an evaluator without an address."""
-        return self.evaluator if self.job == "evaluator" else self.tasks[self.job][self.index]
+        """Returns the address where this task listens; None for an evaluator without an address."""
+        if self.job == "evaluator":
+            return self.evaluator
+        return self.tasks[self.job][self.index]
 
     def tf_config(self) -> str:
-        """Returns the description in the form of the environment variable TF_CONFIG, normalized."""
+        """Returns the description as normalized JSON for the environment variable TF_CONFIG."""
         cluster = {job: _dense(addresses) for job, addresses in self.tasks.items()}
         return json.dumps({"cluster": cluster, "task": {"type": self.job, "index": self.index}})
 
     def text(self) -> str:
-        """Returns one line a job, for people."""
+        """Returns one line for each job, for people to read."""
         role = ", the chief" if self.is_chief and self.first_worker_leads else ""
         rows = [("this task", f"{self.name}{role}, from {self.source}")]
-        shown: dict[str, list[str]] = {}
+        entries: dict[str, list[str]] = {}
         for job, addresses in self.tasks.items():
             for index, address in addresses.items():
-                known, _, number = self.name_of(job, index).partition(" ")
-                shown.setdefault(known, []).append(f"{number}: {address}" if _gaps(addresses) else address)
-        rows += [(job, ", ".join(listed)) for job, listed in shown.items()]
+                label, _, number = self.name_of(job, index).partition(" ")
+                entries.setdefault(label, []).append(f"{number}: {address}" if _gaps(addresses) else address)
+        rows += [(label, ", ".join(texts)) for label, texts in entries.items()]
         if self.evaluator or self.job == "evaluator":
             rows.append(("evaluator", self.evaluator or "this task"))
-        return "\n".join(f"{name.ljust(14)} {what}" for name, what in rows)
+        return "\n".join(f"{name.ljust(14)} {text}" for name, text in rows)
 
 
 def from_tf_config(text: str, source: str = "TF_CONFIG") -> Cluster | None:
-    """Reads the environment variable that Kubernetes TFJob, AI platforms and TensorFlow itself use.
+    """Reads the value of TF_CONFIG, which Kubernetes TFJob, AI platforms and TensorFlow itself use.
 
     Args:
-      text: JSON with ``cluster``, of lists or of maps from index to address (``sparseCluster`` in a TFJob with dynamic
-        workers), and ``task``; other keys, such as ``environment``, are ignored.
-      source: for messages.
+      text: JSON with ``cluster`` and ``task``; other keys, such as ``environment``, are ignored. ``cluster`` (or
+        ``sparseCluster`` in a TFJob with dynamic workers) maps jobs to lists of addresses, or to maps from index to
+        address.
+      source: the name of the description in messages.
 
     Returns:
-      The cluster; None where none is described.
+      The cluster; None if the text describes no cluster.
 
     Raises:
-      UserError: it is not JSON, or describes no possible cluster.
+      UserError: the text is not JSON, or the cluster is invalid.
     """
     if not text.strip():
         return None
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{source} is not JSON ({error}); quote its names and texts with double quotes.") from error
+        raise UserError(f"{source} is not JSON ({error}); put its names and texts in double quotes.") from error
     if not isinstance(values, Mapping):
         raise UserError(f'{source} is {values!r}; give {{"cluster": {{...}}, "task": {{...}}}}.')
     cluster = values.get("cluster") or values.get("sparseCluster")
@@ -140,7 +143,7 @@ def from_tf_config(text: str, source: str = "TF_CONFIG") -> Cluster | None:
         raise UserError(f'{source} does not say which task this is; add "task": {{"type": "worker", "index": 0}}.')
     index = index_of(task.get("index", 0), f"{source}: the task index")
     return normalized(
-        {job: _addresses(job, given, source) for job, given in cluster.items()}, task["type"], index, source
+        {job: _addresses(job, value, source) for job, value in cluster.items()}, task["type"], index, source
     )
 
 
@@ -151,10 +154,10 @@ def from_hosts(
     task_index: int | None,
     chief_hosts: Sequence[str] = (),
 ) -> Cluster | None:
-    """Reads the classic flags of TensorFlow's distributed programs.
+    """Reads the classic flags of distributed TensorFlow programs.
 
     Raises:
-      UserError: they contradict each other.
+      UserError: the flags contradict each other.
     """
     if not (worker_hosts or ps_hosts or chief_hosts):
         if job_name or task_index is not None:
@@ -164,21 +167,27 @@ def from_hosts(
         return None
     if not job_name:
         raise UserError("--worker_hosts and --ps_hosts are given without --job_name; say which task this process is.")
-    listed = {"chief": chief_hosts, "worker": worker_hosts, "ps": ps_hosts}
-    tasks = {job: dict(enumerate(hosts)) for job, hosts in listed.items() if hosts}
+    hosts_of_job = {"chief": chief_hosts, "worker": worker_hosts, "ps": ps_hosts}
+    tasks = {job: dict(enumerate(hosts)) for job, hosts in hosts_of_job.items() if hosts}
     return normalized(tasks, job_name, task_index or 0, "--worker_hosts")
 
 
-def normalized(given: Mapping[str, Mapping[int, str]], job: str, index: int, source: str) -> Cluster:
-    """Returns the cluster of addresses by index by job, with this task.
+def normalized(jobs: Mapping[str, Mapping[int, str]], job: str, index: int, source: str) -> Cluster:
+    """Returns the cluster, with `master` renamed to chief, or worker 0 made the chief.
+
+    Args:
+      jobs: for each job a mapping from index to address.
+      job: the job of this task.
+      index: the index of this task.
+      source: the name of the description in messages.
 
     Raises:
-      UserError: there is no such cluster.
+      UserError: the cluster is invalid.
     """
-    for unknown in (*given, job):
-        if unknown not in (*JOBS, "master"):
-            raise UserError(f"{source}: unknown job {unknown!r}; {nearest(unknown, (*JOBS, 'master'))}")
-    tasks = {known: dict(addresses) for known, addresses in given.items() if addresses}
+    for name in (*jobs, job):
+        if name not in (*JOBS, "master"):
+            raise UserError(f"{source}: unknown job {name!r}; {nearest(name, (*JOBS, 'master'))}")
+    tasks = {name: dict(addresses) for name, addresses in jobs.items() if addresses}
     if "chief" in tasks and "master" in tasks:
         raise UserError(f"{source} lists a chief and a master, which are the same; keep one of them.")
     if "master" in tasks:
@@ -190,7 +199,7 @@ def normalized(given: Mapping[str, Mapping[int, str]], job: str, index: int, sou
     first_worker_leads = "chief" not in tasks
     if first_worker_leads:
         tasks, job, index = _first_worker_leads(tasks, job, index, source)
-    ordered = {known: dict(sorted(tasks[known].items())) for known in JOBS if known in tasks}
+    ordered = {name: dict(sorted(tasks[name].items())) for name in JOBS if name in tasks}
     return Cluster(ordered, job, index, source, evaluators.get(0), first_worker_leads)
 
 
@@ -199,53 +208,63 @@ def _first_worker_leads(
 ) -> tuple[dict[str, dict[int, str]], str, int]:
     workers = tasks.get("worker", {})
     if 0 not in workers:
-        raise UserError(f"{source} lists neither a chief nor worker 0, so nobody would save; add a chief.")
-    moved = {known: dict(addresses) for known, addresses in tasks.items() if known != "worker"}
-    moved["chief"] = {0: workers[0]}
+        raise UserError(f"{source} lists neither a chief nor worker 0, so no task would save checkpoints; add a chief.")
+    renumbered = {name: dict(addresses) for name, addresses in tasks.items() if name != "worker"}
+    renumbered["chief"] = {0: workers[0]}
     if len(workers) > 1:
-        moved["worker"] = {number - 1: address for number, address in workers.items() if number}
-    if job != "worker":
-        return moved, job, index
-    return moved, "worker" if index else "chief", max(index - 1, 0)
+        renumbered["worker"] = {number - 1: address for number, address in workers.items() if number}
+    if job == "worker":
+        return renumbered, "worker" if index else "chief", max(index - 1, 0)
+    return renumbered, job, index
 
 
 def _check(cluster: Cluster) -> None:
     source = cluster.source
     if len(cluster.tasks.get("chief", {})) != 1 or 0 not in cluster.tasks["chief"]:
-        raise UserError(f"{source} lists {len(cluster.tasks.get('chief', {}))} chiefs; there must be one, of index 0.")
+        raise UserError(
+            f"{source} lists {len(cluster.tasks.get('chief', {}))} chiefs; there must be one, with index 0."
+        )
     for job, addresses in cluster.tasks.items():
         for index, address in addresses.items():
-            found = _ADDRESS.fullmatch(address)
-            if not found or not 0 < int(found.group(2)) < 65536:
+            match = _ADDRESS.fullmatch(address)
+            if not match or not 0 < int(match.group(2)) < 65536:
                 raise UserError(
                     f"{source}: the address {address!r} of {job} {index} is not host:port; e.g. worker0:2222."
                 )
     all_addresses = [address for addresses in cluster.tasks.values() for address in addresses.values()]
-    twice = [address for address, count in Counter(all_addresses).items() if count > 1]
-    if twice:
-        raise UserError(f"{source} gives two tasks the address {twice[0]}; each needs a port of its own.")
+    duplicates = [address for address, count in Counter(all_addresses).items() if count > 1]
+    if duplicates:
+        raise UserError(f"{source} gives two tasks the address {duplicates[0]}; give each its own port.")
     if cluster.job != "evaluator" and cluster.index not in cluster.tasks.get(cluster.job, {}):
-        listed = cluster.tasks.get(cluster.job, {})
-        there = f"has the tasks {', '.join(map(str, listed))}" if listed else "is not in the cluster"
+        indices = ", ".join(map(str, cluster.tasks.get(cluster.job, {})))
+        tasks = f"has the tasks {indices}" if indices else "is not in the cluster"
         raise UserError(
-            f"{source}: this process is {cluster.name}, but the job {there}; correct the task's type or index, which "
+            f"{source}: this process is {cluster.name}, but the job {tasks}; correct the task's type or index, which "
             "counts from 0."
         )
 
 
-def _addresses(job: str, given: Any, source: str) -> dict[int, str]:
-    if isinstance(given, Mapping):
-        return {index_of(index, f"{source}: an index of {job}"): str(address) for index, address in given.items()}
-    if isinstance(given, (list, tuple)):
-        return {index: str(address) for index, address in enumerate(given)}
-    raise UserError(f"{source}: {job} is {given!r}; give a list of addresses or a map from index to address.")
+def _addresses(job: str, value: Any, source: str) -> dict[int, str]:
+    if isinstance(value, Mapping):
+        return {index_of(index, f"{source}: an index of {job}"): str(address) for index, address in value.items()}
+    if isinstance(value, (list, tuple)):
+        return {index: str(address) for index, address in enumerate(value)}
+    raise UserError(f"{source}: {job} is {value!r}; give a list of addresses or a map from index to address.")
 
 
-def index_of(value: Any, what: str) -> int:
-    """Returns a number from 0 that a description gives as one or as text. Args: what: it is, for the message."""
+def index_of(value: Any, name: str) -> int:
+    """Returns an index that a description gives as a number or as text.
+
+    Args:
+      value: the number or text.
+      name: the name of the value in messages.
+
+    Raises:
+      UserError: the value is not a whole number from 0.
+    """
     text = str(value)
     if not text.isdigit():
-        raise UserError(f"{what} is {value!r}; give a whole number from 0.")
+        raise UserError(f"{name} is {value!r}; give a whole number from 0.")
     return int(text)
 
 

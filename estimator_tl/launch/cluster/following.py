@@ -1,4 +1,4 @@
-"""How the chief's end reaches the other tasks, and its beginning."""
+"""How the start and the end of the chief's training reach the other tasks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from estimator_tl.launch.stopping import Stop, StopRequests
 
 LOOK_SECS = 2.0
 _END_SECS = 60.0
-_LEAVE_SECS = 10.0  # for a worker to end its step once the chief has ended
+_LEAVE_SECS = 10.0  # time for a worker to end its step after the end of the run
 
 
 class ReadyHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Tells the other tasks that variables are initialized; they would look for themselves every 30 seconds only."""
+    """Tells the other tasks when variables are initialized; TensorFlow alone would check only every 30 seconds."""
 
     def __init__(self, chief: rendezvous.Chief):
-        """Args: chief: of this run."""
+        """Args: chief: writes the status of this run."""
         self._chief = chief
 
     def after_create_session(self, session: Any, coord: Any) -> None:
         self._chief.ready()
 
 
-def end_of_the_chief(follower: rendezvous.Follower) -> Stop | None:
-    """Returns the end of training that the chief tells; None while it trains."""
+def stop_from_chief(follower: rendezvous.Follower) -> Stop | None:
+    """Returns why training ends, from the chief's status; None while the chief trains."""
     follower.look(at_most_every=LOOK_SECS)
     if follower.state == rendezvous.STOPPED:
         return Stop(f"the chief was stopped: {follower.reason}", resumes=True)
@@ -41,11 +41,11 @@ def end_of_the_chief(follower: rendezvous.Follower) -> Stop | None:
     return None
 
 
-def take_reason(requests: StopRequests, follower: rendezvous.Follower) -> None:
-    """Waits for the chief to tell why training ends, and makes that the reason of this task."""
+def adopt_stop_reason(requests: StopRequests, follower: rendezvous.Follower) -> None:
+    """Waits for the chief's reason to stop, and makes it the reason of this task."""
     until = time.monotonic() + _END_SECS
     while time.monotonic() < until:
-        end = end_of_the_chief(follower)
+        end = stop_from_chief(follower)
         if end:
             requests.stop = end
             return
@@ -53,31 +53,31 @@ def take_reason(requests: StopRequests, follower: rendezvous.Follower) -> None:
 
 
 @contextlib.contextmanager
-def not_outliving_the_chief(follower: rendezvous.Follower) -> Iterator[None]:
-    """A block that does not last much longer than the run, nor than the chief.
+def exiting_after_chief(follower: rendezvous.Follower) -> Iterator[None]:
+    """A block during which the process exits soon after the run has ended or the chief is lost.
 
-    TensorFlow waits without end for the variables of servers that have left and for workers that are gone.
+    TensorFlow alone would wait without limit for variables of servers that have left, and for lost workers.
     """
-    left = threading.Event()
+    block_ended = threading.Event()
 
     def watch() -> None:
-        while not left.wait(1.0):
+        while not block_ended.wait(1.0):
             try:
                 follower.check_alive()
             except LostPeersError as error:
-                _leave(f"error: {error}", STALLED_EXIT_CODE)
-            if not (follower.is_running or left.wait(_LEAVE_SECS) or follower.is_running):
+                _exit(f"error: {error}", STALLED_EXIT_CODE)
+            if not (follower.is_running or block_ended.wait(_LEAVE_SECS) or follower.is_running):
                 code = 0 if follower.state == rendezvous.DONE else STOPPED_EXIT_CODE
-                _leave("the run has ended before this task could make its next step", code)
+                _exit("the run ended before this task could make its next step", code)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        left.set()
+        block_ended.set()
 
 
-def _leave(why: str, code: int) -> None:
-    print(why, file=sys.stderr, flush=True)
+def _exit(message: str, code: int) -> None:
+    print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(code)  # the main thread hangs
+    os._exit(code)  # sys.exit would not end the main thread, which hangs

@@ -1,4 +1,4 @@
-"""Whether the other tasks of a cluster can be reached over TCP, in bounded time and without TensorFlow."""
+"""Checks whether the other tasks of a cluster can be reached over TCP, in bounded time and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class Answer(enum.Enum):
-    """What came of knocking at an address, in words."""
+    """The result of a connection attempt; the values are texts for messages."""
 
     REACHED = "reached"
     UNRESOLVED = "host name does not resolve"
@@ -22,13 +22,13 @@ class Answer(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Reach:
-    """What came of knocking at an address.
+    """A connection attempt to an address.
 
     Attributes:
-      address: as it was given.
-      answer: which of the four it was.
+      address: the address ``host:port``.
+      answer: the result.
       seconds: how long it took.
-      detail: what the operating system said of it, if it said more.
+      detail: the message of the operating system, if there is one.
     """
 
     address: str
@@ -42,7 +42,9 @@ class Reach:
             return f"reached in {1000 * self.seconds:.1f} ms"
         if self.detail:
             return f"{self.answer.value} ({self.detail})"
-        return f"{self.answer.value} within {self.seconds:.3g} s" if self.answer is Answer.SILENT else self.answer.value
+        if self.answer is Answer.SILENT:
+            return f"{self.answer.value} within {self.seconds:.3g} s"
+        return str(self.answer.value)
 
 
 def reach(address: str, timeout: float) -> Reach:
@@ -51,32 +53,34 @@ def reach(address: str, timeout: float) -> Reach:
 
 
 def reach_all(addresses: Iterable[str], timeout: float) -> dict[str, Reach]:
-    """Opens and closes a connection to each address, all at once.
+    """Opens and closes a connection to each address, all at the same time.
 
-    Threads that nobody waits for do it: the search for a host name cannot be given a time limit.
+    Each attempt runs in a daemon thread, because the lookup of a host name takes no time limit.
 
     Args:
-      addresses: ``host:port``.
-      timeout: seconds for all of it.
+      addresses: addresses ``host:port``.
+      timeout: seconds for all attempts together.
 
     Returns:
-      What came of each by its address.
+      The result for each address.
     """
-    found = {address: Reach(address, Answer.UNRESOLVED, timeout, f"not within {timeout:g} s") for address in addresses}
+    results = {
+        address: Reach(address, Answer.UNRESOLVED, timeout, f"not within {timeout:g} s") for address in addresses
+    }
     deadline = time.monotonic() + timeout
-    threads = [threading.Thread(target=_knock, args=(address, deadline, found), daemon=True) for address in found]
+    threads = [threading.Thread(target=_connect, args=(address, deadline, results), daemon=True) for address in results]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return dict(found)
+    return dict(results)
 
 
-def taken(address: str) -> str | None:
-    """Returns why a server of this machine cannot listen on the port of an address; None where it can."""
+def port_problem(address: str) -> str | None:
+    """Returns why a server on this machine cannot listen on the port of an address; None if it can."""
     _, port = _host_and_port(address)
     with socket.socket() as trial:
-        # A connection that ended a moment ago does not keep a server from its port; another server does.
+        # With this option only another server blocks the port, not a connection that ended a moment ago.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("", port))
@@ -85,30 +89,30 @@ def taken(address: str) -> str | None:
     return None
 
 
-def _knock(address: str, deadline: float, found: dict[str, Reach]) -> None:
+def _connect(address: str, deadline: float, results: dict[str, Reach]) -> None:
     started = time.monotonic()
     host, port = _host_and_port(address)
     try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        found[address] = Reach(address, Answer.UNRESOLVED, time.monotonic() - started)
+        results[address] = Reach(address, Answer.UNRESOLVED, time.monotonic() - started)
         return
-    # This is what is known from here on, also to a caller whose time is up.
-    outcome = found[address] = Reach(address, Answer.SILENT, found[address].seconds)
-    for family, kind, protocol, _, place in places:
+    # From here on, a caller whose time is up sees this result.
+    outcome = results[address] = Reach(address, Answer.SILENT, results[address].seconds)
+    for family, kind, protocol, _, socket_address in infos:
         with contextlib.closing(socket.socket(family, kind, protocol)) as connection:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
             try:
-                connection.connect(place)
+                connection.connect(socket_address)
             except ConnectionRefusedError:
                 outcome = Reach(address, Answer.REFUSED, time.monotonic() - started)
             except OSError as error:
-                if outcome.answer is Answer.SILENT and error.strerror:  # which a time limit has none of
+                if outcome.answer is Answer.SILENT and error.strerror:  # a timeout has no strerror
                     outcome = Reach(address, Answer.SILENT, time.monotonic() - started, error.strerror)
             else:
-                found[address] = Reach(address, Answer.REACHED, time.monotonic() - started)
+                results[address] = Reach(address, Answer.REACHED, time.monotonic() - started)
                 return
-    found[address] = outcome
+    results[address] = outcome
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""RunConfig: the one place that makes it."""
+"""Makes the RunConfig and the ConfigProto of a process; no other module does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.devices import check_devices
 
 _TF_CONFIG = "TF_CONFIG"
-_OF_SESSION = (
+_SESSION_FIELDS = (
     "session_config",
     "xla",
     "precision",
@@ -36,21 +36,21 @@ _LAUNCH_FIELDS = tuple(field.name for field in dataclasses.fields(LaunchSpec))
 
 
 def run_config(model_dir: str | None = None, **settings: Any) -> Any:
-    """Returns a `RunConfig` for a program with a main of its own: distribution, devices, session and checkpoints.
+    """Returns a `RunConfig` for a program with its own main: distribution, devices, session and checkpoints.
 
-    The cluster is that of the environment variable TF_CONFIG, in any of the forms in the wild; the variable is set to
-    its normal form, as Estimator reads it too.
+    The environment variable TF_CONFIG describes the cluster, in any of its usual forms. The function sets the variable
+    to the normal form, because Estimator reads it too.
 
     Args:
-      model_dir: of the run.
+      model_dir: the run directory.
       **settings: the fields of `estimator_tl.config.LaunchSpec`, such as ``distribution='auto'``, ``num_gpus``,
-        ``cpu_replicas`` or ``xla``, which are flags of ``estimator-tl train`` as well; and arguments of
-        `tf.estimator.RunConfig`, which win. A `train_distribute` of your own is checked for devices that the session
+        ``cpu_replicas`` or ``xla``, which are also flags of ``estimator-tl train``; and arguments of
+        `tf.estimator.RunConfig`, which win. If you pass `train_distribute`, it is checked for devices that the session
         lacks.
 
     Raises:
-      UserError: a setting is unknown, or does not fit the machine or the cluster; or TensorFlow takes the name of the
-        model_dir as a pattern.
+      UserError: a setting is unknown, or does not fit the machine or the cluster; or TensorFlow would read the name
+        of the model_dir as a pattern.
 
     Example:
       >>> config = etl.run_config("runs/flowers", intra_op_threads=2, save_checkpoints_steps=500)
@@ -59,31 +59,31 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
     """
     if model_dir:
         check_literal(model_dir, "model_dir", writes=True)
-    known = sorted({*_LAUNCH_FIELDS, *inspect.signature(estimator.RunConfig).parameters})
-    unknown = [name for name in settings if name not in known]
+    names = sorted({*_LAUNCH_FIELDS, *inspect.signature(estimator.RunConfig).parameters})
+    unknown = [name for name in settings if name not in names]
     if unknown:
-        raise UserError(f"run_config has no setting {unknown[0]!r}; {nearest(unknown[0], known, limit=60)}")
-    of_estimator = {name: settings.pop(name) for name in tuple(settings) if name not in _LAUNCH_FIELDS}
-    own_session = settings.pop("session_config", None)
-    if own_session is not None and not isinstance(own_session, str):
-        of_estimator["session_config"] = own_session
-    elif own_session:
-        settings["session_config"] = own_session
+        raise UserError(f"run_config has no setting {unknown[0]!r}; {nearest(unknown[0], names, limit=60)}")
+    estimator_fields = {name: settings.pop(name) for name in tuple(settings) if name not in _LAUNCH_FIELDS}
+    session_config = settings.pop("session_config", None)
+    if session_config is not None and not isinstance(session_config, str):
+        estimator_fields["session_config"] = session_config
+    elif session_config:
+        settings["session_config"] = session_config
     launch = LaunchSpec(**settings)
     cluster = from_tf_config(os.environ.get(_TF_CONFIG, ""))
-    if of_estimator.get("train_distribute") is not None:
+    if estimator_fields.get("train_distribute") is not None:
         if settings:
             raise UserError(
-                f"{next(iter(settings))} has no effect beside a train_distribute of your own; say it in a "
+                f"{next(iter(settings))} has no effect beside your own train_distribute; set it in a "
                 "ConfigProto, session_config, or leave train_distribute out."
             )
-        made = estimator.RunConfig(model_dir=model_dir, **of_estimator)
-        check_devices(made.train_distribute, made.session_config)
-        return made
+        config = estimator.RunConfig(model_dir=model_dir, **estimator_fields)
+        check_devices(config.train_distribute, config.session_config)
+        return config
     distribution = distribution_of(launch, cluster)
     if cluster and cluster.job == "evaluator" and not cluster.is_distributed:
         distribution = Distribution("off")
-    return make_run_config(model_dir, launch, cluster, distribution, **of_estimator)
+    return make_run_config(model_dir, launch, cluster, distribution, **estimator_fields)
 
 
 def make_run_config(
@@ -92,10 +92,10 @@ def make_run_config(
     """Returns the RunConfig of this process.
 
     Args:
-      model_dir: of the run.
+      model_dir: the run directory.
       launch: the settings.
-      cluster: of this process, if there is one. It is put into TF_CONFIG, where Estimator and strategies look.
-      distribution: from `distribution_of`.
+      cluster: the cluster of this process, if any. TF_CONFIG is set to it, where Estimator and strategies read it.
+      distribution: the distribution, from `distribution_of`.
       **fields: arguments of RunConfig, which win.
     """
     values: dict[str, Any] = {
@@ -111,46 +111,46 @@ def make_run_config(
     if launch.log_step_count_steps:
         values["log_step_count_steps"] = launch.log_step_count_steps
         fields.pop("log_step_count_steps", None)
-    in_cluster = cluster is not None and cluster.job != "evaluator" and distribution.is_of_tasks
+    in_cluster = cluster is not None and cluster.job != "evaluator" and distribution.over_tasks
     evaluates = cluster is not None and cluster.job == "evaluator"
     with described(cluster if in_cluster or evaluates else None):
         strategy = None if evaluates else make_strategy(distribution)
         if strategy is not None:
             values["train_distribute"] = strategy
         if distribution.on_tpu:
-            made = tpu.make_config(distribution.resolver, distribution.loop, {**values, **fields})
+            config = tpu.make_config(distribution.resolver, distribution.steps_per_call, {**values, **fields})
         else:
-            made = estimator.RunConfig(**{**values, **fields})
+            config = estimator.RunConfig(**{**values, **fields})
     if strategy is not None and distribution.mirrored:
-        check_devices(strategy, made.session_config)
+        check_devices(strategy, config.session_config)
     if in_cluster:
         assert cluster is not None
-        os.environ[_TF_CONFIG] = cluster.tf_config()  # the coordinator looks there again when training begins
-    return made
+        os.environ[_TF_CONFIG] = cluster.tf_config()  # the coordinator reads it again when training begins
+    return config
 
 
 @contextmanager
 def described(cluster: Cluster | None) -> Iterator[None]:
-    """A block in which TF_CONFIG describes this cluster, or none."""
-    before = os.environ.pop(_TF_CONFIG, None)
+    """A block in which TF_CONFIG describes this cluster, or is unset without a cluster."""
+    previous = os.environ.pop(_TF_CONFIG, None)
     if cluster is not None:
         os.environ[_TF_CONFIG] = cluster.tf_config()
     try:
         yield
     finally:
         os.environ.pop(_TF_CONFIG, None)
-        if before is not None:
-            os.environ[_TF_CONFIG] = before
+        if previous is not None:
+            os.environ[_TF_CONFIG] = previous
 
 
 def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distribution: Distribution) -> Any:
-    """Returns the ConfigProto that the settings ask for; None where Estimator's own will do."""
+    """Returns the ConfigProto for the settings; None if Estimator's default fits them."""
     check_known("precision", launch.precision, PRECISIONS)
     if launch.precision != "auto":
         tf.config.experimental.enable_tensor_float_32_execution(launch.precision == "tf32")
-    usual = LaunchSpec()
-    asked = [name for name in _OF_SESSION if getattr(launch, name) != getattr(usual, name)]
-    if not asked and not (distribution.mirrored or distribution.is_of_tasks):
+    defaults = LaunchSpec()
+    changed = any(getattr(launch, name) != getattr(defaults, name) for name in _SESSION_FIELDS)
+    if not changed and not (distribution.mirrored or distribution.over_tasks):
         return None
     config = tf.compat.v1.ConfigProto(
         allow_soft_placement=True,
@@ -158,7 +158,7 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
         intra_op_parallelism_threads=launch.intra_op_threads,
     )
     rewrite = config.graph_options.rewrite_options
-    rewrite.meta_optimizer_iterations = rewrite.ONE  # as Estimator has it
+    rewrite.meta_optimizer_iterations = rewrite.ONE  # Estimator's default
     if launch.precision == "bfloat16":
         rewrite.auto_mixed_precision_onednn_bfloat16 = rewrite.ON
     if launch.xla:
@@ -173,7 +173,7 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
     config.isolate_session_state = distribution.on_tpu
     if distribution.has_servers:
         assert cluster is not None
-        _see_servers(config, cluster)
+        _filter_devices(config, cluster)
     if launch.device_filters:
         _check_filters(launch.device_filters)
         del config.device_filters[:]
@@ -183,31 +183,32 @@ def make_session_config(launch: LaunchSpec, cluster: Cluster | None, distributio
 
 
 def evaluation_session_config(launch: LaunchSpec) -> Any:
-    """Returns the ConfigProto of an evaluation, which a process makes by itself; None where Estimator's own will do.
+    """Returns the ConfigProto of an evaluation in one process; None if Estimator's default fits the settings.
 
-    It has the threads, memory and devices that the process may use. Its numbers are those of an export, which knows
-    neither ``xla`` nor ``precision``.
+    It keeps the limits on threads, memory and devices. It leaves out ``xla`` and ``precision``, so that an evaluation
+    computes the same numbers as an export.
     """
-    shared = dataclasses.replace(launch, device_filters=(), xla=False, precision="auto")
-    return without_peers(make_session_config(shared, None, Distribution("off")))
+    limits = dataclasses.replace(launch, device_filters=(), xla=False, precision="auto")
+    return without_peers(make_session_config(limits, None, Distribution("off")))
 
 
 def without_peers(config: Any) -> Any:
-    """Returns a ConfigProto, or None, without the devices of other tasks that it speaks of."""
+    """Returns a copy of a ConfigProto without the devices of other tasks; None for None."""
     if config is None:
         return None
-    alone = tf.compat.v1.ConfigProto()
-    alone.CopyFrom(config)
-    del alone.device_filters[:]
-    alone.experimental.share_cluster_devices_in_session = False
-    return alone
+    local = tf.compat.v1.ConfigProto()
+    local.CopyFrom(config)
+    del local.device_filters[:]
+    local.experimental.share_cluster_devices_in_session = False
+    return local
 
 
-def _see_servers(config: Any, cluster: Cluster) -> None:
-    """Lets a session see the parameter servers and its own task, so that it outlives the others'."""
-    own = [] if cluster.job in ("ps", "evaluator") else [f"/job:{cluster.job}/task:{cluster.index}"]
-    config.device_filters.extend(["/job:ps", *own])
-    # SavedModels place their variables' restoring ops by themselves; without this they see no other task.
+def _filter_devices(config: Any, cluster: Cluster) -> None:
+    """Limits a session to the parameter servers and its own task, so that it outlives the other workers."""
+    config.device_filters.append("/job:ps")
+    if cluster.job not in ("ps", "evaluator"):
+        config.device_filters.append(f"/job:{cluster.job}/task:{cluster.index}")
+    # SavedModels place the restore ops of their variables themselves; without this they see no other task.
     config.experimental.share_cluster_devices_in_session = True
 
 
@@ -220,10 +221,10 @@ def _check_filters(names: Sequence[str]) -> None:
 
 
 def _merge(config: Any, text: str) -> None:
-    """Merges a ConfigProto in text form, or from a file.
+    """Merges a ConfigProto in text form, or a file with one, into a ConfigProto.
 
     Raises:
-      UserError: it is none.
+      UserError: the text is not a ConfigProto.
     """
     if not text:
         return

@@ -1,4 +1,4 @@
-"""Servers of a cluster's tasks: a parameter server's whole part, and the server of a chief or worker."""
+"""The gRPC servers of a cluster's tasks: what a parameter server does, and the server of a chief or worker."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from estimator_tl.launch.cluster.description import Cluster
 from estimator_tl.launch.cluster.rendezvous import Follower
 from estimator_tl.launch.stopping import StopRequests
 
-_HANDOVER_SECS = 20.0  # for the chief to save once a server was told to stop; Kubernetes kills after 30
+_HANDOVER_SECS = 20.0  # time for the chief to save after a server gets a signal; Kubernetes kills after 30
 
 
 def serve(cluster: Cluster, follower: Follower, requests: StopRequests, session_config: Any) -> None:
-    """Holds variables until the run has ended; unlike TensorFlow's own parameter server, which has to be killed.
+    """Holds variables until the run has ended; TensorFlow's own parameter server would have to be killed.
 
-    A signal is no end by itself: the chief, which hears it too, still has to save what is held here.
+    A signal does not end the server at once: the chief gets the signal too, and still has to save these variables.
     """
     server = start(cluster, session_config)
-    told: float | None = None
+    signal_time: float | None = None
     while follower.is_running:
         follower.check_alive()
-        if requests.stop and told is None:
-            told = time.monotonic()
-        if told is not None and time.monotonic() - told > _HANDOVER_SECS:
+        if requests.stop and signal_time is None:
+            signal_time = time.monotonic()
+        if signal_time is not None and time.monotonic() - signal_time > _HANDOVER_SECS:
             return
         time.sleep(0.5)
-    end = following.end_of_the_chief(follower)
+    end = following.stop_from_chief(follower)
     if end:
         requests.ask(end.reason, end.resumes)
-        time.sleep(following.LOOK_SECS)  # until workers have seen it as well, whose steps need this server
+        time.sleep(following.LOOK_SECS)  # workers need this server for their steps until they have seen the end too
     del server
 
 
 def start(cluster: Cluster, session_config: Any) -> Any:
-    """Starts the server of this task, which lives as long as what is returned.
+    """Returns the running server of this task; it lives as long as the returned object.
 
     Raises:
-      UserError: its port is taken.
+      UserError: another process uses its port.
     """
     spec = tf.train.ClusterSpec({name: dict(addresses) for name, addresses in cluster.tasks.items()})
-    with naming_a_taken_port(cluster):
+    with naming_port_conflict(cluster):
         return tf.distribute.Server(spec, cluster.job, cluster.index, config=session_config)
 
 
 @contextlib.contextmanager
-def naming_a_taken_port(cluster: Cluster) -> Iterator[None]:
-    """A block whose error names the port of this task where another process has it."""
+def naming_port_conflict(cluster: Cluster) -> Iterator[None]:
+    """A block that raises UserError with the address of this task if another process uses its port."""
     try:
         yield
     except tf.errors.UnknownError as error:
@@ -59,5 +59,5 @@ def naming_a_taken_port(cluster: Cluster) -> Iterator[None]:
             raise
         raise UserError(
             f"{cluster.name} cannot listen at {cluster.address()} ({error.message}); its port is taken: end "
-            "the process that has it, or use another one."
+            "the process that uses it, or use another port."
         ) from error

@@ -13,28 +13,28 @@ def parse_jobs(text: str) -> dict[str, int]:
     """Reads how many tasks each job of a Slurm step has, e.g. ``chief:1,worker:2,ps:1,evaluator:1``.
 
     Raises:
-      UserError: the text says something else.
+      UserError: the text has another form.
     """
     jobs: dict[str, int] = {}
     for part in text.split(","):
         job, colon, count = part.strip().partition(":")
         if job in jobs or job not in (*JOBS, "master") or (colon and not count.isdigit()):
-            known = "use each job once" if job in jobs else nearest(job, JOBS)
-            raise UserError(f"--slurm_jobs={text}: {part!r} is no job with its number of tasks; {known}")
+            remedy = "use each job once" if job in jobs else nearest(job, JOBS)
+            raise UserError(f"--slurm_jobs={text}: {part!r} is not a job with its number of tasks; {remedy}")
         jobs[job] = int(count) if colon else 1
     return jobs
 
 
 def from_slurm(jobs: Mapping[str, int], port_base: int, environment: Mapping[str, str]) -> Cluster:
-    """Reads the variables of a Slurm step, whose tasks are counted in the order of `jobs`.
+    """Reads the cluster from the environment variables of a Slurm step; its tasks follow the order of `jobs`.
 
     Args:
-      jobs: from `parse_jobs`; their sum is the number of tasks of the step.
-      port_base: the first port; each further task of a node takes the next one.
-      environment: with the variables that srun sets.
+      jobs: the number of tasks of each job, from `parse_jobs`; the sum is the number of tasks of the step.
+      port_base: the first port of each node; each further task on a node takes the next port.
+      environment: the variables that srun sets.
 
     Raises:
-      UserError: this is no Slurm step, or one with another number of tasks.
+      UserError: the process is not in a Slurm step, or the step has another number of tasks.
     """
     names = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
     missing = [name for name in names if name not in environment]
@@ -48,14 +48,14 @@ def from_slurm(jobs: Mapping[str, int], port_base: int, environment: Mapping[str
     except ValueError as error:
         raise UserError(f"Slurm's variables cannot be read: {error}; start the program with srun.") from error
     if len(hosts) != sum(jobs.values()):
-        listed = ",".join(f"{job}:{count}" for job, count in jobs.items())
+        text = ",".join(f"{job}:{count}" for job, count in jobs.items())
         raise UserError(
-            f"--slurm_jobs={listed} has {sum(jobs.values())} tasks, the Slurm step {len(hosts)}; make them equal."
+            f"--slurm_jobs={text} has {sum(jobs.values())} tasks, the Slurm step {len(hosts)}; make them equal."
         )
-    of_jobs = [(job, index) for job, count in jobs.items() for index in range(count)]
-    used: Counter[str] = Counter()
-    described: dict[str, dict[int, str]] = {job: {} for job in jobs}
-    for (job, index), host in zip(of_jobs, hosts):
-        described[job][index] = f"{host}:{port_base + used[host]}"
-        used[host] += 1
-    return normalized(described, *of_jobs[index_of(rank, "SLURM_PROCID")], "Slurm")
+    tasks_in_order = [(job, index) for job, count in jobs.items() for index in range(count)]
+    tasks_on_host: Counter[str] = Counter()
+    addresses: dict[str, dict[int, str]] = {job: {} for job in jobs}
+    for (job, index), host in zip(tasks_in_order, hosts):
+        addresses[job][index] = f"{host}:{port_base + tasks_on_host[host]}"
+        tasks_on_host[host] += 1
+    return normalized(addresses, *tasks_in_order[index_of(rank, "SLURM_PROCID")], "Slurm")

@@ -1,4 +1,4 @@
-"""Which distribution strategy a run has, and whether its devices are there."""
+"""Chooses the distribution strategy of a run, and checks that its devices exist."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from estimator_tl.launch.cluster.description import Cluster
 from estimator_tl.tf_internals import tpu
 
 _NOT_ON_TPU = {
-    "precision": "a TPU multiplies in bfloat16 by itself; leave it out",
-    "log_norms": "a TPU lets nobody look into its steps; leave it out",
+    "precision": "a TPU always multiplies in bfloat16; leave it out",
+    "log_norms": "the steps of a TPU cannot be inspected; leave it out",
     "profile": "a TPU is profiled from TensorBoard's profile page; leave it out",
     "cpu_replicas": "training is on a TPU; leave it out",
     "num_gpus": "training is on a TPU; leave it out",
-    "all_reduce_alg": "a TPU's cores have their own; leave it out",
+    "all_reduce_alg": "the cores of a TPU have their own algorithm; leave it out",
 }
 
 
@@ -29,27 +29,27 @@ class Distribution:
 
     Attributes:
       kind: off, mirrored, multi_worker_mirrored, parameter_server or tpu.
-      devices: of this process that compute, e.g. ``/gpu:0``; empty where TensorFlow places ops by itself.
-      replicas: parts into which a batch is divided; 1 on parameter servers, where each step is one worker's.
-      loop: steps that one session call makes.
+      devices: the devices of this process that compute, e.g. ``/gpu:0``; empty if TensorFlow places the ops.
+      replicas: parts into which a batch is divided; 1 on parameter servers, where each step belongs to one worker.
+      steps_per_call: steps that one session call makes.
       resolver: the TPUClusterResolver of a TPU.
-      all_reduce: how replicas sum gradients, as the strategy takes it; None for its default.
+      all_reduce: how replicas sum gradients, as the strategy takes it; None for the strategy's default.
     """
 
     kind: str
     devices: tuple[str, ...] = ()
     replicas: int = 1
-    loop: int = 1
+    steps_per_call: int = 1
     resolver: Any = None
     all_reduce: Any = dataclasses.field(default=None, compare=False)
 
     @property
-    def is_of_one_process(self) -> bool:
+    def in_one_process(self) -> bool:
         """Whether one process trains on its own devices."""
         return self.kind in ("off", "mirrored")
 
     @property
-    def is_of_tasks(self) -> bool:
+    def over_tasks(self) -> bool:
         """Whether the tasks of a cluster train."""
         return self.kind in ("parameter_server", "multi_worker_mirrored")
 
@@ -75,28 +75,29 @@ class Distribution:
 
     @property
     def owns_saving(self) -> bool:
-        """Whether Estimator must not save by itself, beside this project's hook."""
+        """Whether only this project's hook may save, so that Estimator's own saver must be off."""
         return self.synchronous or self.on_tpu
 
     @property
-    def saves_anywhere(self) -> bool:
-        """Whether checkpoints are of other steps than the multiples asked for.
+    def saves_at_any_step(self) -> bool:
+        """Whether checkpoints may come at other steps than multiples of save_checkpoints_steps.
 
-        A TPU makes steps in lots; parameter servers have those of all workers, of which the chief sees its own.
+        A TPU makes several steps in each call. On parameter servers all workers advance the global step, and the chief
+        sees it only after its own steps.
         """
         return self.has_servers or self.on_tpu
 
     def batch_of_replica(self, batch_size: int) -> int:
-        """Returns what an input_fn has to give for a global batch size.
+        """Returns the batch size that the input_fn of each replica must give. Args: batch_size: of all replicas.
 
         Raises:
-          UserError: it cannot be divided.
+          UserError: the batch size is not divisible by the number of replicas.
         """
         if batch_size % self.replicas:
-            near = max(batch_size // self.replicas, 1) * self.replicas
+            divisible = max(batch_size // self.replicas, 1) * self.replicas
             raise UserError(
                 f"batch_size {batch_size} is of all replicas together and cannot be divided among {self.replicas}; "
-                f"use e.g. --batch_size={near}."
+                f"use e.g. --batch_size={divisible}."
             )
         return batch_size // self.replicas
 
@@ -105,7 +106,7 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
     """Decides how a run is distributed.
 
     Raises:
-      UserError: what is asked for does not fit the cluster or the devices that there are.
+      UserError: the settings do not fit the cluster or the devices.
       LostPeersError: a TPU does not answer.
     """
     kind = check_known("distribution", launch.distribution, DISTRIBUTIONS)
@@ -113,23 +114,30 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
         return _on_tpu(launch, cluster)
     for name in ("tpu", "tpu_zone", "gcp_project", "num_tpu_cores"):
         if getattr(launch, name):
-            raise UserError(f"{name} is given, but distribution is {kind}; use --distribution=tpu, or leave it out.")
+            raise UserError(
+                f"{name} is given, but distribution is {kind}; use --distribution=tpu, or leave {name} out."
+            )
     gpus = _gpus(launch)
     local = tuple(f"/gpu:{index}" for index in range(gpus)) or tuple(f"/cpu:{i}" for i in range(launch.cpu_replicas))
     if gpus and launch.cpu_replicas > 1:
         raise UserError(f"cpu_replicas {launch.cpu_replicas} is for runs without GPU; give num_gpus=0 as well.")
     distributed = cluster is not None and cluster.is_distributed
     if kind == "auto":
-        kind = _of_cluster(cluster) if cluster and distributed else "mirrored" if len(local) > 1 else "off"
+        kind = _default_kind(cluster if distributed else None, len(local))
     if kind in ("off", "mirrored"):
         if cluster and distributed:
             raise UserError(
-                f"distribution {kind} is of one process, but {cluster.source} describes a cluster of {cluster.workers} "
-                "workers; use multi_worker_mirrored or parameter_server, or unset the cluster."
+                f"distribution {kind} is for one process, but {cluster.source} describes a cluster of "
+                f"{cluster.workers} workers; use multi_worker_mirrored or parameter_server, or unset the cluster."
             )
         if kind == "off" or len(local) == 1:
             return Distribution("off")
         return Distribution(kind, local, len(local), all_reduce=_cross_device_ops(launch.all_reduce_alg))
+    return _over_cluster(kind, launch, cluster, local)
+
+
+def _over_cluster(kind: str, launch: LaunchSpec, cluster: Cluster | None, local: tuple[str, ...]) -> Distribution:
+    """Returns the distribution over the tasks of a cluster. Args: local: the devices of this process."""
     _check_cluster(kind, cluster)
     assert cluster is not None
     if launch.cpu_replicas > 1:
@@ -154,22 +162,30 @@ def distribution_of(launch: LaunchSpec, cluster: Cluster | None) -> Distribution
 
 
 def _on_tpu(launch: LaunchSpec, cluster: Cluster | None) -> Distribution:
-    """Finds the TPU, and refuses what does not go there before anything is waited for."""
+    """Finds the TPU; refuses settings that a TPU does not support before it waits for the TPU.
+
+    Raises:
+      UserError: the settings do not fit a TPU.
+      LostPeersError: the TPU does not answer.
+    """
     if cluster is not None:
         raise UserError(f"a TPU is used by one process, but {cluster.source} describes a cluster; unset one of them.")
-    usual = LaunchSpec()
-    for name, why in _NOT_ON_TPU.items():
-        if getattr(launch, name) and getattr(launch, name) != getattr(usual, name):
-            raise UserError(f"{name} {getattr(launch, name)}, but {why}.")
+    defaults = LaunchSpec()
+    for name, reason in _NOT_ON_TPU.items():
+        if getattr(launch, name) and getattr(launch, name) != getattr(defaults, name):
+            raise UserError(f"{name} {getattr(launch, name)}, but {reason}.")
     resolver = tpu.resolve(launch.tpu or os.environ.get("TPU_NAME") or "local", launch.tpu_zone, launch.gcp_project)
     cores = tpu.core_count(resolver, launch.cluster_wait_secs)
     if launch.num_tpu_cores not in (None, cores):
         raise UserError(f"num_tpu_cores {launch.num_tpu_cores}, but the TPU has {cores}; correct it, or leave it out.")
-    return Distribution("tpu", replicas=cores, loop=launch.iterations_per_loop, resolver=resolver)
+    return Distribution("tpu", replicas=cores, steps_per_call=launch.iterations_per_loop, resolver=resolver)
 
 
-def _of_cluster(cluster: Cluster) -> str:
-    return "parameter_server" if cluster.servers else "multi_worker_mirrored"
+def _default_kind(cluster: Cluster | None, devices: int) -> str:
+    """Returns the kind for distribution=auto. Args: cluster: None to train in one process. devices: that compute."""
+    if cluster:
+        return "parameter_server" if cluster.servers else "multi_worker_mirrored"
+    return "mirrored" if devices > 1 else "off"
 
 
 def _check_cluster(kind: str, cluster: Cluster | None) -> None:
@@ -190,17 +206,19 @@ def _check_cluster(kind: str, cluster: Cluster | None) -> None:
 def _gpus(launch: LaunchSpec) -> int:
     if launch.num_gpus == 0:
         return 0
-    there = len(tf.config.list_physical_devices("GPU"))
-    if launch.num_gpus is not None and launch.num_gpus > there:
+    visible = len(tf.config.list_physical_devices("GPU"))
+    if launch.num_gpus is None:
+        return visible
+    if launch.num_gpus > visible:
         raise UserError(
-            f"num_gpus {launch.num_gpus}, but this machine shows TensorFlow {there} GPUs; ask for fewer, or see "
+            f"num_gpus {launch.num_gpus}, but TensorFlow sees {visible} GPUs on this machine; use fewer, or check "
             "`estimator-tl doctor`."
         )
-    return there if launch.num_gpus is None else launch.num_gpus
+    return launch.num_gpus
 
 
 def make_strategy(distribution: Distribution) -> Any:
-    """Returns the `tf.distribute` strategy of a distribution; None where Estimator needs none."""
+    """Returns the `tf.distribute` strategy of a distribution; None if Estimator needs no strategy."""
     if distribution.mirrored:
         return tf.distribute.MirroredStrategy(list(distribution.devices), distribution.all_reduce)
     if distribution.synchronous:
@@ -221,6 +239,6 @@ def _cross_device_ops(name: str) -> Any:
 
 def _communication(name: str) -> Any:
     kinds = tf.distribute.experimental.CommunicationImplementation
-    known = {"auto": kinds.AUTO, "ring": kinds.RING, "nccl": kinds.NCCL}
-    chosen = known[check_known("all_reduce_alg of multi_worker_mirrored", name, known)]
-    return tf.distribute.experimental.CommunicationOptions(implementation=chosen)
+    by_name = {"auto": kinds.AUTO, "ring": kinds.RING, "nccl": kinds.NCCL}
+    kind = by_name[check_known("all_reduce_alg of multi_worker_mirrored", name, by_name)]
+    return tf.distribute.experimental.CommunicationOptions(implementation=kind)

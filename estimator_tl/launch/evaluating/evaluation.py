@@ -1,4 +1,4 @@
-"""Evaluations of a run: metrics, exports that follow from them, and decisions to stop."""
+"""Evaluations of a run: metrics, the exports after them, and decisions to stop."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ HISTORY = "evaluations.jsonl"
 
 
 def reason_to_stop(rules: EvaluationSpec, history: Sequence[Mapping[str, Any]]) -> str | None:
-    """Returns why training is to end after these evaluations, oldest first; None where it is to go on.
+    """Returns why training should stop after these evaluations; None to continue.
+
+    Args:
+      rules: the rules of early_stopping_steps and stop_at.
+      history: the evaluations of the run, oldest first.
 
     Raises:
-      UserError: they have no such metric.
+      UserError: the last evaluation lacks the metric of the rules.
     """
     if not history or (rules.early_stopping_steps is None and rules.stop_at is None):
         return None
@@ -37,27 +41,28 @@ def reason_to_stop(rules: EvaluationSpec, history: Sequence[Mapping[str, Any]]) 
     value, step = float(last[name]), int(last["global_step"])
     if rules.stop_at is not None and sign * value >= sign * rules.stop_at:
         return f"{name} {value:.4g} has reached {rules.stop_at:g}"
-    known = [(sign * float(item[name]), -int(item["global_step"])) for item in history if name in item]
-    best, at = max((pair for pair in known if not math.isnan(pair[0])), default=(math.nan, 0))
-    if rules.early_stopping_steps is not None and step + at >= rules.early_stopping_steps:
+    # The negative step makes max() choose the earliest of equal values.
+    scores = [(sign * float(item[name]), -int(item["global_step"])) for item in history if name in item]
+    best, minus_step = max((score for score in scores if not math.isnan(score[0])), default=(math.nan, 0))
+    if rules.early_stopping_steps is not None and step + minus_step >= rules.early_stopping_steps:
         if math.isnan(best):
-            return f"{name} has been no number for {step} steps"
-        return f"{name} has not got better than {sign * best:.4g} since step {-at}"
+            return f"{name} has been NaN for {step} steps"
+        return f"{name} has not got better than {sign * best:.4g} since step {-minus_step}"
     return None
 
 
 class Evaluator:
     """Evaluates checkpoints of a run, one after the other.
 
-    ``evaluations.jsonl`` in the run directory has the results of a run up to its step, so that rules know what was
-    before a restart.
+    The file ``evaluations.jsonl`` in the run directory keeps the metrics up to the step of the run, so that the rules
+    also count evaluations from before a restart.
 
     Attributes:
-      estimator: what is evaluated.
-      input_fn: of the data.
-      rules: for the end of training, and when to evaluate.
-      name: of the evaluation, whose events are in ``eval_NAME``; None for ``eval``.
-      metrics: of the last evaluation; None before the first.
+      estimator: the Estimator.
+      input_fn: gives the evaluation data.
+      rules: when to evaluate, and when training stops.
+      name: the name of the evaluation, whose events are in ``eval_NAME``; None for ``eval``.
+      metrics: the metrics of the last evaluation; None before the first.
     """
 
     def __init__(
@@ -72,32 +77,32 @@ class Evaluator:
         """Prepares evaluation.
 
         Args:
-          model: the Estimator, of this process alone, no part of a cluster.
-          input_fn: of the data.
+          model: an Estimator that runs in this process, outside any cluster.
+          input_fn: gives the evaluation data.
           exporters: `tf.estimator.Exporter`s.
-          rules: for the end of training, and how many batches to use.
-          hooks: of the evaluation's session.
-          name: of the evaluation, where a run has several.
+          rules: when training stops, and how many batches to use.
+          hooks: SessionRunHooks of the evaluation.
+          name: the name of the evaluation, if a run has several.
         """
         self.estimator, self.input_fn, self.rules = model, input_fn, rules or EvaluationSpec()
         self.name = name
         self._exporters, self._hooks = exporters, list(hooks)
         self._file = Path(model.model_dir, HISTORY)
-        self._again = False
+        self._repeats_last = False  # whether this evaluates a step that the run had evaluated before it restarted
         self.metrics: Metrics | None = None
 
     def evaluate(self, checkpoint: str | None = None, at_least: int = 0) -> str | None:
-        """Evaluates a checkpoint, the newest by default, and exports it where an exporter finds it worth that.
+        """Evaluates a checkpoint and passes it to the exporters.
 
         Args:
-          checkpoint: its prefix.
-          at_least: the step that was just saved; another task may have made further ones by now.
+          checkpoint: the prefix of the checkpoint; the newest by default.
+          at_least: the step that was just saved; the checkpoint may be newer, as other tasks make steps too.
 
         Returns:
-          Why training is to end; None where it is to go on.
+          Why training should stop; None to continue.
 
         Raises:
-          UserError: what was evaluated is not what was trained, or the input_fn gives no batch.
+          UserError: the evaluation is of another step than the checkpoint, or the input_fn gives no batch.
         """
         path = checkpoint or self._newest()
         hooks = [*self._hooks, AnyBatchHook()]
@@ -110,29 +115,29 @@ class Evaluator:
         return reason
 
     def take(self, metrics: Mapping[str, Any]) -> str | None:
-        """Shows and remembers metrics. Returns why training is to end; None where it is to go on."""
+        """Shows and stores metrics. Returns why training should stop; None to continue."""
         show_evaluation(metrics)
         if self.metrics is None:
-            known = read_history(self.estimator.model_dir)
-            self._again = bool(known) and int(known[-1]["global_step"]) == int(metrics["global_step"])
+            history = read_history(self.estimator.model_dir)
+            self._repeats_last = bool(history) and int(history[-1]["global_step"]) == int(metrics["global_step"])
         else:
-            self._again = False
+            self._repeats_last = False
         self.metrics = {name: float(value) for name, value in metrics.items()}
-        return reason_to_stop(self.rules, self._remember(self.metrics))
+        return reason_to_stop(self.rules, self._add_to_history(self.metrics))
 
     def is_behind(self, step: int) -> bool:
-        """True where this step was not evaluated."""
+        """True if this step was not evaluated yet."""
         return self.metrics is None or int(self.metrics["global_step"]) < step
 
     def finish(self) -> None:
-        """Does the final exports, of the newest checkpoint, by the exporters that wait for them."""
+        """Exports the newest checkpoint with the exporters that wait for the end of training."""
         if self.metrics is not None:
             path = self._newest()
             check_step(self.metrics, path)
             self._export(self.metrics, path, final=True)
 
     def look_back(self, step: int, requests: StopRequests) -> None:
-        """Ends a run before it begins, at a step where its rules have ended it before."""
+        """Requests a stop before the first step if the rules already ended the run at this step."""
         history = read_history(self.estimator.model_dir)
         if history and int(history[-1]["global_step"]) == step:
             reason = reason_to_stop(self.rules, history)
@@ -148,26 +153,27 @@ class Evaluator:
     def _export(self, metrics: Mapping[str, Any], path: str, final: bool) -> None:
         for exporter in self._exporters:
             if final and isinstance(exporter, estimator.LatestExporter):
-                continue  # it has exported this checkpoint when that was evaluated
+                continue  # it exported this checkpoint after its evaluation
             folder = os.path.join(self.estimator.model_dir, "export", exporter.name)
-            if self._again and _holds_export_since(folder, path):
-                continue  # a run that had ended is looked at again
+            if self._repeats_last and _holds_export_since(folder, path):
+                continue  # an earlier call exported it
             with whole_versions(folder):
                 exporter.export(self.estimator, folder, path, metrics, is_the_final_export=final)
 
-    def _remember(self, metrics: Metrics) -> list[dict[str, Any]]:
-        """Returns the evaluations of the run up to this one, without those of steps that it was set back behind."""
+    def _add_to_history(self, metrics: Metrics) -> list[dict[str, Any]]:
+        """Writes and returns the evaluations of the run up to this one; a rollback drops evaluations of later steps."""
         step = int(metrics["global_step"])
-        known = [item for item in read_history(self.estimator.model_dir) if int(item["global_step"]) < step]
-        history = [*known, metrics]
+        earlier = [item for item in read_history(self.estimator.model_dir) if int(item["global_step"]) < step]
+        history = [*earlier, metrics]
         write_whole(self._file, "".join(json.dumps(item) + "\n" for item in history))
         return history
 
 
 def finish(evaluator: Evaluator, step: int) -> Metrics:
-    """Evaluates the last checkpoint, where that was not done, does the final exports, and returns the metrics.
+    """Evaluates the last checkpoint if necessary, does the final exports, and returns the metrics.
 
-    Where a signal ends that evaluation there are none.
+    Returns:
+      The metrics; empty if a signal ends the evaluation.
     """
     if evaluator.is_behind(step):
         try:
@@ -180,37 +186,40 @@ def finish(evaluator: Evaluator, step: int) -> Metrics:
 
 
 def check_step(metrics: Mapping[str, Any], checkpoint: str, at_least: int = 0) -> None:
-    """Checks that metrics are those of a checkpoint: Estimator evaluates fresh variables where it restores nothing.
+    """Checks that metrics belong to a checkpoint; Estimator evaluates initial values if it restores nothing.
 
     Args:
-      metrics: with ``global_step``.
-      checkpoint: its prefix.
-      at_least: the step that it must have reached.
+      metrics: the metrics, with ``global_step``.
+      checkpoint: the prefix of the checkpoint.
+      at_least: the step that the checkpoint must have reached.
 
     Raises:
-      UserError: they are of another step.
+      UserError: the metrics belong to another step.
     """
     step, evaluated = step_of(checkpoint), int(metrics["global_step"])
     if evaluated != step or step < at_least:
         raise UserError(
-            f"the evaluation is of step {evaluated}, but {checkpoint} was saved at step {max(step, at_least)}; see "
-            "that nothing else writes to the folder or replaces the Saver, and evaluate again."
+            f"the evaluation is of step {evaluated}, but {checkpoint} was saved at step {max(step, at_least)}; let "
+            "nothing else write to the folder or replace the Saver, and evaluate again."
         )
 
 
 def _holds_export_since(folder: str, checkpoint: str) -> bool:
-    """Returns whether there is an export that was made after a checkpoint; their names are seconds."""
-    made = [int(name) for name in os.listdir(folder) if name.isdigit()] if os.path.isdir(folder) else []
-    return max(made, default=0) >= int(os.path.getmtime(f"{checkpoint}.index"))
+    """Returns whether a folder holds an export newer than a checkpoint; the name of an export is its Unix time."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    newest = max((int(name) for name in names if name.isdigit()), default=0)
+    return newest >= int(os.path.getmtime(f"{checkpoint}.index"))
 
 
 def read_history(model_dir: str) -> list[dict[str, Any]]:
-    """Returns the evaluations of a run, oldest first; without lines that a machine which went down left unreadable."""
+    """Returns the evaluations of a run, oldest first; skips lines that a crash left unreadable."""
     path = Path(model_dir, HISTORY)
-    found = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+    if not path.is_file():
+        return []
+    history = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
         try:
-            found.append(json.loads(line))
+            history.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return history

@@ -1,7 +1,7 @@
-"""Evaluation of what a training session holds, without a checkpoint.
+"""Evaluation of the variables of a training session, without a checkpoint.
 
-A checkpoint's evaluation builds a graph, begins a session and reads all variables from a file, each time; here that
-is done once. The numbers are the same.
+To evaluate a checkpoint, Estimator builds a graph, begins a session and reads all variables from a file each time. Here
+the graph and the session are made once. The metrics are the same.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _READ_BYTES = 64 << 20
 
 
 class InMemoryEvaluation:
-    """The graph for evaluation beside that for training, and its session."""
+    """A graph for evaluation with its session, next to the graph for training."""
 
-    def __init__(self, evaluator: Evaluator, requests: StopRequests, held: Mapping[str, Any]):
+    def __init__(self, evaluator: Evaluator, requests: StopRequests, variables: Mapping[str, Any]):
         """Builds the graph.
 
         Args:
-          evaluator: with an Estimator of this process alone, and an input_fn that gives a `tf.data.Dataset`.
-          requests: a signal among them ends an evaluation.
-          held: the variables of training by name, from `variables_of`.
+          evaluator: has an Estimator that runs in this process, and an input_fn that gives a `tf.data.Dataset`.
+          requests: the stop requests; a signal among them ends an evaluation.
+          variables: the tensor to fetch for each variable of training, by name, from `variables_of`.
 
         Raises:
-          UserError: the model_fn or the input_fn cannot be evaluated so.
+          UserError: the model_fn or the input_fn cannot be evaluated in memory.
         """
         self._evaluator, self._requests = evaluator, requests
         model = evaluator.estimator
@@ -49,7 +49,9 @@ class InMemoryEvaluation:
             with tf.device("/cpu:0"):
                 data = call_input_fn(model, evaluator.input_fn, estimator.ModeKeys.EVAL)
                 if not isinstance(data, tf.data.Dataset):
-                    raise UserError("the input_fn of an evaluation in memory is used again; let it return a Dataset.")
+                    raise UserError(
+                        "the input_fn of an evaluation in memory is used repeatedly; let it return a Dataset."
+                    )
                 iterator = v1.data.make_initializable_iterator(data)
                 features, labels = iterator.get_next()
             spec = model.model_fn(features, labels, estimator.ModeKeys.EVAL, config)
@@ -62,23 +64,26 @@ class InMemoryEvaluation:
             for metric in spec.eval_metric_ops.values():
                 for variable in getattr(metric, "variables", ()):
                     self._variables.pop(variable.op.name, None)
-            _check_spec(spec, sorted(set(self._variables) - set(held)))
+            _check_spec(spec, sorted(set(self._variables) - set(variables)))
             tables = v1.tables_initializer()
         self._session = v1.Session(graph=graph, config=config.session_config)
         self._session.run(tables)
 
-    def measure(self, training: Any, held: Mapping[str, Any], step: int) -> dict[str, Any] | None:
-        """Returns the metrics of the values that a training session has; None where a signal came.
+    def measure(self, training: Any, variables: Mapping[str, Any], step: int) -> dict[str, Any] | None:
+        """Evaluates the current values of a training session.
 
         Args:
-          training: the session.
-          held: its variables by name, from `variables_of`.
-          step: its global step, which is returned among them.
+          training: the training session.
+          variables: the tensor to fetch for each of its variables, by name, from `variables_of`.
+          step: its global step.
+
+        Returns:
+          The metrics, with ``global_step``; None if a signal arrived.
 
         Raises:
           UserError: the input_fn gives no batch.
         """
-        self._take(training, held)
+        self._copy_values(training, variables)
         self._session.run(self._begin)
         batches = 0
         steps = self._evaluator.rules.eval_steps
@@ -95,13 +100,13 @@ class InMemoryEvaluation:
         self._write(metrics)
         return metrics
 
-    def _take(self, training: Any, held: Mapping[str, Any]) -> None:
-        """Copies the values of the training session's variables, in parts, as all at once would be held twice."""
+    def _copy_values(self, training: Any, variables: Mapping[str, Any]) -> None:
+        """Copies the variables of the training session in parts, so that only a part is in memory as arrays."""
         part: dict[str, Any] = {}
         size = 0
         for name in self._variables:
-            part[name] = held[name]
-            size += held[name].shape.num_elements() * held[name].dtype.size
+            part[name] = variables[name]
+            size += variables[name].shape.num_elements() * variables[name].dtype.size
             if size >= _READ_BYTES:
                 assign(self._session, self._variables, training.run(part))
                 part, size = {}, 0
@@ -121,86 +126,90 @@ class InMemoryEvaluation:
 
 
 def variables_of(graph: Any) -> dict[str, Any]:
-    """Returns what a session gives the values of a graph's variables for, by their names; the graph is not yet final.
+    """Returns the tensor to fetch for each variable, by name; the graph must not be finalized yet.
 
-    Of a strategy's variables it is the value that a checkpoint would hold, such as the mean of what replicas count.
+    For variables of a strategy the tensor has the value that a checkpoint would hold, e.g. the mean over replicas.
     """
-    held = {variable.op.name: variable for variable in graph.get_collection("variables")}
-    return {name: variable.read_value() if has_copies(variable) else variable for name, variable in held.items()}
+    variables = {variable.op.name: variable for variable in graph.get_collection("variables")}
+    return {name: variable.read_value() if has_copies(variable) else variable for name, variable in variables.items()}
 
 
 def _check_spec(spec: Any, missing: Sequence[str]) -> None:
-    """Refuses what would make other numbers of an evaluation than those of a checkpoint.
+    """Refuses a spec whose metrics in memory would differ from the metrics of a checkpoint.
 
     Raises:
-      UserError: the spec restores in a way of its own, or has variables that training has not.
+      UserError: the spec has its own Saver, local_init_op or hooks, or variables that training lacks.
     """
-    use = "leave eval_every_steps and eval_every_secs out, and checkpoints are evaluated."
+    remedy = "leave out eval_every_steps and eval_every_secs to evaluate checkpoints."
     if spec.scaffold is not None and (spec.scaffold.saver or spec.scaffold.local_init_op) is not None:
-        raise UserError(f"the model_fn evaluates with a Saver or local_init_op of its own; {use}")
+        raise UserError(f"the model_fn evaluates with its own Saver or local_init_op; {remedy}")
     if any(not isinstance(hook, (AnyBatchHook, ImageRangeHook)) for hook in spec.evaluation_hooks or ()):
-        raise UserError(f"the model_fn has evaluation_hooks, for which there is no session in memory; {use}")
+        raise UserError(f"the model_fn has evaluation_hooks, which an evaluation in memory cannot run; {remedy}")
     if missing:
-        raise UserError(f"the graph for evaluation has variables that training has not, e.g. {missing[0]}; {use}")
+        raise UserError(f"the graph for evaluation has variables that training lacks, e.g. {missing[0]}; {remedy}")
 
 
 def _value_and_update(metric: Any) -> Sequence[Any]:
-    """Returns the value and the update op of a metric: a Keras 2 metric, or a pair of them."""
-    return (metric.result(), tf.group(*metric.updates)) if hasattr(metric, "result") else metric
+    """Returns the value and the update op of a metric, which is a Keras 2 metric or already this pair."""
+    if hasattr(metric, "result"):
+        return metric.result(), tf.group(*metric.updates)
+    pair: Sequence[Any] = metric
+    return pair
 
 
 def check_in_memory(rules: EvaluationSpec, in_one_process: bool) -> None:
-    """Refuses evaluation in memory where others train as well, and go on meanwhile or would have to wait.
+    """Refuses evaluation in memory in a cluster or on a TPU, where other tasks would train on or have to wait.
 
     Raises:
-      UserError: it is asked for there.
+      UserError: the rules ask for evaluation in memory, and training is not in one process.
     """
     if rules.in_memory and not in_one_process:
         raise UserError(
-            "eval_every_steps and eval_every_secs evaluate what one process trains, not a cluster or a TPU; leave them "
-            "out, and checkpoints are evaluated (--save_checkpoints_steps, --save_checkpoints_secs)."
+            "eval_every_steps and eval_every_secs work in one process only, not in a cluster or on a TPU; leave them "
+            "out to evaluate checkpoints (--save_checkpoints_steps, --save_checkpoints_secs)."
         )
 
 
 class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Evaluates a training session at the multiples of a number of steps, or every so many seconds, and at its end."""
+    """Evaluates a training session every N steps or seconds, and at the end of training."""
 
     def __init__(self, evaluator: Evaluator, requests: StopRequests, total: int):
         """Prepares the hook.
 
         Args:
-          evaluator: takes the metrics; its rules say when, and when training ends.
-          requests: told of that end.
+          evaluator: stores the metrics; its rules decide when to evaluate and when training stops.
+          requests: gets a request when the rules stop training.
           total: the global step where training ends.
         """
         self._evaluator, self._requests, self._total = evaluator, requests, total
         self._evaluation: InMemoryEvaluation | None = None
-        self._began, self._evaluated = time.monotonic(), False
+        self._last_start, self._has_evaluated = time.monotonic(), False
         self._global_step: Any = None
-        self._held: dict[str, Any] = {}
+        self._variables: dict[str, Any] = {}
         self._step = 0
 
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()
-        self._held = variables_of(tf.compat.v1.get_default_graph())
+        self._variables = variables_of(tf.compat.v1.get_default_graph())
 
     def after_create_session(self, session: Any, coord: Any) -> None:
         self._step = int(session.run(self._global_step))
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
-        # Read anew: a call need not be a step, as where gradients are accumulated.
-        before, self._step = self._step, int(run_context.session.run(self._global_step))
-        waited, rules = time.monotonic() - self._began, self._evaluator.rules
+        # The step is read and not counted: a call may be less than a step, e.g. if gradients are accumulated.
+        previous, self._step = self._step, int(run_context.session.run(self._global_step))
+        elapsed, rules = time.monotonic() - self._last_start, self._evaluator.rules
         every = rules.eval_every_steps
-        by_steps = every is not None and self._step // every > before // every
-        by_secs = rules.eval_every_secs is not None and waited >= rules.eval_every_secs
-        due = (by_steps or by_secs) and (waited >= rules.eval_throttle_secs or not self._evaluated)
-        if not (due or self._step >= self._total > before) or self._step == before or self._requests.stop:
+        by_steps = every is not None and self._step // every > previous // every
+        by_secs = rules.eval_every_secs is not None and elapsed >= rules.eval_every_secs
+        due = (by_steps or by_secs) and (elapsed >= rules.eval_throttle_secs or not self._has_evaluated)
+        if not (due or self._step >= self._total > previous) or self._step == previous or self._requests.stop:
             return
-        self._began, self._evaluated = time.monotonic(), True
-        if self._evaluation is None:  # its graph is built where it is first used
-            self._evaluation = InMemoryEvaluation(self._evaluator, self._requests, self._held)
-        metrics = self._evaluation.measure(run_context.session, self._held, self._step)
-        reason = self._evaluator.take(metrics) if metrics else None
-        if reason:
-            self._requests.ask(reason, resumes=False)
+        self._last_start, self._has_evaluated = time.monotonic(), True
+        if self._evaluation is None:  # builds its graph at the first evaluation
+            self._evaluation = InMemoryEvaluation(self._evaluator, self._requests, self._variables)
+        metrics = self._evaluation.measure(run_context.session, self._variables, self._step)
+        if metrics:
+            reason = self._evaluator.take(metrics)
+            if reason:
+                self._requests.ask(reason, resumes=False)

@@ -1,4 +1,4 @@
-"""When checkpoints of a run are evaluated while it trains."""
+"""Decides which checkpoints of a run are evaluated during training."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from estimator_tl.launch.stopping import StopRequests
 
 
 class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
-    """Evaluates the checkpoints of multiples of a number of steps, or all, and that of the last step."""
+    """Evaluates checkpoints at multiples of a number of steps, or all checkpoints, and always the last one."""
 
     def __init__(
         self,
         evaluator: Evaluator,
         requests: StopRequests,
-        before: int,
+        start_step: int,
         total: int,
         every: int | None = None,
         throttle_secs: float = 0.0,
     ):
         """Prepares evaluation.
 
-        No checkpoint is evaluated twice, as each phase saves where the one before it ended.
+        Each phase first saves the last step of the phase before it; such a checkpoint is not evaluated again.
 
         Args:
-          evaluator: does it.
-          requests: told when the evaluation's rules end training.
-          before: the global step where training begins.
-          total: the one where it ends.
-          every: steps; None for every checkpoint.
-          throttle_secs: at least between two evaluations, but for the last.
+          evaluator: evaluates.
+          requests: gets a request when the rules of the evaluation stop training.
+          start_step: the global step where training begins.
+          total: the global step where training ends.
+          every: steps between evaluations; None for every checkpoint.
+          throttle_secs: the least time between the starts of two evaluations; does not hold for the last.
         """
         self._evaluator, self._requests = evaluator, requests
         self._total, self._every, self._throttle = total, every, throttle_secs
-        self._seen, self._began = before, -float("inf")
+        self._last_step, self._last_start = start_step, -float("inf")
 
     def after_save(self, session: Any, global_step_value: int) -> bool:
-        """Evaluates where it is time to; returns whether training is to end with this very step."""
+        """Evaluates if it is due; returns whether training should stop at this step."""
         del session
         step = int(global_step_value)
-        if step <= self._seen or (self._requests.stop and self._requests.stop.resumes):
+        if step <= self._last_step or (self._requests.stop and self._requests.stop.resumes):
             return False
         due = self._every is None or step % self._every == 0
-        if step == self._total or (due and time.monotonic() - self._began >= self._throttle):
-            self._seen, self._began = step, time.monotonic()
+        if step == self._total or (due and time.monotonic() - self._last_start >= self._throttle):
+            self._last_step, self._last_start = step, time.monotonic()
             reason = self._evaluator.evaluate(at_least=step)
             if reason:
                 self._requests.ask(reason, resumes=False)
@@ -56,20 +56,20 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
 
 
 class UnlessEvaluated(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
-    """A listener that leaves the evaluation to an evaluator task where there is one."""
+    """A listener that evaluates unless an evaluator task has joined."""
 
     def __init__(self, listener: EvaluationListener, has_evaluator: Callable[[], bool], synchronous: bool):
         """Prepares the listener.
 
         Args:
-          listener: evaluates.
+          listener: the listener that evaluates.
           has_evaluator: returns whether an evaluator task has joined.
           synchronous: whether all tasks make each step together.
         """
         self._listener, self._has_evaluator, self._synchronous = listener, has_evaluator, synchronous
 
     def after_save(self, session: Any, global_step_value: int) -> bool:
-        """Returns whether training ends with this step; tasks that make it together agree on the next one."""
+        """Returns whether training should stop at this step; synchronous tasks agree on a stop in their next step."""
         if self._has_evaluator():
             return False
         return self._listener.after_save(session, global_step_value) and not self._synchronous

@@ -1,4 +1,4 @@
-"""Which global step a session makes, known without asking it."""
+"""Counts the global steps of a session without reading them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from estimator_tl.compat import tf
 
 
 class CountingHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Counts the steps of a session of one process, each of whose runs is a step.
+    """Counts the steps of a session in one process, where each session call is a step.
 
-    A read of the global step beside the train op gives the step before or the one after, by chance, and a read of its
-    own costs each step a call.
+    A fetch of the global step together with the train op returns the value before or after the update, by chance. A
+    separate fetch would cost one more session call for each step.
 
     Attributes:
-      step: the last global step that was finished.
+      step: the last finished global step.
     """
 
     def __init__(self) -> None:

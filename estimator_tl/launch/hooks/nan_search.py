@@ -1,4 +1,4 @@
-"""Where in a graph numbers stop being finite."""
+"""Finds where in a graph values become NaN or infinite."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ _AT_ONCE = 64
 
 
 def finite(value: Any) -> bool:
-    """Returns whether all numbers of an array are."""
+    """Returns whether an array has neither NaN nor infinity."""
     return bool(np.all(np.isfinite(np.asarray(value, np.float32))))
 
 
 def bad_variables(session: Any, variables: Iterable[Any]) -> list[str]:
-    """Returns the names of the variables that hold something non-finite, in their order."""
+    """Returns the names of the variables that hold NaN or infinity, in their order."""
     floating = [copy for variable in variables if variable.dtype.is_floating for copy in copies(variable)]
     return [floating[index].op.name for index, _ in _bad(session, floating, {})]
 
 
 def before_collectives(tensor: Any) -> list[Any]:
-    """Returns what this task adds to a value that is summed over tasks, as no task can compute that sum alone."""
+    """Returns this task's shares of a value that is summed over tasks; no task can compute the sum alone."""
     sums = [op for op in ancestors([tensor]) if op.type.startswith("Collective")]
-    return [added for op in sums for added in op.inputs if added.dtype.is_floating] or [tensor]
+    return [share for op in sums for share in op.inputs if share.dtype.is_floating] or [tensor]
 
 
 def origins(session: Any, targets: Sequence[Any], feed: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """Finds where non-finite targets come from.
+    """Finds the tensors from which NaN or infinity reaches the targets.
 
-    Of the tensors between the input and the targets those are meant that are not finite, although all of their inputs
-    are. Those that no target takes, as the other side of a `tf.where` on infinity, do not count, and neither do
-    constants, which are meant to be what they are.
+    An origin is a tensor with NaN or infinity whose inputs are all finite. Tensors that reach no target through bad
+    tensors do not count, e.g. the unused side of a `tf.where`. Constants do not count, as their values are intended.
 
     Args:
-      session: of the graph.
-      targets: tensors.
-      feed: by tensor.
+      session: a session of the graph.
+      targets: the tensors to explain.
+      feed: the values to feed, by tensor.
 
     Returns:
-      Tensors and their values, in graph order; none where the targets are finite.
+      The origins with their values, in graph order; empty if the targets are finite.
     """
     if not targets:
         return []
@@ -62,16 +61,20 @@ def origins(session: Any, targets: Sequence[Any], feed: Mapping[Any, Any]) -> li
 
 
 def _bad(session: Any, tensors: Sequence[Any], feed: Mapping[Any, Any]) -> list[tuple[int, Any]]:
-    """Returns places and values of the non-finite ones; some at a time, as all activations fill a machine's memory."""
-    found: list[tuple[int, Any]] = []
+    """Returns the positions and values of tensors with NaN or infinity.
+
+    It fetches a few tensors at a time, as all activations together could fill the memory.
+    """
+    bad: list[tuple[int, Any]] = []
     parts = [range(start, min(start + _AT_ONCE, len(tensors))) for start in range(0, len(tensors), _AT_ONCE)]
     while parts:
         part = parts.pop(0)
         try:
             values = session.run([tensors[index] for index in part], feed)
-        except tf.errors.OpError:  # one of them cannot be had, e.g. as the branch that was not taken
+        except tf.errors.OpError:  # one of them cannot be fetched, e.g. in a branch that did not run
             middle = len(part) // 2
-            parts[:0] = [part[:middle], part[middle:]] if middle else []
+            if middle:
+                parts[:0] = [part[:middle], part[middle:]]
             continue
-        found.extend((index, value) for index, value in zip(part, values) if not finite(value))
-    return found
+        bad.extend((index, value) for index, value in zip(part, values) if not finite(value))
+    return bad

@@ -1,4 +1,4 @@
-"""How large gradients and updates are, group by group."""
+"""Logs the norms of gradients and updates for each group of variables."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _HEAD = "head"
 
 
 class NormsHook(CountingHook):
-    """Writes ``norms/gradient/GROUP`` and ``norms/update_ratio/GROUP``, ||dw|| / ||w||, every so many global steps.
+    """Writes ``norms/gradient/GROUP`` and ``norms/update_ratio/GROUP``, ||dw|| / ||w||, every N global steps.
 
-    The gradient is the one that is applied: the sum over the replicas of a strategy. Variables that a phase leaves
-    alone count as 0. Steps in between cost nothing; a due one reads the trained variables twice.
+    The gradient is the applied one: the sum over the replicas of a strategy. Variables that the phase does not train
+    count as 0. The hook costs nothing in other steps; in a logged step it reads the trained variables twice.
 
-    On parameter servers it belongs to the chief, whose steps it counts and whose gradients it shows; what other workers
-    add between its two reads is part of the update. Under MultiWorkerMirroredStrategy each task needs one, as they sum
-    gradients together, one more time in the steps that are due.
+    On parameter servers only the chief has the hook. It counts the chief's steps and shows the chief's gradients, but
+    the update includes what other workers add between the two reads. Under MultiWorkerMirroredStrategy each task needs
+    the hook, as a logged step sums the gradients over all tasks once more.
     """
 
     def __init__(self, every: int, model_dir: str | None, groups: Mapping[str, str], with_tasks: bool = False):
         """Prepares the hook.
 
         Args:
-          every: global steps.
-          model_dir: where the summaries go; None takes part in the sums and writes nothing.
-          groups: by name of a variable, e.g. `SourceVariable.group`; those not named are the head's.
-          with_tasks: whether the replicas of other tasks share each step.
+          every: global steps between entries.
+          model_dir: the folder of the summaries; with None the hook takes part in the sums and writes nothing.
+          groups: the group of each variable by name, e.g. `SourceVariable.group`; all others belong to the head.
+          with_tasks: whether other tasks train the same step together with this task.
         """
         super().__init__()
         self._every = every
@@ -51,9 +51,9 @@ class NormsHook(CountingHook):
         super().begin()
         graph = tf.compat.v1.get_default_graph()
         gradients = graph.get_collection(GRADIENTS)
-        trained = [*graph.get_collection(TRAINABLE), *(gradient.variable for gradient in gradients)]
-        # One of the copies of a strategy, which are equal.
-        self._variables = {v.op.name: copies(v)[0] for v in trained}
+        variables = [*graph.get_collection(TRAINABLE), *(gradient.variable for gradient in gradients)]
+        # The copies of a variable under a strategy are equal, so one is enough.
+        self._variables = {v.op.name: copies(v)[0] for v in variables}
         self._gradient_norms = {
             group: self._norm([gradient for gradient in gradients if gradient.variable.op.name in names])
             for group, names in self._members().items()
@@ -71,14 +71,16 @@ class NormsHook(CountingHook):
         if not run_values.results or not self._writer:
             return
         after = run_context.session.run(self._variables)
-        before, self._before = self._before, {}  # as large as the model
+        before, self._before = self._before, {}  # frees arrays as large as the model
         summary = tf.compat.v1.Summary()
         for group, names in self._members().items():
             summary.value.add(tag=f"norms/gradient/{group}", simple_value=run_values.results[group])
             size = _size(before[name] for name in names)
             update = _size(after[name] - before[name] for name in names)
-            if size or not update:  # there is no ratio to zeros
-                summary.value.add(tag=f"norms/update_ratio/{group}", simple_value=update / size if size else 0.0)
+            if size:
+                summary.value.add(tag=f"norms/update_ratio/{group}", simple_value=update / size)
+            elif not update:  # an update from all zeros has no ratio, so it gets no entry
+                summary.value.add(tag=f"norms/update_ratio/{group}", simple_value=0.0)
         self._writer.add_summary(summary, int(run_context.session.run(self._global_step)))
 
     def end(self, session: Any) -> None:
@@ -92,24 +94,26 @@ class NormsHook(CountingHook):
         return members
 
     def _norm(self, gradients: Iterable[Gradient]) -> Any:
-        """Returns the scalar tensor of the norm of what is applied to some variables."""
+        """Returns a scalar tensor: the norm of the gradients as they are applied."""
         replicas: dict[str, list[Gradient]] = {}
         for gradient in gradients:
             replicas.setdefault(gradient.variable.op.name, []).append(gradient)
         squares = [tf.zeros([])]
-        for own in replicas.values():
-            applied = self._sum([tf.cast(tf.convert_to_tensor(gradient.value), tf.float32) for gradient in own])
+        for shares in replicas.values():
+            applied = self._sum([tf.cast(tf.convert_to_tensor(share.value), tf.float32) for share in shares])
             square = tf.reduce_sum(tf.square(applied))
-            squares.append(square if own[0].moves is None else tf.where(own[0].moves, square, 0.0))
+            if shares[0].moves is not None:
+                square = tf.where(shares[0].moves, square, 0.0)
+            squares.append(square)
         return tf.sqrt(tf.add_n(squares))
 
 
-def _over_tasks(own: Sequence[Any]) -> Any:
-    """Returns the sum over all replicas of the current strategy. Args: own: the tensors of those in this task."""
+def _over_tasks(tensors: Sequence[Any]) -> Any:
+    """Returns the sum over all replicas of the current strategy. Args: tensors: one for each replica of this task."""
 
     def value() -> Any:
         replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        return tf.identity(own[int(replica) % len(own)])  # replicas are numbered task by task
+        return tf.identity(tensors[int(replica) % len(tensors)])  # replicas are numbered task by task
 
     strategy = tf.distribute.get_strategy()
     return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(value), axis=None)

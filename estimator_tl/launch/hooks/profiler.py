@@ -14,14 +14,14 @@ def profile_window(text: str) -> tuple[int, int]:
     """Returns the first and the last global step of a window such as ``100,110``.
 
     Raises:
-      UserError: the text is no window.
+      UserError: the text is not a window.
     """
-    found = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
-    if not found:
+    match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+    if not match:
         raise UserError(
             f"--profile={text} is not two global steps; give the first and the last, e.g. --profile=100,110."
         )
-    first, last = int(found[1]), int(found[2])
+    first, last = int(match[1]), int(match[2])
     if first < 1:
         raise UserError(
             f"--profile={text} begins at step {first}, but the first step is 1; give e.g. --profile=1,{max(last, 1)}."
@@ -34,13 +34,13 @@ def profile_window(text: str) -> tuple[int, int]:
 
 
 class ProfilerHook(CountingHook):
-    """Profiles the global steps from `first` to `last`, both included, below ``LOGDIR/plugins/profile``.
+    """Profiles the global steps from `first` to `last`, both included, into ``LOGDIR/plugins/profile``.
 
-    Where training ends inside the window, the profile ends there. Steps that a run has passed are not made again.
+    If training ends inside the window, the profile ends there. Steps that the run has already passed are not profiled.
     """
 
     def __init__(self, first: int, last: int, logdir: str):
-        """Args: first, last: global steps, from 1. logdir: e.g. the model_dir."""
+        """Args: first, last: global steps, from 1. logdir: the folder, e.g. the model_dir."""
         super().__init__()
         self._first, self._last, self._logdir = first, last, logdir
         self._running = False

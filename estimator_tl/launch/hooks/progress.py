@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of training: as a bar on a terminal, as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _CLEAR_LINE = "\r\x1b[K"
 class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     """Shows steps, examples per second, loss and time left.
 
-    The loss is fetched only when a line is due, so other steps cost nothing.
+    The hook fetches the loss only when a line is due, so other steps cost nothing.
     """
 
     def __init__(self, total_steps: int, batch_size: int, stream: TextIO | None = None, replicas: int = 1):
         """Prepares the hook.
 
         Args:
-          total_steps: where training ends.
-          batch_size: global.
-          stream: standard error by default.
-          replicas: how many share a batch; with more than one the speed of each is shown, too.
+          total_steps: the global step where training ends.
+          batch_size: the global batch size.
+          stream: the output; standard error by default.
+          replicas: how many replicas share a batch; with more than one, the line shows the speed of each too.
         """
         self._total = total_steps
         self._batch = batch_size
@@ -35,31 +35,32 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._every = 0.25 if self._bar else 10.0
         self._step: Any = None
         self._first: tuple[int, float] | None = None
-        self._shown, self._due = 0.0, False
+        self._last_line, self._due = 0.0, False
 
     def begin(self) -> None:
         self._step = tf.compat.v1.train.get_global_step()
-        self._first, self._shown = None, 0.0
+        self._first, self._last_line = None, 0.0
 
     def before_run(self, run_context: Any) -> Any:
         now = time.monotonic()
-        self._due = self._first is None or now - self._shown >= self._every
+        self._due = self._first is None or now - self._last_line >= self._every
         if not self._due:
             return None
         losses = run_context.session.graph.get_collection(tf.compat.v1.GraphKeys.LOSSES)
-        return tf.compat.v1.train.SessionRunArgs(losses[-1:])  # Estimator's; a head's may be inside of a TPU's loop
+        # The last one is Estimator's; a loss of the head may be inside the loop of a TPU.
+        return tf.compat.v1.train.SessionRunArgs(losses[-1:])
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         if not self._due:
             return
         now = time.monotonic()
-        # Not fetched beside the train op: whether such a read comes before or after the update is chance.
+        # A separate call, as a fetch with the train op may read the step before or after the update.
         step = int(run_context.session.run(self._step))
-        if self._first is None:  # the first step holds the graph's start-up
+        if self._first is None:  # the first step includes the start-up of the graph
             self._first = (step, now)
-            self._shown = now if not self._bar else 0.0
+            self._last_line = 0.0 if self._bar else now
             return
-        self._shown = now
+        self._last_line = now
         self._show(step, now, run_values.results)
 
     def end(self, session: Any) -> None:
@@ -83,29 +84,34 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if losses:
             text += f"  loss {float(losses[-1]):.4f}"
         text += f"  {clock(left)} left"
-        if not self._bar:
-            self._stream.write(text + "\n")
-        else:
+        if self._bar:
             filled = int(_BAR * step / max(self._total, 1))
             self._stream.write(f"{_CLEAR_LINE}[{'=' * filled}{' ' * (_BAR - filled)}] {text}")
+        else:
+            self._stream.write(text + "\n")
         self._stream.flush()
 
     def _rate(self, steps: int, seconds: float) -> str:
         rate = steps * self._batch / seconds
-        return f"{rate:.1f} examples/s" + (f" ({rate / self._replicas:.1f} a replica)" if self._replicas > 1 else "")
+        text = f"{rate:.1f} examples/s"
+        if self._replicas > 1:
+            text += f" ({rate / self._replicas:.1f} a replica)"
+        return text
 
 
 def clock(seconds: float) -> str:
     """Returns seconds as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"
 
 
 def show_evaluation(metrics: Any, stream: TextIO | None = None) -> None:
-    """Writes the line of one evaluation. Args: metrics: with the global step. stream: standard error by default."""
+    """Writes the line of an evaluation. Args: metrics: with ``global_step``. stream: standard error by default."""
     stream = stream or sys.stderr
-    clear = _CLEAR_LINE if stream.isatty() else ""  # a progress bar may stand there
+    clear = _CLEAR_LINE if stream.isatty() else ""  # a progress bar may be on this line
     stream.write(f"{clear}evaluation at step {int(metrics['global_step'])}: {metrics_text(metrics)}\n")
     stream.flush()
 

@@ -1,4 +1,4 @@
-"""The hook that saves checkpoints, and the one that checks that the last step was saved."""
+"""The hook that saves checkpoints, and the hook that checks that the last step was saved."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from estimator_tl.inputs import latest_step
 from estimator_tl.tf_internals.files import checkpoints
 
 
-def saver_hook(model_dir: str, steps: int, secs: int | None, listeners: Sequence[Any] = (), lot: int = 1) -> Any:
-    """Returns the hook that saves: at the multiples of `steps`, or every so many seconds.
+def saver_hook(
+    model_dir: str, steps: int, secs: int | None, listeners: Sequence[Any] = (), steps_per_call: int = 1
+) -> Any:
+    """Returns the hook that saves checkpoints, at multiples of `steps` or every `secs` seconds.
 
     Args:
-      model_dir: where to.
-      steps: between checkpoints.
-      secs: between checkpoints, in place of steps.
-      listeners: of what is saved.
-      lot: steps that one session call makes.
+      model_dir: the folder of the checkpoints.
+      steps: steps between checkpoints.
+      secs: seconds between checkpoints, instead of steps.
+      listeners: CheckpointSaverListeners.
+      steps_per_call: steps that one session call makes.
     """
     if secs:
         return checkpoints.saver_hook(model_dir, listeners, save_secs=secs)
-    return checkpoints.aligned_saver_hook(model_dir, steps, listeners, lot)
+    return checkpoints.aligned_saver_hook(model_dir, steps, listeners, steps_per_call)
 
 
 class ReachedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     """Remembers the global step at which a session ended.
 
     Attributes:
-      step: that step; 0 before.
+      step: the global step; 0 before the end.
     """
 
     def __init__(self) -> None:
@@ -44,14 +46,14 @@ class ReachedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self.step = int(session.run(self._global_step))
 
     def check_saved(self, model_dir: str) -> None:
-        """Checks that the newest checkpoint is of that step, or of a later one of another task.
+        """Checks that the newest checkpoint has this step, or a later step of another task.
 
         Raises:
-          UserError: it is of an earlier one, so that the numbers of the run would not be those of its end.
+          UserError: the checkpoint has an earlier step, so the results would not belong to the end of the run.
         """
         saved = latest_step(model_dir)
         if saved < self.step:
             raise UserError(
                 f"training reached step {self.step}, but the newest whole checkpoint in {model_dir} is of step "
-                f"{saved}; see that nothing else writes to that folder, and run the same command to go on from there."
+                f"{saved}; let nothing else write to that folder, and run the same command to go on from there."
             )

@@ -1,4 +1,4 @@
-"""The end of a process that hangs."""
+"""Exits a process that hangs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from estimator_tl.launch.hooks.counting import CountingHook
 
 
 class StallWatchdog(CountingHook):
-    """Leaves the process, with all Python stacks on a stream, when a step or the start of a session does not end.
+    """Exits the process if a step or the start of a session hangs, after it writes all Python stacks to a stream.
 
-    Time counts only within a call of the session. What hooks and listeners do after a step, e.g. evaluate, may take
-    as long as it likes.
+    Only time within a call of the session counts. Hooks and listeners may take any time after a step, e.g. to evaluate.
     """
 
     def __init__(self, minutes: float, leave: Callable[[int], Any] = os._exit, stream: TextIO | None = None):
         """Prepares the hook.
 
         Args:
-          minutes: without a step; may be a fraction.
-          leave: takes the exit code. `sys.exit` would wait for the threads that hang.
-          stream: with a file descriptor; standard error by default.
+          minutes: the limit in minutes without a step; may be a fraction.
+          leave: exits with the given code. `sys.exit` would wait for the threads that hang.
+          stream: a stream with a file descriptor; standard error by default.
         """
         super().__init__()
         self._seconds = minutes * 60
@@ -44,7 +43,7 @@ class StallWatchdog(CountingHook):
     def begin(self) -> None:
         super().begin()
         self._thread = threading.get_ident()
-        # What begins hooks is the session's constructor, where the session is then made, too.
+        # The constructor of the session calls `begin`, so the session is already on the stack.
         self._session = weakref.ref(_session_in_call(self._thread))
         self._awaited = "a session"
         self._since = time.monotonic()
@@ -69,29 +68,28 @@ class StallWatchdog(CountingHook):
     def _watch(self, ended: threading.Event) -> None:
         while not ended.wait(min(self._seconds / 10, 5.0)):
             session = self._session()
-            if session is None:  # it has ended by an error, of which hooks are not told
+            if session is None:  # it ended with an error, after which hooks get no call
                 return
             since = self._since
             if since is None or time.monotonic() - since < self._seconds:
                 continue
             if _session_in_call(self._thread) is not session:
-                return  # an error has left the call
+                return  # the call ended with an error
             self._stop(time.monotonic() - since)
             return
 
     def _stop(self, seconds: float) -> None:
         faulthandler.dump_traceback(file=self._stream, all_threads=True)
         self._stream.write(
-            f"error: {self._awaited} has been waited for {seconds / 60:.3g} minutes, which is a stall (the stacks are "
-            f"above); this process leaves with exit code {STALLED_EXIT_CODE}, start it again to go on from the newest "
-            "checkpoint.\n"
+            f"error: {self._awaited} has taken {seconds / 60:.3g} minutes, which is a stall (the stacks are above); "
+            f"this process exits with code {STALLED_EXIT_CODE}, start it again to go on from the newest checkpoint.\n"
         )
         self._stream.flush()
         self._leave(STALLED_EXIT_CODE)
 
 
 def _session_in_call(thread: int) -> Any:
-    """Returns the innermost monitored session of which a thread is in a method; None where it is in none."""
+    """Returns the innermost monitored session whose method a thread is running; None outside of such methods."""
     kinds = (tf.compat.v1.train.MonitoredSession, tf.compat.v1.train.SingularMonitoredSession)
     frame: Any = sys._current_frames().get(thread)
     while frame is not None:

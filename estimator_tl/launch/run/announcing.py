@@ -1,4 +1,4 @@
-"""What a run says when it begins."""
+"""Prints what a run begins with."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from estimator_tl.inputs import DataSource
 from estimator_tl.model.warm_start import WarmStart
 
 
-def tell_data(data: DataSource, model_dir: str, before: int, total: int, start: WarmStart | None) -> None:
-    """Says which examples are left out, where values come from, and that nothing is left to train."""
+def print_data(data: DataSource, model_dir: str, start_step: int, total: int, start: WarmStart | None) -> None:
+    """Prints which examples are skipped, where a warm start begins, and whether training is already done."""
     if data.skipped:
         print(f"skipped {len(data.skipped)} unreadable {data.what}: {', '.join(data.skipped[:5])}", file=sys.stderr)
     if start:
-        what = "backbone and head" if start.head else "backbone; the head is new"
-        print(f"warm start from {start.checkpoint}: {what}", file=sys.stderr)
-    if before >= total:
+        parts = "backbone and head" if start.head else "backbone; the head is new"
+        print(f"warm start from {start.checkpoint}: {parts}", file=sys.stderr)
+    if start_step >= total:
         print(
-            f"{model_dir} is already at step {before} of {total}; raise --train_steps or --epochs to go on.",
+            f"{model_dir} is already at step {start_step} of {total}; raise --train_steps or --epochs to go on.",
             file=sys.stderr,
         )
 
 
-def tell_range(source: Backbone) -> None:
-    """Says which values images have, where the source itself rescales them."""
-    if source.finding is not None and source.finding.text:
-        values = source.image_spec.range_text
-        print(f"images have values {values}; the backbone itself does {source.finding.text}", file=sys.stderr)
+def print_range(backbone: Backbone) -> None:
+    """Prints the range of image values, if the backbone rescales images itself."""
+    if backbone.finding is not None and backbone.finding.text:
+        values = backbone.image_spec.range_text
+        print(f"images have values {values}; the backbone itself does {backbone.finding.text}", file=sys.stderr)
 
 
-def shows_plan_once() -> Callable[[str], None]:
-    """Returns what prints the plan for the first graph of a call, and its last line, the phase, for further ones."""
-    shown: list[str] = []
+def plan_printer() -> Callable[[str], None]:
+    """Returns a function that prints the plan of the first graph, and for later graphs only the line of the phase."""
+    printed: list[str] = []
 
     def show(text: str) -> None:
-        print(text.splitlines()[-1] if shown else text, flush=True)
-        shown.append(text)
+        print(text.splitlines()[-1] if printed else text, flush=True)
+        printed.append(text)
 
     return show
 
 
-def shows_nothing(text: str) -> None:
-    """Takes a plan and prints nothing, in tasks that nobody looks at."""
+def print_nothing(text: str) -> None:
+    """Prints no plan, for the tasks of a cluster that do not lead."""
     del text
 
 
-def tell_length(examples: int, batch_size: int, before: int, total: int) -> None:
-    """Says how long an epoch is, which phases are counted in steps of."""
+def print_length(examples: int, batch_size: int, start_step: int, total: int) -> None:
+    """Prints the number of examples and the steps of an epoch, from which users set the steps of phases."""
     steps = f"{examples / batch_size:.4g}"
-    print(f"{examples} examples to train on, {steps} steps an epoch; from step {before} to {total}")
+    print(f"{examples} examples to train on, {steps} steps an epoch; from step {start_step} to {total}")

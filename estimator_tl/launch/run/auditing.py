@@ -1,4 +1,4 @@
-"""The audit of a run directory: its checkpoints against its source and its plans."""
+"""Audits a run directory: compares its checkpoints with the backbone and the plans."""
 
 from __future__ import annotations
 
@@ -15,62 +15,61 @@ from estimator_tl.tf_internals.files.checkpoint_state import STATE, checkpoints,
 from estimator_tl.tuning.audit import Course, Finding, State, audit, state_of
 
 
-def audit_run(saved: SavedRun, model_dir: str, source: Backbone) -> tuple[list[Finding], str]:
-    """Audits the checkpoints that a run has kept.
+def audit_run(saved: SavedRun, model_dir: str, backbone: Backbone) -> tuple[list[Finding], str]:
+    """Audits the checkpoints of a run.
 
     Returns:
-      What became of each variable of the source, and what was compared, in words.
+      A finding for each variable of the backbone, and a text that names the compared checkpoints.
 
     Raises:
-      UserError: the run has no checkpoint, or the source is not what it was.
+      UserError: the run has no checkpoint, or the backbone has changed since the run began.
     """
     digest = saved.record["backbone_digest"]
-    if source.digest() != digest:
+    if backbone.digest() != digest:
         raise UserError(
-            f"{source.handle} is no longer what the run was made from (sha256 differs), so the run cannot be held "
-            f"against it; put the old one ({digest}) back."
+            f"{backbone.handle} has changed since the run began (sha256 differs), so the run cannot be compared with "
+            f"it; put the old one ({digest}) back."
         )
     checkpoints = sorted((_state(path) for path in _paths(model_dir)), key=lambda state: state.step)
     if not checkpoints:
         raise UserError(f"{model_dir} holds no checkpoint yet; run `train` to its first one.")
     earlier = [Earlier.from_json(values) for values in saved.record.get("earlier", ())]
-    plans = plans_of(source.structure, saved.spec.model, earlier)
+    plans = plans_of(backbone.structure, saved.spec.model, earlier)
     course = Course(list(zip(plans, [*(item.until for item in earlier), None])))
-    start, what = state_of(0, _beginning(source, checkpoints[0])), "the source"
+    start, origin = state_of(0, _initial_values(backbone, checkpoints[0])), "the source"
     if saved.record.get("warm_start"):
-        what = saved.record["warm_start"]
-        if not os.path.exists(f"{what}.index"):
-            raise UserError(f"the run began from {what}, which is gone; put it back to audit the run.")
-        start = State(0, _state(what).value)
-    steps = sorted({state.step for state in checkpoints})
-    listed = ", ".join(map(str, steps))
-    return audit(course, start, checkpoints), f"{len(checkpoints)} checkpoints (steps {listed}) against {what}"
+        origin = saved.record["warm_start"]
+        if not os.path.exists(f"{origin}.index"):
+            raise UserError(f"{origin}, from which the run began, is missing; put it back to audit the run.")
+        start = State(0, _state(origin).value)
+    steps = ", ".join(map(str, sorted({state.step for state in checkpoints})))
+    return audit(course, start, checkpoints), f"{len(checkpoints)} checkpoints (steps {steps}) against {origin}"
 
 
-def _beginning(source: Backbone, first: State) -> dict[str, Any]:
-    """Returns the source's values; where it has none for a variable, what the first checkpoint says it began with."""
-    values = dict(source.values())
-    unknown = [variable.name for variable in source.structure.variables if variable.name not in values]
-    return {**values, **{name: first.value(name) for name in unknown}}
+def _initial_values(backbone: Backbone, first: State) -> dict[str, Any]:
+    """Returns the initial value of each variable: from the backbone, or else from the first checkpoint."""
+    values = dict(backbone.values())
+    missing = [variable.name for variable in backbone.structure.variables if variable.name not in values]
+    return {**values, **{name: first.value(name) for name in missing}}
 
 
 def damaged(model_dir: str) -> list[tuple[str, str]]:
-    """Returns the checkpoints of a run that are not whole, the newest first: their names, and what is wrong."""
-    listed = listed_checkpoints(model_dir)
-    paths = reversed(dict.fromkeys([*checkpoints(model_dir), *(listed or ())]))
+    """Returns the names of the damaged checkpoints of a run with their faults, the newest first."""
+    from_state_file = listed_checkpoints(model_dir)
+    paths = reversed(dict.fromkeys([*checkpoints(model_dir), *(from_state_file or ())]))
     faults = [(os.path.basename(path), damage(path)) for path in paths]
-    if listed == []:
+    if from_state_file == []:
         faults.insert(0, (STATE, "it is not readable"))
     return [(name, fault) for name, fault in faults if fault]
 
 
 def has_checkpoint(model_dir: str) -> bool:
-    """True where there is something to audit."""
+    """True if the run has a whole checkpoint, so that an audit is possible."""
     return bool(_paths(model_dir))
 
 
 def _paths(model_dir: str) -> list[str]:
-    # By file: TensorFlow's own list is short of those that a run with keep_checkpoint_max=0 has kept.
+    # From the files: with keep_checkpoint_max=0 TensorFlow's list lacks older checkpoints.
     return [path for path in checkpoints(model_dir) if not damage(path)]
 
 

@@ -1,4 +1,4 @@
-"""What a disk does to a run: it is full, or has lost a part of a checkpoint; each in one line."""
+"""Reports a full disk and damaged checkpoints in one line, and removes partial files."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _FILES = re.compile(r"(.*\.ckpt-\d+)\.(data-\d{5}-of-\d{5}|meta)")
 
 @contextlib.contextmanager
 def disk_errors(model_dir: str, owned: bool = False) -> Iterator[None]:
-    """A block in which a full disk, and a checkpoint whose values are damaged, become one line.
+    """A block that turns the errors of a full disk or a damaged checkpoint into a UserError.
 
     Args:
-      model_dir: the run.
-      owned: whether this process may remove what was half-written there.
+      model_dir: the run directory.
+      owned: whether this process owns the directory, so that it may remove partial files.
 
     Raises:
-      UserError: the disk is full, or a checkpoint damaged.
+      UserError: the disk is full, or a checkpoint is damaged.
     """
     try:
         yield
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         reason = no_room(error)
-        damaged = _DAMAGED.search(str(error)) if isinstance(error, tf.errors.DataLossError) else None
-        if not reason and damaged is None:
+        damaged = isinstance(error, tf.errors.DataLossError) and _DAMAGED.search(str(error))
+        if not reason and not damaged:
             raise
         if owned:
             remove_debris(model_dir)
-        if damaged is not None:
+        if damaged:
             raise UserError(
-                f"{damaged[1]} is damaged (its values have another checksum); copy it again, or remove its .index file "
-                "to take an older one."
+                f"{damaged[1]} is damaged (its checksum differs); copy it again, or remove its .index file to go on "
+                "from an older one."
             ) from error
         raise UserError(f"cannot write to {model_dir} ({reason}); {_remedy(model_dir)}") from error
 
@@ -58,13 +58,23 @@ def _remedy(model_dir: str) -> str:
 
 
 def remove_debris(model_dir: str) -> None:
-    """Removes the parts of checkpoints that were not written to their end."""
+    """Removes the partial files of checkpoints that were not written completely."""
     if not os.path.isdir(model_dir):
         return
-    listed = set(listed_checkpoints(model_dir) or ())
+    complete = set(listed_checkpoints(model_dir) or ())
     for path in Path(model_dir).iterdir():
-        whole = _FILES.fullmatch(path.name)
-        prefix = os.path.join(model_dir, whole[1]) if whole else ""
-        if _PARTS.fullmatch(path.name) or (whole and prefix not in listed and not os.path.exists(f"{prefix}.index")):
+        if _PARTS.fullmatch(path.name) or _lacks_index(path, complete):
             with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def _lacks_index(path: Path, complete: set[str]) -> bool:
+    """Returns whether a file belongs to a checkpoint without an .index file, which TensorFlow writes last."""
+    match = _FILES.fullmatch(path.name)
+    if not match:
+        return False
+    prefix = os.path.join(path.parent, match[1])
+    return prefix not in complete and not os.path.exists(f"{prefix}.index")

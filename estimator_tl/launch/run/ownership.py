@@ -1,4 +1,4 @@
-"""One process, or one cluster by its chief, owns a run directory while it trains."""
+"""A lock on the run directory: one process, or the chief of one cluster, owns it during training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from estimator_tl.errors import UserError
 
 LOCK = "train.lock"
-_BEAT_SECS = 5.0
+_HEARTBEAT_SECS = 5.0
 _SILENT_SECS = 20.0  # network file systems show a change with a delay
 _LOOK_SECS = 0.5
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -23,18 +23,18 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @contextlib.contextmanager
 def owning(model_dir: str) -> Iterator[None]:
-    """A block in which no other process trains in a run directory, which is made where it is missing.
+    """A block in which no other process trains in a run directory; makes the directory if it is missing.
 
-    The operating system's lock on a file there ends with its process, however that ends. It may not reach other
-    machines on a shared file system, so the owner also touches the file every few seconds; where the file was last
-    written on another machine, this waits to see whether that goes on. What the block leaves behind is the directory
-    only if something is in it.
+    The operating system locks a file in the directory, and releases the lock when the process ends for any reason. On a
+    shared file system other machines may not see the lock, so the owner also touches the file every few seconds. If
+    another machine wrote the file last, this process waits to see whether the file is still touched. At the end an
+    empty directory that the block made is removed.
 
     Args:
       model_dir: the run directory. An address such as ``gs://...`` is not locked.
 
     Raises:
-      UserError: another process owns the directory, or it cannot be written.
+      UserError: another process owns the directory, or the directory cannot be written.
     """
     if "://" in model_dir:
         yield
@@ -60,7 +60,7 @@ def owning(model_dir: str) -> Iterator[None]:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Makes a folder with those above it; returns the new ones, the innermost first."""
+    """Makes a folder with its parents; returns the new folders, the innermost first."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def _acquire(path: Path) -> Any:
             raise _unwritable(path.parent, error) from error
         try:
             locks = _lock(stream)
-            if not _is_at(stream, path):  # its owner has left between our opening and locking it
+            if not _is_at(stream, path):  # the owner removed the file between open and lock
                 stream.close()
                 continue
             owner = _owner(path)
@@ -93,10 +93,10 @@ def _acquire(path: Path) -> Any:
 
 
 def _lock(stream: Any) -> bool:
-    """Locks a file; returns False where the file system has no locks, so that only the owner's beat counts.
+    """Locks a file; returns False if the file system has no locks, so that only the heartbeat counts.
 
     Raises:
-      UserError: another process has it.
+      UserError: another process holds the lock.
     """
     try:
         import fcntl
@@ -118,22 +118,22 @@ def _is_at(stream: Any, path: Path) -> bool:
 
 
 def _wait_for_silence(path: Path, owner: dict[str, Any]) -> None:
-    """Waits until an owner that no lock tells of has been silent for long enough.
+    """Waits until an owner without a visible lock has sent no heartbeat for long enough.
 
     Raises:
-      UserError: it is not silent.
+      UserError: the owner sent a heartbeat.
     """
-    beat = path.stat().st_mtime_ns
-    until = time.monotonic() + _SILENT_SECS
-    while time.monotonic() < until:
+    last_heartbeat = path.stat().st_mtime_ns
+    deadline = time.monotonic() + _SILENT_SECS
+    while time.monotonic() < deadline:
         time.sleep(_LOOK_SECS)
-        with open(path, "rb") as again:  # network file systems look for changes when a file is opened
-            if os.fstat(again.fileno()).st_mtime_ns != beat:
+        with open(path, "rb") as reopened:  # network file systems refresh a file when it is opened
+            if os.fstat(reopened.fileno()).st_mtime_ns != last_heartbeat:
                 raise _owned(path, owner)
 
 
 def _beat(stream: Any, stopped: threading.Event) -> None:
-    while not stopped.wait(_BEAT_SECS):
+    while not stopped.wait(_HEARTBEAT_SECS):
         with contextlib.suppress(OSError):
             os.utime(stream.fileno())
 
@@ -144,7 +144,7 @@ def _self() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Returns what tells this machine from others; its containers have several host names and share its locks."""
+    """Returns an id of this machine; host names do not serve, as its containers have several and share its locks."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -160,10 +160,12 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def _owned(path: Path, owner: dict[str, Any]) -> UserError:
-    who = "another process"
+    process = "another process"
     if owner:
-        who = f"process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
-    return UserError(f"{path.parent} is being trained by {who}; wait for its end, end it, or use another --model_dir.")
+        process = f"process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')}"
+    return UserError(
+        f"{path.parent} is being trained by {process}; wait for its end, end it, or use another --model_dir."
+    )
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

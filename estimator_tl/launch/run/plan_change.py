@@ -1,4 +1,4 @@
-"""Going on with a run under another policy or optimizer."""
+"""Continues a run with another tuning policy or optimizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from estimator_tl.tf_internals.files.checkpoint_state import latest_checkpoint
 from estimator_tl.tf_internals.files.checkpoints import extend_checkpoint
 from estimator_tl.tuning import VariablePlan, make_plan, registry
 
-#: The settings of a model that a run may change on its way.
+#: The settings of a model that may change during a run.
 FIELDS = ("tuning", "optimizer", "batch_norm", "backbone_dropout")
 
 
@@ -38,48 +38,48 @@ class Earlier:
 
 
 def history(saved: SavedRun | None, model: ModelSpec, step: int) -> list[Earlier]:
-    """Returns the settings that a run had before those of this call, oldest first.
+    """Returns the earlier settings of a run, oldest first, without the settings of this call.
 
     Args:
-      saved: the run in the model_dir, if there is one.
+      saved: the run in the model_dir, if any.
       model: the settings of this call.
-      step: the global step at which it begins.
+      step: the global step at which this call begins.
 
     Raises:
       UserError: the change is not possible.
     """
     if saved is None or not step:
         return []
-    found = [Earlier.from_json(values) for values in saved.record.get("earlier", ())]
+    earlier = [Earlier.from_json(values) for values in saved.record.get("earlier", ())]
     old, new = (dataclasses.asdict(m) for m in (saved.spec.model, model))
     if all(old[name] == new[name] for name in FIELDS):
-        return found
+        return earlier
     if new["batch_norm"] == "recalibrate" and old["batch_norm"] != "recalibrate":
         raise UserError(
             f"batch norm can be recalibrated before the first step only, and the run is at step {step}; keep "
             f"--batch_norm={old['batch_norm']}, or start another run with --warm_start_from."
         )
-    return [*found, Earlier(step, {name: old[name] for name in FIELDS})]
+    return [*earlier, Earlier(step, {name: old[name] for name in FIELDS})]
 
 
 def plan_of(structure: SourceStructure, model: ModelSpec, earlier: Sequence[Earlier] = ()) -> VariablePlan:
-    """Returns the plan of a run that had other settings before.
+    """Returns the plan of a run, with what its earlier settings trained.
 
     Args:
-      structure: the source.
-      model: its settings now.
-      earlier: from `history`.
+      structure: the structure of the backbone.
+      model: the settings of this call.
+      earlier: the earlier settings, from `history`.
     """
     optimizers = [*(item.settings["optimizer"] for item in earlier), model.optimizer]
-    found, *later = plans_of(structure, model, earlier)
-    for index, plan in enumerate(later):
+    plan, *later = plans_of(structure, model, earlier)
+    for index, next_plan in enumerate(later):
         same = parse_call(optimizers[index]).name == parse_call(optimizers[index + 1]).name
-        found = plan.after(earlier[index].until, found, keeps_slots=same)
-    return found
+        plan = next_plan.after(earlier[index].until, plan, keeps_slots=same)
+    return plan
 
 
 def plans_of(structure: SourceStructure, model: ModelSpec, earlier: Sequence[Earlier]) -> list[VariablePlan]:
-    """Returns the plans that held in a run, oldest first, each as if it had held always."""
+    """Returns the plan for each settings of a run, oldest first, each as if the run had always had it."""
     models = [*(dataclasses.replace(model, **item.settings) for item in earlier), model]
     return [_plan(structure, item) for item in models]
 
@@ -89,22 +89,22 @@ def _plan(structure: SourceStructure, model: ModelSpec) -> VariablePlan:
 
 
 def adopt_checkpoint(model_fn: Callable[..., Any], input_fn: Callable[[], Any], model_dir: str) -> list[str]:
-    """Gives the newest checkpoint of a run the slots that a changed plan needs, empty.
+    """Adds the slot variables that a changed plan needs to the newest checkpoint, with initial values.
 
     Args:
-      model_fn: of the changed plan.
-      input_fn: of the run; only its shapes are used.
-      model_dir: the run.
+      model_fn: the model_fn of the changed plan.
+      input_fn: the input_fn of the run; only its shapes matter.
+      model_dir: the run directory.
 
     Returns:
-      The names of the new slot variables; empty where none were missing and nothing was written.
+      The names of the new slot variables; empty if none were missing and nothing was written.
     """
-    known = tf.train.load_checkpoint(latest_checkpoint(model_dir)).get_variable_to_shape_map()
+    in_checkpoint = tf.train.load_checkpoint(latest_checkpoint(model_dir)).get_variable_to_shape_map()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.train.get_or_create_global_step()
         features, labels = tf.compat.v1.data.make_initializable_iterator(input_fn()).get_next()
         model_fn(features, labels, "train", {}, None)
-        missing = {v.op.name: v for v in tf.compat.v1.global_variables() if v.op.name not in known}
+        missing = {v.op.name: v for v in tf.compat.v1.global_variables() if v.op.name not in in_checkpoint}
         session.run([variable.initializer for variable in missing.values()])
         values = session.run(missing)
     if values:

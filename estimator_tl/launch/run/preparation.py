@@ -1,4 +1,4 @@
-"""A run that may begin: its settings against the data, the source and the run directory."""
+"""Prepares a run: checks its settings against the data, the backbone and the run directory."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _EVALUATIONS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A run that may begin: all that can be wrong with its settings has been looked at, and nothing written.
+    """A run that is ready to begin: all its settings are checked, and nothing is written yet.
 
     Attributes:
       data: the data of training and evaluation.
-      source: the backbone.
-      plan: what moves, and when.
-      before: the global step at which this call begins.
-      total: the global step at which it ends.
+      backbone: the pretrained backbone.
+      plan: which variables train, and when.
+      start_step: the global step at which this call begins.
+      total: the global step at which this call ends.
       every: steps between checkpoints.
-      changed_at: the global step at which this call changes the plan; None where it does not.
+      changed_at: the global step at which this call changes the plan; None if it does not.
       train_input: the input_fn of training.
       eval_input: the input_fn of evaluation; None without evaluation.
-      model_fn: of all phases.
-      model_fn_of_phase: makes the model_fn of one phase from its number.
-      record: for run.json.
+      model_fn: the model_fn of all phases.
+      model_fn_of_phase: returns the model_fn of one phase, given its number.
+      record: the content of run.json.
     """
 
     data: RunData
-    source: Backbone
+    backbone: Backbone
     plan: VariablePlan
-    before: int
+    start_step: int
     total: int
     every: int
     changed_at: int | None
@@ -59,61 +59,62 @@ class Prepared:
     record: dict[str, Any]
 
 
-def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bool = True) -> Prepared:
-    """Looks at all that can be wrong with the settings of a run, and writes nothing.
+def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, verbose: bool = True) -> Prepared:
+    """Checks all settings of a run without writing anything.
 
     Args:
       spec: the settings.
       model_dir: the run directory.
-      distribution: of training.
-      tells: whether to print what the run begins with; False in all tasks of a cluster but the chief.
+      distribution: how training is distributed.
+      verbose: whether to print what the run begins with; in a cluster only the chief does.
 
     Raises:
-      UserError: something is wrong.
+      UserError: a setting does not fit the data, the backbone or the run directory.
     """
-    begun = run_dir.read(model_dir) if run_dir.is_run(model_dir) else None
-    spec = session.as_begun(spec, begun)
-    data = open_data(spec, model_dir, begun)
-    source = _open_source(spec, distribution)
-    digest = source.digest()
+    existing = run_dir.read(model_dir) if run_dir.is_run(model_dir) else None
+    spec = session.with_saved_choices(spec, existing)
+    data = open_data(spec, model_dir, existing)
+    backbone = _open_backbone(spec, distribution)
+    digest = backbone.digest()
     saved = run_dir.check_continuable(
         model_dir, spec.model, data.labels, digest, plan_change.FIELDS, spec.training.allow_plan_change
     )
-    spec = session.with_range(spec, source)
-    before, total = latest_step(model_dir), spec.training.total_steps(data.train_count)
-    earlier = plan_change.history(saved, spec.model, before)
-    plan = plan_change.plan_of(source.structure, spec.model, earlier)
-    check_replicas(source, plan, distribution.replicas)
+    spec = session.with_range(spec, backbone)
+    start_step, total = latest_step(model_dir), spec.training.total_steps(data.train_count)
+    earlier = plan_change.history(saved, spec.model, start_step)
+    plan = plan_change.plan_of(backbone.structure, spec.model, earlier)
+    check_replicas(backbone, plan, distribution.replicas)
     start = _warm_start(spec, data.labels, digest)
     training = spec.training
     batch_size = distribution.batch_of_replica(training.batch_size)
-    train_input = data.train.input_fn(source.input_spec, batch_size, "train", training=True, seed=training.seed)
+    train_input = data.train.input_fn(backbone.input_spec, batch_size, "train", training=True, seed=training.seed)
     make_model_fn = functools.partial(
         session.build_model_fn,
         spec,
-        source,
+        backbone,
         data.labels,
         total,
         plan,
-        show_plan=announcing.shows_plan_once() if tells else announcing.shows_nothing,
+        show_plan=announcing.plan_printer() if verbose else announcing.print_nothing,
         warm_start_from=start,
         recalibrate_on=train_input if spec.model.batch_norm == "recalibrate" else None,
     )
+    old_record = saved.record if saved else {}
     record = {
-        **_record(spec, data.train, digest, max(total, before)),
+        **_record(spec, data.train, digest, max(total, start_step)),
         "earlier": [item.to_json() for item in earlier],
-        "warm_start": start.checkpoint if start else (saved.record.get("warm_start") if saved else None),
+        "warm_start": start.checkpoint if start else old_record.get("warm_start"),
     }
     prepared = Prepared(
         data=data,
-        source=source,
+        backbone=backbone,
         plan=plan,
-        before=before,
+        start_step=start_step,
         total=total,
-        every=_checkpoint_steps(spec, total, data.train_count, distribution.loop),
-        changed_at=before if len(earlier) > len(saved.record.get("earlier", ()) if saved else ()) else None,
+        every=_checkpoint_steps(spec, total, data.train_count, distribution.steps_per_call),
+        changed_at=start_step if len(earlier) > len(old_record.get("earlier", ())) else None,
         train_input=train_input,
-        eval_input=data.evaluation_input(source.input_spec, training.batch_size),
+        eval_input=data.evaluation_input(backbone.input_spec, training.batch_size),
         model_fn=make_model_fn(),
         model_fn_of_phase=lambda phase: make_model_fn(only_phase=phase),
         record=record,
@@ -121,24 +122,29 @@ def prepare(spec: RunSpec, model_dir: str, distribution: Distribution, tells: bo
     if start:
         start.check_honoured(model_dir)
     run_dir.check_writable(model_dir)
-    if tells:
+    if verbose:
         if saved:
-            session.tell_first_rules(saved, model_dir, source)
-        announcing.tell_range(source)
-        announcing.tell_data(data.train, model_dir, before, total, start if not before else None)
-        announcing.tell_length(data.train_count, training.batch_size, before, total)
+            session.print_first_rules(saved, model_dir, backbone)
+        _print_beginning(prepared, model_dir, training.batch_size, start if not start_step else None)
     return prepared
 
 
-def _open_source(spec: RunSpec, distribution: Distribution) -> Backbone:
-    source = session.open_backbone(spec.model, spec.data.rules)
-    if distribution.on_tpu and isinstance(source.input_spec, TextSpec):
-        raise UserError(f"{source.handle} takes strings, which TPUs have not; use another --distribution.")
-    return source
+def _print_beginning(run: Prepared, model_dir: str, batch_size: int, start: WarmStart | None) -> None:
+    """Prints what the run begins with."""
+    announcing.print_range(run.backbone)
+    announcing.print_data(run.data.train, model_dir, run.start_step, run.total, start)
+    announcing.print_length(run.data.train_count, batch_size, run.start_step, run.total)
+
+
+def _open_backbone(spec: RunSpec, distribution: Distribution) -> Backbone:
+    backbone = session.open_backbone(spec.model, spec.data.rules)
+    if distribution.on_tpu and isinstance(backbone.input_spec, TextSpec):
+        raise UserError(f"{backbone.handle} takes strings, which TPUs do not support; use another --distribution.")
+    return backbone
 
 
 def _warm_start(spec: RunSpec, labels: tuple[str, ...], digest: str) -> WarmStart | None:
-    """Returns where the run begins, with the head of that run only where it is the same for the same classes."""
+    """Returns the start of the run, if --warm_start_from is set; with its head if head and classes are the same."""
     path = spec.training.warm_start_from
     if not path:
         return None
@@ -151,26 +157,36 @@ def _warm_start(spec: RunSpec, labels: tuple[str, ...], digest: str) -> WarmStar
             f"{path} is a run of another backbone ({saved.spec.model.backbone}, {saved.record['backbone_digest']}), "
             f"not of {spec.model.backbone} ({digest}); warm-start from a run of the same backbone."
         )
-    theirs, ours = session.range_of(saved), spec.model.input_range
-    if theirs and ours and theirs != ours:
-        low, high = theirs
+    saved_range, new_range = session.range_of(saved), spec.model.input_range
+    if saved_range and new_range and saved_range != new_range:
+        low, high = saved_range
         raise UserError(
-            f"{path} was trained on images in [{low:g}, {high:g}], but this run feeds [{ours[0]:g}, {ours[1]:g}]; give "
-            f"--input_range={low:g},{high:g}."
+            f"{path} was trained on images in [{low:g}, {high:g}], but this run feeds "
+            f"[{new_range[0]:g}, {new_range[1]:g}]; give --input_range={low:g},{high:g}."
         )
     return warm_start(path, head=saved.labels == labels and saved.spec.model.head == spec.model.head)
 
 
-def _checkpoint_steps(spec: RunSpec, total: int, examples: int, lot: int) -> int:
-    """By default a checkpoint, and so an evaluation, once an epoch but at most ten times a run, in whole lots."""
-    asked = spec.training.save_checkpoints_steps
-    if asked and asked % lot:
+def _checkpoint_steps(spec: RunSpec, total: int, examples: int, steps_per_call: int) -> int:
+    """Returns the steps between checkpoints: by default an epoch, but at most ten checkpoints in a run.
+
+    The default is a multiple of `steps_per_call`, as a TPU saves only between session calls.
+    """
+    setting = spec.training.save_checkpoints_steps
+    if not setting:
+        epoch = math.ceil(examples / spec.training.batch_size)
+        return _round_up(max(epoch, math.ceil(total / _EVALUATIONS)), steps_per_call)
+    if setting % steps_per_call:
+        multiple = _round_up(setting, steps_per_call)
         raise UserError(
-            f"save_checkpoints_steps {asked} is no multiple of iterations_per_loop {lot}, after which a TPU is heard "
-            f"of; use e.g. --save_checkpoints_steps={math.ceil(asked / lot) * lot}, or another --iterations_per_loop."
+            f"save_checkpoints_steps {setting} is not a multiple of iterations_per_loop {steps_per_call}, but a TPU "
+            f"saves only between loops; use e.g. --save_checkpoints_steps={multiple}, or another --iterations_per_loop."
         )
-    epoch = math.ceil(examples / spec.training.batch_size)
-    return asked or math.ceil(max(epoch, math.ceil(total / _EVALUATIONS)) / lot) * lot
+    return setting
+
+
+def _round_up(steps: int, multiple: int) -> int:
+    return math.ceil(steps / multiple) * multiple
 
 
 def _record(spec: RunSpec, data: DataSource, backbone_digest: str, total: int) -> dict[str, Any]:

@@ -35,15 +35,15 @@ class SavedRun:
 
 
 def is_run(folder: str) -> bool:
-    """True where `read` would find something."""
+    """True if the folder holds a run."""
     return Path(folder, _RUN).is_file()
 
 
 def read(model_dir: str) -> SavedRun:
-    """Reads a run that ``train`` made.
+    """Reads the run in a folder.
 
     Raises:
-      UserError: the folder holds no such run.
+      UserError: the folder holds no run, or its run.json is not readable.
     """
     path = Path(model_dir, _RUN)
     if not path.is_file():
@@ -52,16 +52,16 @@ def read(model_dir: str) -> SavedRun:
         record = json.loads(path.read_text())
         return SavedRun(RunSpec.from_json(record["settings"]), tuple(record["labels"]), record)
     except UserError as error:
-        raise UserError(f"{path} holds a setting that this version does not take: {error}") from error
+        raise UserError(f"{path} holds a setting that this version refuses: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not readable as a run ({error}); train again into another folder.") from error
 
 
 def latest_checkpoint(model_dir: str) -> Newest:
-    """Returns the newest whole checkpoint of a run, and says on standard error what is newer and damaged.
+    """Returns the newest whole checkpoint of a run; prints newer damaged checkpoints on standard error.
 
     Raises:
-      UserError: there is none.
+      UserError: the run has no checkpoint.
     """
     newest = newest_checkpoint(model_dir)
     if newest is None:
@@ -72,10 +72,10 @@ def latest_checkpoint(model_dir: str) -> Newest:
 
 
 def _check_listed(model_dir: str) -> None:
-    """Checks that a run without a state file has no checkpoints.
+    """Checks that a run without a state file has no checkpoints, as training would silently start over.
 
     Raises:
-      UserError: it has some, which nobody would go on from.
+      UserError: checkpoints exist, but the state file is missing.
     """
     others = checkpoints(model_dir)
     if others and not Path(model_dir, STATE).exists():
@@ -100,15 +100,15 @@ def check_continuable(
       model_dir: the folder.
       model: the settings.
       labels: the classes.
-      backbone_digest: of the source's content.
-      changeable: names of settings that a run may change on its way.
-      may_change: whether the user said so.
+      backbone_digest: the digest of the backbone's content.
+      changeable: names of settings that may change during a run.
+      may_change: whether the user allows such a change.
 
     Returns:
-      The run, if there is one.
+      The run; None for a new model_dir.
 
     Raises:
-      UserError: it holds something else; the message names the first difference.
+      UserError: the folder holds another run; the message names the first difference.
     """
     folder = Path(model_dir)
     if not (folder / _RUN).exists():
@@ -124,7 +124,7 @@ def check_continuable(
         if name in _NO_PART_OF_THE_MODEL:
             continue
         if old[name] != value and not (may_change and name in changeable):
-            remedy = "--allow_plan_change to go on with the new one, " if name in changeable else ""
+            remedy = "--allow_plan_change to go on with the new one, " * (name in changeable)
             raise UserError(
                 f"{model_dir} holds another run: {name} is {old[name]!r} there and {value!r} here; "
                 f"use the old setting, {remedy}or another --model_dir."
@@ -133,29 +133,29 @@ def check_continuable(
 
 
 def check_name(model_dir: str) -> None:
-    """Checks that a run can be kept under a name, whatever is there.
+    """Checks the name of a model_dir, without its content.
 
     Raises:
       UserError: the name is an address, or a pattern.
     """
     if "://" in model_dir:
         raise UserError(
-            f"{model_dir} is an address; runs are kept in folders, mount it (e.g. by gcsfuse) and name that."
+            f"{model_dir} is an address, but a run needs a folder; mount it (e.g. by gcsfuse) and name the mount."
         )
     check_literal(model_dir, "--model_dir", writes=True)
 
 
 def check_writable(folder: str) -> None:
-    """Checks that a run or an export can be written to a folder, leaving nothing behind.
+    """Checks that a run or an export can be written to a folder; leaves nothing behind.
 
     Raises:
-      UserError: it cannot.
+      UserError: the folder cannot be written.
     """
     if "://" in folder:
         check_name(folder)
     check_literal(folder, "folder")
-    place = Path(folder).absolute()
-    existing = next((p for p in (place, *place.parents) if p.exists()), Path("/"))
+    path = Path(folder).absolute()
+    existing = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -164,7 +164,7 @@ def check_writable(folder: str) -> None:
 
 
 def write(model_dir: str, record: Mapping[str, Any], labels: Sequence[str], flags_text: str) -> None:
-    """Writes run.json, labels.txt and flags.txt, each whole or not at all."""
+    """Writes run.json, labels.txt and flags.txt, each atomically."""
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / LABELS, "".join(f"{label}\n" for label in labels))

@@ -1,4 +1,4 @@
-"""A run opened for work: its data, model_fn and Estimator."""
+"""Opens saved runs, and makes the data, model_fn and Estimator of a run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from estimator_tl.tuning import VariablePlan
 
 @dataclasses.dataclass(frozen=True)
 class OpenRun:
-    """A saved run with its model ready to evaluate, predict or export.
+    """A saved run that is ready to evaluate, predict or export.
 
     Attributes:
-      saved: what its directory says.
-      backbone: its source.
-      estimator: restores from the run's checkpoints.
-      checkpoint: the newest whole one, which every call of the Estimator is to be given.
+      saved: the content of the run directory.
+      backbone: the backbone of the run.
+      estimator: an Estimator in the run directory.
+      checkpoint: the newest whole checkpoint; pass it to every call of the Estimator.
     """
 
     saved: run_dir.SavedRun
@@ -41,10 +41,10 @@ class OpenRun:
     checkpoint: str
 
     def evaluate(self, input_fn: Callable[[], Any]) -> dict[str, Any]:
-        """Returns the metrics of the checkpoint, ``global_step`` among them.
+        """Returns the metrics of the checkpoint, with ``global_step``.
 
         Raises:
-          UserError: the values are damaged, or those of another step.
+          UserError: the checkpoint is damaged, or the metrics belong to another step.
         """
         with disk_errors(self.estimator.model_dir):
             metrics: dict[str, Any] = self.estimator.evaluate(input_fn, checkpoint_path=self.checkpoint)
@@ -55,30 +55,30 @@ class OpenRun:
         """Yields the predictions of the checkpoint, one for each example, in order.
 
         Args:
-          input_fn: of the examples.
-          keys: of the predictions; all by default.
+          input_fn: gives the examples.
+          keys: the keys to predict; all by default.
 
         Raises:
-          UserError: the values are damaged.
+          UserError: the checkpoint is damaged.
         """
         with disk_errors(self.estimator.model_dir):
             yield from self.estimator.predict(input_fn, keys, checkpoint_path=self.checkpoint)
 
 
 def open_backbone(model: ModelSpec, rules: int = DATA_RULES) -> Backbone:
-    """Opens the source that the settings name.
+    """Opens the backbone of the settings.
 
     Args:
       model: the settings.
       rules: the generation of rules for images, see `specs.DATA_RULES`.
     """
-    source = _opened(model, _first_range(model) if rules == FIRST_RULES else model.input_range)
-    if isinstance(source.input_spec, ImageSpec):
-        source.input_spec = dataclasses.replace(source.input_spec, rules=rules)
-    return source
+    backbone = _open_with_range(model, _range_under(model, rules))
+    if isinstance(backbone.input_spec, ImageSpec):
+        backbone.input_spec = dataclasses.replace(backbone.input_spec, rules=rules)
+    return backbone
 
 
-def _opened(model: ModelSpec, input_range: tuple[float, float] | None) -> Backbone:
+def _open_with_range(model: ModelSpec, input_range: tuple[float, float] | None) -> Backbone:
     try:
         return backbones.backbone(
             model.backbone,
@@ -93,11 +93,16 @@ def _opened(model: ModelSpec, input_range: tuple[float, float] | None) -> Backbo
     except backbones.TakesTextError:
         if input_range == model.input_range:
             raise
-        return _opened(model, model.input_range)
+        return _open_with_range(model, model.input_range)
+
+
+def _range_under(model: ModelSpec, rules: int) -> tuple[float, float] | None:
+    """Returns the range of images in a run that began under a generation of rules."""
+    return _first_range(model) if rules == FIRST_RULES else model.input_range
 
 
 def _first_range(model: ModelSpec) -> tuple[float, float] | None:
-    """Returns the range of images in runs that began when the source itself was not asked for it."""
+    """Returns the range of images under the first rules, which did not derive it from the backbone."""
     name = model.backbone.strip().partition("(")[0]
     if model.input_range is not None or not backbones.takes_range(model.backbone):
         return model.input_range
@@ -108,73 +113,72 @@ def _first_range(model: ModelSpec) -> tuple[float, float] | None:
 
 
 def range_of(saved: run_dir.SavedRun) -> tuple[float, float] | None:
-    """Returns the range of images that a run was trained on; None where it is not linear, or the run takes text."""
-    model = saved.spec.model
-    return _first_range(model) if saved.spec.data.rules == FIRST_RULES else model.input_range
+    """Returns the range of images that a run was trained on; None if it is not linear, or the run takes text."""
+    return _range_under(saved.spec.model, saved.spec.data.rules)
 
 
 def open_run(model_dir: str) -> OpenRun:
     """Opens the run in a directory.
 
     Raises:
-      UserError: there is none, or its source is gone.
+      UserError: the directory holds no run or no checkpoint, or the backbone cannot be opened.
     """
     saved = run_dir.read(model_dir)
     checkpoint = run_dir.latest_checkpoint(model_dir).path
-    source = open_backbone(saved.spec.model, saved.spec.data.rules)
-    tell_first_rules(saved, model_dir, source)
-    saved = as_trained(saved, source)
-    function = build_model_fn(saved.spec, source, saved.labels, None)
+    backbone = open_backbone(saved.spec.model, saved.spec.data.rules)
+    print_first_rules(saved, model_dir, backbone)
+    saved = with_effective_settings(saved, backbone)
+    function = build_model_fn(saved.spec, backbone, saved.labels, None)
     config = local_config(model_dir, saved.spec.training)
-    return OpenRun(saved, source, estimator.Estimator(function, model_dir, config, params={}), checkpoint)
+    return OpenRun(saved, backbone, estimator.Estimator(function, model_dir, config, params={}), checkpoint)
 
 
-def as_begun(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec:
-    """Returns the settings of a call with what the run decided when it began: its rules for data, its input range.
+def with_saved_choices(spec: RunSpec, saved: run_dir.SavedRun | None) -> RunSpec:
+    """Returns the settings of a call with the rules for data and the input range that the run began with.
 
     Args:
       spec: the settings of this call.
-      saved: the run that goes on; None for a new one.
+      saved: the existing run; None for a new run.
     """
     if saved is None:
         return spec
     data = dataclasses.replace(spec.data, rules=saved.spec.data.rules)
-    model, begun = spec.model, saved.spec.model
-    if model.input_range is None and model.backbone == begun.backbone:
-        model = dataclasses.replace(model, input_range=begun.input_range)
+    model, saved_model = spec.model, saved.spec.model
+    if model.input_range is None and model.backbone == saved_model.backbone:
+        model = dataclasses.replace(model, input_range=saved_model.input_range)
     return dataclasses.replace(spec, model=model, data=data)
 
 
-def with_range(spec: RunSpec, source: Backbone) -> RunSpec:
-    """Returns the settings with the range that the source takes, so that the run keeps it."""
-    if not isinstance(source.input_spec, ImageSpec) or not backbones.takes_range(spec.model.backbone):
+def with_range(spec: RunSpec, backbone: Backbone) -> RunSpec:
+    """Returns the settings with the input range of the backbone, so that the run stores it."""
+    if not isinstance(backbone.input_spec, ImageSpec) or not backbones.takes_range(spec.model.backbone):
         return spec
-    if source.input_spec.range is None:
+    if backbone.input_spec.range is None:
         return spec
-    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=source.input_spec.range))
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, input_range=backbone.input_spec.range))
 
 
-def as_trained(saved: run_dir.SavedRun, source: Backbone) -> run_dir.SavedRun:
-    """Returns a run with its settings as they took effect.
+def with_effective_settings(saved: run_dir.SavedRun, backbone: Backbone) -> run_dir.SavedRun:
+    """Returns a run with the settings that took effect.
 
-    Runs of the first generation accepted batch norm in training mode for a source that was saved for inference only.
-    Its statistics never moved, so the mode was inference; new runs are refused.
+    Runs under the first rules accepted batch norm in training mode for a backbone that was saved for inference only.
+    Its statistics never changed, so the mode was inference. New runs refuse this setting.
     """
     spec = saved.spec
-    if spec.data.rules != FIRST_RULES or not source.structure.inference_only or spec.model.batch_norm != "train":
+    if spec.data.rules != FIRST_RULES or not backbone.structure.inference_only or spec.model.batch_norm != "train":
         return saved
     model = dataclasses.replace(spec.model, batch_norm="inference")
     return dataclasses.replace(saved, spec=dataclasses.replace(spec, model=model))
 
 
-def tell_first_rules(saved: run_dir.SavedRun, model_dir: str, source: Backbone) -> None:
-    """Says that a run of the first generation keeps its rules."""
+def print_first_rules(saved: run_dir.SavedRun, model_dir: str, backbone: Backbone) -> None:
+    """Prints that a run under the first rules keeps them."""
     if saved.spec.data.rules != FIRST_RULES:
         return
     rules = "tables are read and split as they were then"
-    if isinstance(source.input_spec, ImageSpec):
+    if isinstance(backbone.input_spec, ImageSpec):
         rules = "image orientation and transparency are ignored, nested folders left out"
-    if as_trained(saved, source) != saved:
+    if with_effective_settings(saved, backbone) != saved:
         rules += "; batch norm stayed in inference mode, as the backbone was saved for inference only"
     print(
         f"{model_dir} began under earlier rules and keeps them: {rules}; train into another --model_dir for today's.",
@@ -190,14 +194,14 @@ def build_model_fn(
     plan: VariablePlan | None = None,
     **options: Any,
 ) -> Callable[..., Any]:
-    """Returns the model_fn that the settings describe.
+    """Returns the model_fn for the settings.
 
     Args:
       spec: the settings.
-      source: the backbone that they name.
+      source: the backbone of the settings.
       labels: the classes.
-      train_steps: where training ends, if it is known.
-      plan: from `plan_change.plan_of`; the settings' own, without a past, by default.
+      train_steps: the global step where training ends, if it is known.
+      plan: the plan, from `plan_change.plan_of`; by default the plan of the settings without earlier ones.
       **options: see `make_model_fn`.
     """
     model = spec.model
@@ -213,7 +217,7 @@ def build_model_fn(
 
 
 def config_fields(training: TrainingSpec, save_checkpoints_steps: int | None = None) -> dict[str, Any]:
-    """Returns the arguments of a RunConfig that a run's settings of training say."""
+    """Returns the arguments of RunConfig for the training settings."""
     return {
         "tf_random_seed": training.seed,
         "save_checkpoints_steps": save_checkpoints_steps or training.save_checkpoints_steps or 1000,
@@ -224,20 +228,20 @@ def config_fields(training: TrainingSpec, save_checkpoints_steps: int | None = N
 
 
 def local_config(model_dir: str, training: TrainingSpec, session_config: Any = None) -> Any:
-    """Returns the RunConfig of one process by itself, whatever cluster it may be in."""
+    """Returns a RunConfig without a cluster, even if TF_CONFIG describes one."""
     with described(None):
         return estimator.RunConfig(model_dir=model_dir, session_config=session_config, **config_fields(training))
 
 
 def training_data(data: DataSpec, labels: tuple[str, ...] | None = None) -> DataSource:
-    """Lists the training data with its split.
+    """Opens the training data with its splits.
 
     Args:
       data: the settings.
-      labels: the classes of the run, in order; None where it is new.
+      labels: the classes of the run, in order; None for a new run.
 
     Raises:
-      UserError: the data are not in order, or hold a class that the run does not know.
+      UserError: the data are invalid, or hold a class that the run does not have.
     """
     settings = {
         "validation": data.validation_fraction,
@@ -251,10 +255,10 @@ def training_data(data: DataSpec, labels: tuple[str, ...] | None = None) -> Data
 
 
 def other_data(path: str, labels: tuple[str, ...], on_bad_example: str, rules: int = DATA_RULES) -> DataSource:
-    """Lists data of which the classes are already known.
+    """Opens data with the classes of a run.
 
     Raises:
-      UserError: the data are not in order, or hold a class that is none of these.
+      UserError: the data are invalid, or hold a class that the run does not have.
     """
     return _with_labels(path, labels, {"on_bad_example": on_bad_example, "rules": rules})
 
@@ -263,18 +267,18 @@ def _with_labels(path: str, labels: tuple[str, ...], settings: dict[str, Any]) -
     try:
         return inputs.open_source(path, labels=labels, **settings)
     except UserError:
-        strangers = sorted(set(_classes(path, settings)) - set(labels))
-        if not strangers:
+        unknown = sorted(set(_classes(path, settings)) - set(labels))
+        if not unknown:
             raise
-        more = and_more(len(strangers) - 1)
+        more = and_more(len(unknown) - 1)
         raise UserError(
-            f"{path} holds the class {strangers[0]!r}{more}, which the run does not know; rename it or take it out "
-            f"of the data, or train a new run with it; {nearest(strangers[0], labels)}"
+            f"{path} holds the class {unknown[0]!r}{more}, which the run does not know; rename it or take it out "
+            f"of the data, or train a new run with it; {nearest(unknown[0], labels)}"
         ) from None
 
 
 def _classes(path: str, settings: dict[str, Any]) -> tuple[str, ...]:
-    """Returns the classes that data hold by themselves; none where they are not in order for another reason."""
+    """Returns all classes in the data; empty if the data are invalid for another reason."""
     try:
         return inputs.open_source(path, **settings).labels
     except UserError:

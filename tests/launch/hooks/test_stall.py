@@ -25,8 +25,8 @@ def test_what_hangs_ends(where, awaited):
     done = run(where, 2.0)
     assert done.returncode == STALLED_EXIT_CODE == 138, done.stderr
     stacks, line = done.stderr.rstrip("\n").rsplit("\n", 1)
-    assert line.startswith(f"error: {awaited} has been waited for 0.03")
-    assert "leaves with exit code 138" in line
+    assert line.startswith(f"error: {awaited} has taken 0.03")
+    assert "exits with code 138" in line
     assert "stalling.py" in stacks
     assert "in main" in stacks
     assert "ended" not in done.stdout
