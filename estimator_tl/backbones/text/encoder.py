@@ -83,7 +83,7 @@ class TextEncoderBackbone(SavedModelBackbone):
             )
         return caller
 
-    def _completed(self, shape: Any) -> Any:
+    def _full_shape(self, shape: Any) -> Any:
         """Returns the shape of an output; how many tokens there are is known here, if not to the encoder."""
         return tf.TensorShape([shape[0], self._tokenize.length, shape[2]]) if _lacks_length(shape) else shape
 
@@ -95,11 +95,11 @@ class TextEncoderBackbone(SavedModelBackbone):
         with on_cpu():
             tokens = self._tokenize(inputs)
         self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
-        return self._built(tokens, mode)
+        return self._build_on(tokens, mode)
 
     def _pool_one(self, features: Any) -> Any:
         if _lacks_length(features.shape):
-            features = tf.ensure_shape(features, self._completed(features.shape))
+            features = tf.ensure_shape(features, self._full_shape(features.shape))
         return super()._pool_one(features)
 
     def _reduced(self, features: Any) -> Any:
