@@ -247,7 +247,7 @@ def test_a_call_that_does_not_fit_its_source_is_one_line(handle, message, capsys
         (
             "keras.MobileNet(weights=None)",
             {"sha256": "sha256:0"},
-            "keras.MobileNet(weights=None) begins with random values, which no digest pins; leave --backbone_sha256 "
+            "keras.MobileNet(weights=None) begins with random values, so no digest applies; leave --backbone_sha256 "
             "out.",
         ),
     ],
