@@ -65,7 +65,8 @@ def backbone(
       'keras.applications.mobilenet.preprocess_input'
     """
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    model = _open(handle, kwargs, {"allow_unsafe_deserialization": True} if allow_unsafe_deserialization else {})
+    unsafe = {"allow_unsafe_deserialization": True} if allow_unsafe_deserialization else {}
+    model = _open(handle, kwargs, unsafe)
     if sha256 is None:
         return model
     if not model.has_content:
@@ -81,9 +82,10 @@ def backbone(
 
 def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbone:
     call = _as_call(handle)
-    _check_values(handle, {**kwargs, **(call.kwargs if call else {})})
     if call is None:
+        _check_values(handle, kwargs)
         return _open_path(handle, {**kwargs, **unsafe})
+    _check_values(handle, {**kwargs, **call.kwargs})
     if call.name.startswith("keras."):
         return _application(call, handle, kwargs)
     if call.name == "checkpoint":  # the user names its code, so it has no such argument

@@ -224,7 +224,8 @@ class _Body:
             size = len(dead)
             for name, node in self.nodes.items():
                 ends = [_node_of(i) in dead or ports.get(i.partition(":")[0]) == _is_true_port(i) for i in node.input]
-                if ends and (all(ends) if node.op in ("Merge", "RefMerge") else any(ends)):
+                is_merge = node.op in ("Merge", "RefMerge")  # which runs if any of its inputs does
+                if any(ends) and (all(ends) or not is_merge):
                     dead.add(name)
         return frozenset(dead)
 

@@ -47,7 +47,8 @@ class Naming:
         """
         if not isinstance(scope or "", str):
             raise UserError(f"scope={scope!r} is not a name; write e.g. scope='resnet_v1_50'.")
-        rename = dict(rename) if isinstance(rename, Mapping) else rename
+        if isinstance(rename, Mapping):
+            rename = dict(rename)
         if rename and not (isinstance(rename, dict) and all(isinstance(n, str) for n in (*rename, *rename.values()))):
             raise UserError(f"rename={rename!r} is not a map of names; write e.g. rename={{'conv1': 'stem/conv'}}.")
         patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())

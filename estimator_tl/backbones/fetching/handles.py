@@ -104,7 +104,7 @@ def _hints(handle: str, model: str | None) -> list[str]:
     if model is not None and not kaggle.has_client():
         hints.append(kaggle.GET_CLIENT)
     elif model is not None and model.count("/") == 3:
-        hints.append("with a version at the address's end, a copy that Kaggle's client has is used")
+        hints.append("with a version at the end of the address, a copy that Kaggle's client has is used")
     return hints
 
 

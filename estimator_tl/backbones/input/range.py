@@ -159,7 +159,8 @@ def joined(findings: Sequence[Finding]) -> Finding:
         return distinct[0]
     text = " and ".join(finding.text or "x" for finding in distinct)
     ranges = {finding.range for finding in distinct}
-    return Finding(f"{text} in different branches", ranges.pop() if len(ranges) == 1 else None)
+    common_range = ranges.pop() if len(ranges) == 1 else None
+    return Finding(f"{text} in different branches", common_range)
 
 
 def fit_map(function: Function, shape: Sequence[int], values: Range) -> Fit | None:

@@ -71,7 +71,9 @@ def _cut(model: Any, names: list[str]) -> Any:
         with about(f"{nested!r} of {SOURCE}"):
             part = _cut(layer, inners)
         outputs = part(_tensor(model, nested, of_input=True))
-        tensors.update(zip([f"{nested}/{inner}" for inner in inners], outputs if len(inners) > 1 else [outputs]))
+        if len(inners) == 1:
+            outputs = [outputs]
+        tensors.update(zip([f"{nested}/{inner}" for inner in inners], outputs))
     try:
         return keras.Model(model.inputs, _single_or_list([tensors[name] for name in names]), name=model.name)
     except ValueError as error:

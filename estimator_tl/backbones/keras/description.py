@@ -9,6 +9,7 @@ from typing import Any
 
 from estimator_tl.backbones.input.contract import one_image
 from estimator_tl.backbones.input.images import check_layout
+from estimator_tl.backbones.input.range import Finding
 from estimator_tl.backbones.keras.configs import HALF, rebuildable
 from estimator_tl.backbones.keras.input import keras_finding
 from estimator_tl.backbones.keras.layers import (
@@ -74,7 +75,9 @@ class Description:
         self.structure = dataclasses.replace(structure, keeps_inference=keeps_inference, notes=notes)
         self.output_shapes = [tensor.shape for tensor in model.outputs]
         self.is_random, self.one_device = is_random(model), saved_models_inside(model)
-        self.images = (image, keras_finding(model, image)) if image else None
+        self.images: tuple[tuple[int, int, int, int], Finding] | None = None
+        if image:
+            self.images = (image, keras_finding(model, image))
 
     def _names(self, model: Any) -> list[str]:
         """Returns the names that the variables have in a graph.

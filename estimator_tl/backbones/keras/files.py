@@ -89,7 +89,9 @@ def keras_file(
 
 def _digest(path: str, code: UserCode | None) -> str:
     model = folder_digest(path) if os.path.isdir(path) else file_digest(path)
-    return joined_digest({"model": model, "custom_objects": code.digest}) if code else model
+    if code is None:
+        return model
+    return joined_digest({"model": model, "custom_objects": code.digest})
 
 
 def check_file(path: str) -> None:

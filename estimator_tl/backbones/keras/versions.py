@@ -43,7 +43,10 @@ def readable(path: str) -> Iterator[Any]:
         yield path
     else:
         with tempfile.TemporaryDirectory() as folder:
-            yield _folder_copy(path, folder) if os.path.isdir(path) else _zip_copy(path, config, folder)
+            if os.path.isdir(path):
+                yield _folder_copy(path, folder)
+            else:
+                yield _zip_copy(path, config, folder)
 
 
 @contextlib.contextmanager

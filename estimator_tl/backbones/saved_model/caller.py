@@ -127,7 +127,9 @@ class Caller:
     @property
     def outputs(self) -> list[str]:
         """Names of the call's outputs, with endpoints; empty where it gives one tensor without a name."""
-        functions = self.functions if self.signature else self.interface.functions or ()
+        functions = self.interface.functions or ()
+        if self.signature:
+            functions = self.functions
         outputs = [function.outputs for function in functions if isinstance(function.outputs, Mapping)]
         return sorted({key for tensors in outputs for key in _tensors(tensors)})
 

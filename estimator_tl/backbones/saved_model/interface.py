@@ -135,10 +135,10 @@ def of_file(meta_graph: Any, value: Callable[[int], Any]) -> Interface:
     if "trainable_variables" in root:
         numbers = children(root["trainable_variables"]).values()
         trainable = [variables[number] for number in numbers if number in variables]
-    signatures = {
-        name: function_of(graph.nodes[number].bare_concrete_function.concrete_function_name)
-        for name, number in (children(root["signatures"]) if "signatures" in root else {}).items()
-    }
+    signatures = {}
+    if "signatures" in root:
+        for name, number in children(root["signatures"]).items():
+            signatures[name] = function_of(graph.nodes[number].bare_concrete_function.concrete_function_name)
     return Interface(functions, arguments, signatures, trainable)
 
 

@@ -43,7 +43,8 @@ class ModuleGraph:
         self.meta = meta
         self.nodes = {node.name: node for node in meta.graph_def.node}
         names = sorted(meta.signature_def)
-        name = signature or ("image_feature_vector" if "image_feature_vector" in names else "default")
+        default = "image_feature_vector" if "image_feature_vector" in names else "default"
+        name = signature or default
         definition = meta.signature_def[check_known(f"signature of {SOURCE}", name, names)]
         self.known_outputs = sorted(definition.outputs)
         subject = f"output of the signature {name} of {SOURCE}"
