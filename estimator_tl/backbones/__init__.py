@@ -1,4 +1,4 @@
-"""Pretrained sources: `backbone(handle)` finds out what a handle is and opens it."""
+"""Pretrained backbones: `backbone(handle)` finds out what kind of backbone a handle names, and opens it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ registry = Registry(
     },
 )
 
-_APPLICATION = "estimator_tl.backbones.keras.applications:keras_application"  # of any name that begins with keras.
+_APPLICATION = "estimator_tl.backbones.keras.applications:keras_application"  # for names that begin with "keras."
 _KERAS_FILES = (".h5", ".hdf5", ".keras")
-_SIGNED = {"signature", "output_key"}  # arguments of what TensorFlow saved as functions
+_SIGNATURE_ARGUMENTS = {"signature", "output_key"}  # for SavedModels and TF1 Hub modules only
 
 __all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry", "takes_range"]
 
@@ -36,25 +36,25 @@ __all__ = ["Backbone", "BuiltBackbone", "TakesTextError", "backbone", "registry"
 def backbone(
     handle: str, sha256: str | None = None, allow_unsafe_deserialization: bool = False, **kwargs: Any
 ) -> Backbone:
-    """Opens a pretrained source.
+    """Opens a pretrained backbone.
 
     Args:
       handle: a Keras application (``keras.MobileNetV2(alpha=0.35)``), a Keras 2
         file (``.h5``, ``.hdf5``, ``.keras``), a SavedModel folder or an archive
-        of one, an address (see `handles.resolve`), or a spec such as
+        of such a folder, a URL (see `handles.resolve`), or a spec such as
         ``saved_model('PATH', pooling='max')`` or
         ``checkpoint('PATH', network='nets.py:resnet')``.
-      sha256: the digest that the source's content must have, as `Backbone.digest` and ``inspect`` give it.
-      allow_unsafe_deserialization: load what holds Python code or reads and writes files, too.
+      sha256: the digest that the backbone's content must have, as `Backbone.digest` and ``inspect`` give it.
+      allow_unsafe_deserialization: also load models that hold Python code or access files.
       **kwargs: `image_size` (pixels), `pooling` (avg, max, flatten, none),
-        `input_range` ((low, high) that the model takes), where the source allows them; for SavedModels and TF1 Hub
+        `input_range` ((low, high) that the model takes), where the backbone allows them; for SavedModels and TF1 Hub
         modules also `signature` and `output_key`, for all `features`, for Keras files `drop_top` and `custom_objects`.
 
     Returns:
-      A Backbone with its structure and input contract read.
+      A Backbone with its structure and input contract.
 
     Raises:
-      UserError: the handle names nothing that can be used; the message says why.
+      UserError: the handle does not name a usable backbone; the message says why.
 
     Example:
       >>> module = etl.backbone("module")
@@ -65,30 +65,32 @@ def backbone(
       'keras.applications.mobilenet.preprocess_input'
     """
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    opened = _open(handle, kwargs, {"allow_unsafe_deserialization": True} if allow_unsafe_deserialization else {})
+    unsafe = {"allow_unsafe_deserialization": True} if allow_unsafe_deserialization else {}
+    model = _open(handle, kwargs, unsafe)
     if sha256 is None:
-        return opened
-    if not opened.has_content:
-        raise UserError(f"{handle} begins with random values, which no digest pins; leave --backbone_sha256 out.")
-    found = opened.digest()
-    if found.removeprefix("sha256:") != sha256.removeprefix("sha256:"):
+        return model
+    if not model.has_content:
+        raise UserError(f"{handle} begins with random values, so no digest applies; leave --backbone_sha256 out.")
+    digest = model.digest()
+    if digest.removeprefix("sha256:") != sha256.removeprefix("sha256:"):
         raise UserError(
-            f"{handle} has the content {found}, not the one that was asked for ({sha256}); get the right one, or "
-            "correct --backbone_sha256."
+            f"{handle} has the digest {digest}, but --backbone_sha256 is {sha256}; get the right file, or correct "
+            "the flag."
         )
-    return opened
+    return model
 
 
 def _open(handle: str, kwargs: dict[str, Any], unsafe: dict[str, Any]) -> Backbone:
     call = _as_call(handle)
-    _check_values(handle, {**kwargs, **(call.kwargs if call else {})})
     if call is None:
+        _check_values(handle, kwargs)
         return _open_path(handle, {**kwargs, **unsafe})
+    _check_values(handle, {**kwargs, **call.kwargs})
     if call.name.startswith("keras."):
         return _application(call, handle, kwargs)
-    if call.name == "checkpoint":  # its network is code that the user names anyway
+    if call.name == "checkpoint":  # the user names its code, so it has no such argument
         unsafe = {}
-    return _made(call.name, call.args, {**kwargs, **unsafe, **call.kwargs})
+    return _make(call.name, call.args, {**kwargs, **unsafe, **call.kwargs})
 
 
 def _application(call: Call, handle: str, kwargs: dict[str, Any]) -> Backbone:
@@ -99,7 +101,7 @@ def _application(call: Call, handle: str, kwargs: dict[str, Any]) -> Backbone:
 
 
 def takes_range(handle: str) -> bool:
-    """Returns whether a source can be opened with an `input_range`; sources of users may have no such argument."""
+    """Returns whether a backbone can be opened with an `input_range`; a registered class may lack the argument."""
     call = _as_call(handle)
     if call is None or call.name.startswith("keras."):
         return True
@@ -107,17 +109,17 @@ def takes_range(handle: str) -> bool:
 
 
 def _check_values(handle: str, values: Mapping[str, Any]) -> None:
-    size, values_in = values.get("image_size"), values.get("input_range")
+    size, input_range = values.get("image_size"), values.get("input_range")
     sides = size if isinstance(size, (tuple, list)) else (size, size)
     if size is not None and (len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides)):
         raise UserError(f"{handle}: image_size={size!r} must be a number of pixels, or (height, width).")
-    is_pair = isinstance(values_in, (tuple, list)) and len(values_in) == 2
-    if values_in is not None and not (is_pair and all(type(end) in (int, float) for end in values_in)):
-        raise UserError(f"{handle}: input_range={values_in!r} must be (low, high), two numbers.")
+    is_pair = isinstance(input_range, (tuple, list)) and len(input_range) == 2
+    if input_range is not None and not (is_pair and all(type(end) in (int, float) for end in input_range)):
+        raise UserError(f"{handle}: input_range={input_range!r} must be (low, high), two numbers.")
 
 
 def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
-    for name in sorted(_SIGNED & set(kwargs)):
+    for name in sorted(_SIGNATURE_ARGUMENTS & set(kwargs)):
         raise UserError(
             f"{handle} is a Keras model, which has layers and no {name}; leave --backbone_{name} out, or name a layer "
             "by features='LAYER'."
@@ -125,7 +127,7 @@ def _check_no_signature(handle: str, kwargs: dict[str, Any]) -> None:
 
 
 def _as_call(handle: str) -> Call | None:
-    """Parses a handle that is a spec; None for paths and URLs."""
+    """Parses a handle that is a spec; returns None for paths and URLs."""
     head = handle.strip().partition("(")[0]
     if os.path.exists(handle) or not head.replace(".", "").replace("_", "").isalnum():
         return None
@@ -138,38 +140,41 @@ def _open_path(handle: str, kwargs: dict[str, Any]) -> Backbone:
     is_file = os.path.isfile(handle) and not handles.is_archive(handle)
     if handle.lower().endswith(_KERAS_FILES) or is_file:
         _check_no_signature(handle, kwargs)
-        return _made("keras_model", (handle,), kwargs)
+        return _make("keras_model", (handle,), kwargs)
     module = handles.module_of(handle)
-    if os.path.exists(os.path.join(module.folder, "keras_metadata.pb")) and not _SIGNED & set(kwargs):
+    if os.path.exists(os.path.join(module.folder, "keras_metadata.pb")) and not _SIGNATURE_ARGUMENTS & set(kwargs):
         return _open_keras_folder(module, kwargs)
-    return _made("saved_model", (module,), kwargs)
+    return _make("saved_model", (module,), kwargs)
 
 
 def _open_keras_folder(module: handles.Module, kwargs: dict[str, Any]) -> Backbone:
-    """Opens a SavedModel that Keras wrote: by its layers, or else, as a subclassed model has none, without them."""
+    """Opens a SavedModel that Keras wrote, with its layers; or without them if they cannot be used.
+
+    Subclassed models, for example, have no layers that a graph can rebuild.
+    """
     with about(module.handle):
         check_keras(module.folder, kwargs.get("allow_unsafe_deserialization", False))
     try:
-        return _made("keras_model", (module.folder,), kwargs)
+        return _make("keras_model", (module.folder,), kwargs)
     except UnknownRangeError:
         raise
     except UserError as error:
-        no_layers = isinstance(error, NoLayersError)
-        only_layers = not all(registry.takes("saved_model", name) for name in kwargs)
-        if only_layers or ("features" in kwargs and not no_layers):
+        has_no_layers = isinstance(error, NoLayersError)
+        needs_layers = not all(registry.takes("saved_model", name) for name in kwargs)
+        if needs_layers or ("features" in kwargs and not has_no_layers):
             raise
-        if no_layers:
-            return _made("saved_model", (module,), kwargs)
+        if has_no_layers:
+            return _make("saved_model", (module,), kwargs)
         try:
-            opened = _made("saved_model", (module,), kwargs)
+            model = _make("saved_model", (module,), kwargs)
         except UserError:
-            raise error from None  # the code of its layers is what it needs most
-        notes = (*opened.structure.notes, f"a SavedModel without its Keras layers, as {error}".removesuffix("."))
-        opened.structure = dataclasses.replace(opened.structure, notes=notes)
-        return opened
+            raise error from None  # the first error, about the layers, helps more
+        notes = (*model.structure.notes, f"a SavedModel without its Keras layers, as {error}".removesuffix("."))
+        model.structure = dataclasses.replace(model.structure, notes=notes)
+        return model
 
 
-def _made(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Backbone:
-    """Returns the source of a registered name; arguments that it does not take are refused."""
-    opened: Backbone = registry.make(Call(name, args, kwargs))
-    return opened
+def _make(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Backbone:
+    """Returns a backbone by its registered name; the registry refuses arguments that its class does not take."""
+    model: Backbone = registry.make(Call(name, args, kwargs))
+    return model

@@ -1,4 +1,4 @@
-"""What every pretrained source offers: a structure, an input contract, and a graph."""
+"""The interface of all backbones: a structure, an input contract, and a graph."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from estimator_tl.structure import CallMode, SourceStructure
 
 
 class TakesTextError(UserError):
-    """Settings of images are given for a source that takes text."""
+    """The user gives settings for images, but the backbone takes text."""
 
 
 class NoLayersError(UserError):
-    """A Keras model has no layers that a graph could be rebuilt from; as a SavedModel it may be used."""
+    """A Keras model has no layers to rebuild a graph from; it may still work as a SavedModel."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BuiltBackbone:
-    """A source built into the current graph.
+    """A backbone that is built into the current graph.
 
     Attributes:
       features: float32, [batch, depth] unless pooling is ``none``.
       variables: the graph's variable for each name of the structure.
-      updates: ops that move batch-norm statistics; empty where the call itself does.
+      updates: ops that update batch-norm statistics; empty where the call itself
+        updates them.
       regularization_losses: pairs of a variable's name and its scalar loss; the
-        name is None where the source does not tell.
-      initial_values: pretrained values by variable name, read when called; None
-        where the variables' initializers already give them.
+        name is None where the backbone does not know it.
+      initial_values: returns the pretrained values by variable name; None where
+        the variables' initializers already give them.
     """
 
     features: Any
@@ -45,25 +46,25 @@ class BuiltBackbone:
 
 
 class Backbone(abc.ABC):
-    """A pretrained source.
+    """A pretrained backbone.
 
     Constructors read the description eagerly, once; `build` is called in each
-    graph that needs the source.
+    graph that needs the backbone.
 
     Attributes:
-      handle: what the user called it.
-      kind: the sort of source in words, for people.
+      handle: the handle or path that the user wrote.
+      kind: the kind of backbone in words, for people.
       structure: its variables and layers.
-      input_spec: what it takes: pictures of a size and value range, or text.
+      input_spec: what it takes: images of a size and value range, or text.
       output_shape: static shape of the output before pooling, batch first; None
         where even the rank is unknown.
       pooling: of outputs with height and width, or with tokens: avg, max, flatten or none.
-      outputs: names of the outputs that can be asked for by `features`, where they have names other than of layers.
-      unsafe: what it does beside computing features, such as reading files; allowed, or it would not be open.
-      is_random: whether it may draw random numbers while training, as dropout does.
-      draws: kinds of the random ops by which its answers for inference differ from call to call; empty for most.
-      has_content: whether it is somebody's work that a digest can pin; not where its values are random.
-      finding: what it does to images before its first weights; None where that is not known.
+      outputs: names of the outputs that `features` can select, other than names of layers.
+      unsafe: operations that access files or run code, which the user has allowed.
+      is_random: whether it may draw random numbers in training, as dropout does.
+      draws: kinds of the random ops that make its inference differ from call to call; empty for most backbones.
+      has_content: whether its values come from a file, so that a digest can pin them; False where they are random.
+      finding: what it does to images before its first weights; None where that is unknown.
       one_device: why several replicas cannot train it together, as a clause about it; empty where they can.
     """
 
@@ -83,7 +84,7 @@ class Backbone(abc.ABC):
 
     @abc.abstractmethod
     def digest(self) -> str:
-        """``sha256:...`` of the source's content."""
+        """Returns ``sha256:...`` of the backbone's content."""
 
     @abc.abstractmethod
     def values(self) -> Mapping[str, Any]:
@@ -91,23 +92,23 @@ class Backbone(abc.ABC):
 
     @abc.abstractmethod
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
-        """Builds the source into the current graph.
+        """Builds the backbone into the current graph.
 
         Args:
-          inputs: as `input_spec` says: float32 [batch, height, width, channels] in the source's range, or string
+          inputs: as `input_spec` says: float32 [batch, height, width, channels] in the backbone's range, or string
             [batch].
           mode: see `CallMode`.
         """
 
     @property
     def image_spec(self) -> ImageSpec:
-        """The `input_spec` of a source that takes pictures.
+        """The `input_spec` of a backbone that takes images.
 
         Raises:
-          UserError: it does not.
+          UserError: the backbone takes text.
         """
         if not isinstance(self.input_spec, ImageSpec):
-            raise UserError(f"{self.handle} takes {self.input_spec.what}, not pictures; use its input_spec.")
+            raise UserError(f"{self.handle} takes {self.input_spec.what}, not images; use its input_spec.")
         return self.input_spec
 
     @image_spec.setter
@@ -117,19 +118,20 @@ class Backbone(abc.ABC):
     @property
     def feature_rank(self) -> int | None:
         """Rank of the features after pooling, batch included."""
-        if self.output_shape is None or self.pooling == "none":
-            return None if self.output_shape is None else len(self.output_shape)
-        return min(2, len(self.output_shape))
+        if self.output_shape is None:
+            return None
+        rank = len(self.output_shape)
+        return rank if self.pooling == "none" else min(2, rank)
 
     def pool(self, features: Any) -> Any:
-        """Pools an output to float32 [batch, depth], as `pooling` says; one that is that already passes.
+        """Pools an output to float32 [batch, depth], as `pooling` says; an output of rank 2 is not pooled.
 
-        What is pooled are the places of an image, [batch, height, width, depth], or the tokens of a sequence, [batch,
-        tokens, depth]. Several outputs are pooled one by one and joined along their last axis. This is the one place
-        where outputs of another precision (float16, bfloat16, float64) become float32, which heads compute in.
+        Pooling is over the positions of an image, [batch, height, width, depth], or the tokens of a sequence, [batch,
+        tokens, depth]. Several outputs are pooled separately and joined along their last axis. Only here do outputs of
+        another precision (float16, bfloat16, float64) become float32, which heads compute in.
 
         Raises:
-          UserError: they cannot be joined, or are no floating-point numbers.
+          UserError: the shapes do not match for joining, or an output is not floating-point.
         """
         with about(self.handle):
             if not isinstance(features, (list, tuple)):
@@ -157,15 +159,15 @@ class Backbone(abc.ABC):
         return self._reduced(features)
 
     def _reduced(self, features: Any) -> Any:
-        """Returns the mean or the maximum, as `pooling` says, over all places of float32 [batch, ..., depth]."""
+        """Returns the mean or the maximum, as `pooling` says, over all positions of float32 [batch, ..., depth]."""
         reduce = compat.tf.reduce_max if self.pooling == "max" else compat.tf.reduce_mean
         return reduce(features, axis=list(range(1, features.shape.rank - 1)))
 
     def joined_shape(self, shapes: Sequence[Any]) -> tuple[int | None, ...] | None:
-        """Returns the `output_shape` for the static shapes of the outputs that are used: several are pooled and joined.
+        """Returns the `output_shape` for the static shapes of the selected outputs; several are pooled and joined.
 
         Raises:
-          UserError: they cannot be joined.
+          UserError: the shapes do not match for joining.
         """
         shape = compat.tf.TensorShape(shapes[0])
         if len(shapes) > 1:
@@ -175,10 +177,10 @@ class Backbone(abc.ABC):
 
 
 def check_floating(dtype: Any) -> None:
-    """Checks the type of an output that is to be features.
+    """Checks that an output can serve as features.
 
     Raises:
-      UserError: it is no floating-point type, so that no head could learn from it.
+      UserError: its type is not floating-point, so no head could learn from it.
     """
     if not compat.tf.as_dtype(dtype).is_floating:
         raise UserError(
@@ -188,21 +190,23 @@ def check_floating(dtype: Any) -> None:
 
 
 def feature_names(features: str | Sequence[str] | None, output_key: str | None = None) -> tuple[str, ...]:
-    """Returns the names of the outputs that are to be used; none for a source's usual one.
+    """Returns the names of the selected outputs; empty for the default output.
 
     Args:
       features: a layer, endpoint or output, or several.
-      output_key: the same for one.
+      output_key: one output.
 
     Raises:
-      UserError: both are given, or they are no names.
+      UserError: the user gives both arguments, or a value that is not a name or a list of different names.
     """
     if features is not None and output_key is not None:
         raise UserError(
             f"{SOURCE}: features={features!r} and output_key={output_key!r} both say what to use; give one of them."
         )
-    given = output_key if features is None else features
-    names = tuple(given or ()) if isinstance(given, (list, tuple, type(None))) else (given,)
+    selection: Any = output_key if features is None else features
+    if selection is None:
+        return ()
+    names = tuple(selection) if isinstance(selection, (list, tuple)) else (selection,)
     if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names) or (features == []):
         raise UserError(f"{SOURCE}: features={features!r} must be a name or a list of different names.")
     return names
@@ -213,10 +217,10 @@ def check_flattens(shape: Any, remedy: str) -> None:
 
     Args:
       shape: static, of the output.
-      remedy: what to do about one that cannot.
+      remedy: advice for an output that cannot be flattened.
 
     Raises:
-      UserError: its size is not known.
+      UserError: the output's size is unknown.
     """
     if None in shape.as_list()[1:]:
         raise UserError(f"pooling=flatten needs a known output size, but {SOURCE} gives {shape}; {remedy}.")

@@ -1,4 +1,4 @@
-"""Digests of sources, so that a run can say exactly what it started from."""
+"""Digests of backbones, so that a run can record exactly what it started from."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def folder_digest(path: str | os.PathLike[str]) -> str:
-    """Returns ``sha256:...`` over relative names and contents of all files below a folder."""
+    """Returns ``sha256:...`` over the relative names and the contents of all files below a folder."""
     root = Path(path)
     files = sorted(p for p in root.rglob("*") if p.is_file())
     return joined_digest({file.relative_to(root).as_posix(): _sha256(file) for file in files})
 
 
 def values_digest(values: Mapping[str, Any]) -> str:
-    """Returns ``sha256:...`` over names, types, shapes and bytes of arrays, whatever their order."""
+    """Returns ``sha256:...`` over the names, types, shapes and bytes of arrays, independent of their order."""
     arrays = {name: np.asarray(values[name]) for name in sorted(values)}
     return joined_digest(
         {
@@ -37,7 +37,7 @@ def values_digest(values: Mapping[str, Any]) -> str:
 
 
 def joined_digest(parts: Mapping[str, str]) -> str:
-    """Returns ``sha256:...`` over names and the digests of what they name, in the order given."""
+    """Returns ``sha256:...`` over names and the digest of each, in the order of the mapping."""
     total = hashlib.sha256()
     for name, digest in parts.items():
         total.update(f"{name}\0{digest}\n".encode())

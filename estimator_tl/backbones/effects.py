@@ -1,7 +1,7 @@
-"""What a call of a saved graph does besides computing: it writes to variables, or draws random numbers.
+"""Finds the side effects of calling a saved graph: writes to variables, and random numbers.
 
-Read from the nodes in the file, so that it is known before anything is loaded. Training relies on it: a call for
-inference that writes to a variable moves what the plan calls frozen, and one that draws gives other answers each time.
+They are read from the nodes in the file before anything is loaded. Training relies on them: a call for inference that
+writes to a variable changes what the plan calls frozen, and a call that draws gives different results each time.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from absl import logging
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 
-#: Ops that change what their first input refers to: a variable, a generator's state, or a table.
+#: Ops that change the object in their first input: a variable, a generator's state, or a table.
 _WRITES = re.compile(
     r"Assign(Add|Sub)?|Assign\w*VariableOp|AssignVariableXlaConcatND|(Resource)?StridedSliceAssign|"
     r"(Resource)?Scatter(Nd)?(Add|Sub|Update|Mul|Div|Min|Max)|(Resource)?(Sparse)?Apply[A-Z]\w*|"
     r"(Resource)?CountUpTo|NegTrain|Stateful(Uniform|StandardNormal|TruncatedNormal|Random)\w*|"
     r"Rng(Skip|ReadAndSkip)|LookupTable(Insert|Remove|Import)(V2)?"
 )
-#: Ops that draw other numbers in each call. Stateless ones draw by a seed that they are given: constant, or written.
+#: Ops that draw new numbers in each call. Stateless ops draw from a seed that is their input: a constant or a variable.
 _DRAWS = re.compile(
     r"Random(?!IndexShuffle|GammaGrad|ShuffleQueue|Dataset)\w+|(Parameterized)?TruncatedNormal|Multinomial|"
     r"SampleDistortedBoundingBox(V2)?|\w+CandidateSampler|NonDeterministicInts"
 )
 _PASSES_ON = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch", "PlaceholderWithDefault")
 _BRANCHES = ("If", "StatelessIf")
-#: Ops whose first input is no argument of the functions that they call.
+#: Ops whose first input is not an argument of the functions that they call.
 _WITH_SELECTOR = (*_BRANCHES, "Case", "StatelessCase", "RemoteCall")
 
 
@@ -41,7 +41,7 @@ class Effects:
 
     Attributes:
       writes: names of the variables that it writes to.
-      draws: kinds of the ops by which random numbers reach its outputs, sorted.
+      draws: kinds of the random ops that its outputs depend on, sorted.
     """
 
     writes: tuple[str, ...] = ()
@@ -49,12 +49,12 @@ class Effects:
 
 
 def check_inference(handle: str, effects: Effects, remedy: str) -> tuple[str, ...]:
-    """Checks what a source does in its call for inference, and warns where it draws random numbers.
+    """Checks the effects of a backbone's call for inference, and warns if it draws random numbers.
 
     Args:
-      handle: what the user called the source.
-      effects: of that call.
-      remedy: what to do about one that writes.
+      handle: the backbone's handle, for messages.
+      effects: of the call.
+      remedy: advice for a call that writes.
 
     Returns:
       The kinds of the random ops.
@@ -80,22 +80,22 @@ def check_inference(handle: str, effects: Effects, remedy: str) -> tuple[str, ..
 
 
 class Library:
-    """The functions of a graph, and its own nodes."""
+    """The nodes and the functions of a GraphDef, for questions about their effects."""
 
     def __init__(self, graph_def: Any):
-        """Takes a GraphDef."""
+        """Indexes the nodes and functions of a GraphDef by name."""
         self._graph = _Body({node.name: node for node in graph_def.node}, {}, [])
         self._functions = {function.signature.name: function for function in graph_def.library.function}
         self._bodies: dict[str, _Body] = {}
         self._attributes: dict[str, list[str]] = {}
 
     def of_function(self, name: str, captured: Sequence[str], outputs: Iterable[int]) -> Effects:
-        """Returns what a function does, all of which runs in each call.
+        """Returns the effects of a function, whose nodes all run in each call.
 
         Args:
-          name: of a function.
-          captured: names of what it refers to in its last inputs.
-          outputs: numbers of the outputs that are used.
+          name: of the function.
+          captured: names of the objects that its last inputs refer to.
+          outputs: indices of the selected outputs.
         """
         body = self._body(name)
         arguments = [""] * (len(body.arguments) - len(captured)) + list(captured)
@@ -104,15 +104,15 @@ class Library:
         draws = self._draws(body, [body.returns[number] for number in outputs], calling)
         return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(set(draws))))
 
-    def of_tensors(self, tensors: Sequence[str], used: Sequence[str]) -> Effects:
-        """Returns what computing tensors of the graph does; only what they need is run.
+    def of_tensors(self, tensors: Sequence[str], selected: Sequence[str]) -> Effects:
+        """Returns the effects of computing tensors of the graph, where only the nodes that they need run.
 
         Args:
-          tensors: names of all that are computed.
-          used: names of those that are used.
+          tensors: names of all computed tensors.
+          selected: names of the tensors that become features.
         """
         writes = self._writes(self._graph, self._graph.ancestors(tensors, control=True), {}, frozenset())
-        draws = self._draws(self._graph, used, frozenset())
+        draws = self._draws(self._graph, selected, frozenset())
         return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(set(draws))))
 
     def _body(self, name: str) -> _Body:
@@ -126,13 +126,13 @@ class Library:
     def _writes(
         self, body: _Body, names: Iterable[str], owners: Mapping[str, str], calling: frozenset[str]
     ) -> Iterator[str]:
-        """Yields the names of what nodes of a body write to.
+        """Yields the names of the objects that nodes of a body write to.
 
         Args:
           body: of a graph or a function.
           names: of its nodes.
-          owners: names of what its arguments refer to.
-          calling: functions that are being called; no more is learned from a function that calls itself.
+          owners: names of the objects that its arguments refer to.
+          calling: the functions on the call stack; recursive calls add no effects.
         """
         for name in names:
             node = body.nodes[name]
@@ -143,9 +143,9 @@ class Library:
             for callee in self._callees(body, node):
                 if callee not in calling:
                     inner = self._body(callee)
-                    given = [body.owner(source, owners) for source in _arguments(node)]
-                    owned = dict(zip(inner.arguments, given))
-                    yield from self._writes(inner, inner.nodes, owned, calling | {callee})
+                    names_passed = [body.owner(tensor, owners) for tensor in _arguments(node)]
+                    inner_owners = dict(zip(inner.arguments, names_passed))
+                    yield from self._writes(inner, inner.nodes, inner_owners, calling | {callee})
 
     def _draws(self, body: _Body, roots: Iterable[str], calling: frozenset[str]) -> Iterator[str]:
         """Yields the kinds of the random ops that tensors of a body depend on; `calling` is as for `_writes`."""
@@ -159,18 +159,18 @@ class Library:
                     yield from self._draws(inner, inner.returns, calling | {callee})
 
     def _callees(self, body: _Body, node: Any) -> list[str]:
-        """Returns the names of the functions that a node calls, without a branch that is never taken."""
+        """Returns the names of the functions that a node calls, without a branch that never runs."""
         if node.op in self._functions:
             return [node.op]
-        if node.op not in self._attributes:  # they are the same for all nodes of an op
+        if node.op not in self._attributes:  # the attributes are the same for all nodes of an op
             self._attributes[node.op] = [
                 key for key, value in node.attr.items() if value.WhichOneof("value") == "func" or value.list.func
             ]
         keys = self._attributes[node.op]
         if node.op in _BRANCHES:
-            chosen = body.constant(node.input[0])
-            if chosen is not None:
-                keys = ["then_branch" if chosen else "else_branch"]
+            condition = body.constant(node.input[0])
+            if condition is not None:
+                keys = ["then_branch" if condition else "else_branch"]
         values = [node.attr[key] for key in keys]
         names = [function.name for value in values for function in (value.func, *value.list.func)]
         return [name for name in names if name in self._functions]
@@ -182,8 +182,8 @@ class _Body:
 
     Attributes:
       nodes: by name.
-      arguments: number of a function's input by its name.
-      returns: names of the tensors that a function gives.
+      arguments: index of a function's input by its name.
+      returns: names of the tensors that a function returns.
     """
 
     nodes: Mapping[str, Any]
@@ -191,7 +191,7 @@ class _Body:
     returns: Sequence[str]
 
     def owner(self, tensor: str, owners: Mapping[str, str]) -> str:
-        """Returns the name of what a tensor refers to; empty for what the call itself makes."""
+        """Returns the name of the object that a tensor refers to; empty for an object that the call itself makes."""
         name = _node_of(tensor)
         if name not in self.nodes:
             return owners.get(name, name)
@@ -201,34 +201,36 @@ class _Body:
         return "" if node.op.startswith("Anonymous") else name
 
     def constant(self, tensor: str) -> bool | None:
-        """Returns what a scalar boolean is wherever the graph runs; None where that is not known."""
+        """Returns the constant value of a scalar boolean; None where it is not a constant."""
         node = self.nodes.get(_node_of(tensor))
-        if node is None:
-            return None
-        if node.op == "Const":
+        if node is not None and node.op == "Const":
             return bool(tf.make_ndarray(node.attr["value"].tensor).any())
-        return self.constant(node.input[0]) if node.op in _PASSES_ON else None
+        if node is not None and node.op in _PASSES_ON:
+            return self.constant(node.input[0])
+        return None
 
     @functools.cached_property
     def dead(self) -> frozenset[str]:
-        """Names of the nodes that never run, as they stand behind a Switch that never lets data pass."""
+        """Names of the nodes that never run, because a Switch with a constant condition blocks their input."""
         ports = {}
         for name, node in self.nodes.items():
-            chosen = self.constant(node.input[1]) if node.op in ("Switch", "RefSwitch") else None
-            if chosen is not None:
-                ports[name] = not chosen
+            if node.op in ("Switch", "RefSwitch"):
+                condition = self.constant(node.input[1])
+                if condition is not None:
+                    ports[name] = not condition
         dead: set[str] = set()
         size = -1
         while ports and len(dead) != size:
             size = len(dead)
             for name, node in self.nodes.items():
                 ends = [_node_of(i) in dead or ports.get(i.partition(":")[0]) == _is_true_port(i) for i in node.input]
-                if ends and (all(ends) if node.op in ("Merge", "RefMerge") else any(ends)):
+                is_merge = node.op in ("Merge", "RefMerge")  # which runs if any of its inputs does
+                if any(ends) and (all(ends) or not is_merge):
                     dead.add(name)
         return frozenset(dead)
 
     def ancestors(self, roots: Iterable[str], control: bool = False) -> list[str]:
-        """Returns the names of the nodes that tensors are computed from; `control`: or that run before them."""
+        """Returns the names of the nodes that tensors depend on; with `control`, also through control dependencies."""
         stack = [_node_of(root) for root in roots]
         names: dict[str, None] = {}
         while stack:
@@ -256,7 +258,7 @@ def _arguments(node: Any) -> list[str]:
 
 
 def _node_of(tensor: str) -> str:
-    """Returns the name of the node that a tensor of a graph, ``node:0``, or of a function, ``node:output:0``, is of."""
+    """Returns the node of a tensor in a graph (``node:0``) or in a function (``node:output:0``)."""
     return tensor.lstrip("^").partition(":")[0]
 
 

@@ -1,4 +1,4 @@
-"""What a source could do beside computing features, found before it is loaded."""
+"""Finds, before a backbone is loaded, what it could do besides computing features."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _DANGEROUS = frozenset(
         "PyFunc", "PyFuncStateless", "EagerPyFunc", "DebugIdentity", "DebugIdentityV2",
     }
 )  # fmt: skip
-#: The same as functions of TensorFlow that Keras models name in their TFOpLambda layers.
+#: TensorFlow functions that do the same; Keras models name them in their TFOpLambda layers.
 _DANGEROUS_FUNCTIONS = frozenset(
     {"io.read_file", "io.write_file", "io.matching_files", "py_function", "numpy_function", "print"}
 )
-_METRIC = "_tf_keras_metric"  # how a Keras SavedModel calls a metric among its objects
+_METRIC = "_tf_keras_metric"  # the identifier of metrics among the objects of a Keras SavedModel
 _REMEDY = "load it only if you trust where it comes from, with --allow_unsafe_deserialization"
 
 
 def dangerous_operations(path: str) -> list[str]:
-    """Returns the kinds of operations in a SavedModel that reach beyond it, sorted; [] where there are none.
+    """Returns the kinds of operations in a SavedModel that access files or run Python code, sorted.
 
-    The operations by which every SavedModel restores its own variables and vocabularies are not among them.
+    Operations that restore the model's own variables and vocabularies do not count.
     """
-    found = set()
+    kinds = set()
     for node in operations(path):
         if node.op in _DANGEROUS:
-            found.add(node.op)
+            kinds.add(node.op)
         elif node.op == "PrintV2" and _prints_to_file(node):
-            found.add("PrintV2 to a file")
-    return sorted(found)
+            kinds.add("PrintV2 to a file")
+    return sorted(kinds)
 
 
 def _prints_to_file(node: Any) -> bool:
@@ -51,40 +51,41 @@ def check_saved_model(path: str, allowed: bool) -> list[str]:
     """Checks a SavedModel before it is loaded, and returns its `dangerous_operations`.
 
     Raises:
-      UserError: it has some, and that was not allowed.
+      UserError: the model has dangerous operations, and they are not allowed.
     """
-    found = dangerous_operations(path)
-    if found and not allowed:
-        raise UserError(f"{SOURCE} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
-    return found
+    kinds = dangerous_operations(path)
+    if kinds and not allowed:
+        raise UserError(f"{SOURCE} reads or writes files or runs code of its own ({', '.join(kinds)}); {_REMEDY}.")
+    return kinds
 
 
 def check_keras(path: str, allowed: bool) -> None:
     """Checks a Keras model before it is loaded.
 
     Raises:
-      UserError: it holds Python code (Lambda layers are saved as marshalled code), and that was not allowed.
+      UserError: the model holds Python code (Lambda layers are saved as marshalled code) or calls dangerous functions,
+        and they are not allowed.
     """
     if allowed:
         return
     config = saved_config(path)
-    found = list(dict.fromkeys(_lambda_layers(config)))
-    if found:
-        raise UserError(f"{SOURCE} holds Python code in its Lambda layers ({', '.join(found)}); {_REMEDY}.")
-    found = sorted(set(_functions(config)) & _DANGEROUS_FUNCTIONS)
-    if found:
-        raise UserError(f"{SOURCE} reads or writes files or runs code of its own ({', '.join(found)}); {_REMEDY}.")
+    layers = list(dict.fromkeys(_lambda_layers(config)))
+    if layers:
+        raise UserError(f"{SOURCE} holds Python code in its Lambda layers ({', '.join(layers)}); {_REMEDY}.")
+    functions = sorted(set(_functions(config)) & _DANGEROUS_FUNCTIONS)
+    if functions:
+        raise UserError(f"{SOURCE} reads or writes files or runs code of its own ({', '.join(functions)}); {_REMEDY}.")
 
 
 def network_config(path: str) -> Any:
-    """Returns the `saved_config` without what a model was compiled with, which is no part of its network."""
+    """Returns the `saved_config` without the metrics that a model was compiled with."""
     if not os.path.isdir(path):
         return saved_config(path)
     return [config for kind, config in keras_metadata(path) if kind != _METRIC]
 
 
 def saved_config(path: str) -> Any:
-    """Returns the configuration that a Keras file or folder holds; None where it holds none."""
+    """Returns the configuration in a Keras file or folder; None where there is no readable one."""
     try:
         if os.path.isdir(path):
             return [config for _, config in keras_metadata(path)]
@@ -96,11 +97,11 @@ def saved_config(path: str) -> Any:
         with h5py.File(path, "r") as file:
             return json.loads(file.attrs["model_config"])
     except (OSError, KeyError, ValueError):
-        return None  # whoever loads it says what is wrong with it
+        return None  # loading the model reports what is wrong
 
 
 def parts(config: Any, without: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
-    """Yields each dict of a configuration, before those that it holds, but for what is under keys of `without`."""
+    """Yields each dict of a configuration, outer dicts first, and skips values under the keys in `without`."""
     if isinstance(config, dict):
         yield config
         config = [value for key, value in config.items() if key not in without]
@@ -110,21 +111,21 @@ def parts(config: Any, without: frozenset[str] = frozenset()) -> Iterator[dict[s
 
 
 def _layers(config: Any, kind: str) -> Iterator[dict[str, Any]]:
-    """Yields the settings of the layers of a kind."""
+    """Yields the settings of all layers of a kind."""
     for part in parts(config):
         if part.get("class_name") == kind and isinstance(part.get("config"), dict):
             yield part["config"]
 
 
 def _lambda_layers(config: Any) -> Iterator[str]:
-    """Yields the names of the Lambda layers in a configuration whose function is code rather than a name."""
+    """Yields the names of Lambda layers whose function is saved as code and not by name."""
     for layer in _layers(config, "Lambda"):
         if _is_code(layer.get("function")):
             yield str(layer.get("name", "lambda"))
 
 
 def _functions(config: Any) -> Iterator[str]:
-    """Yields the names of TensorFlow's functions that a configuration calls."""
+    """Yields the names of the TensorFlow functions that a configuration calls."""
     return (str(layer.get("function")) for layer in _layers(config, "TFOpLambda"))
 
 

@@ -115,7 +115,7 @@ def test_layers_that_are_not_known_are_asked_for(monkeypatch):
     with pytest.raises(UnknownRangeError) as error:
         contract("MobileNetV3Small", include_preprocessing=False)
     assert str(error.value) == (
-        "keras.MobileNetV3Small is without the layers that rescale its input, and what they do is not known; leave "
+        "keras.MobileNetV3Small is without the layers that rescale its input, and their arithmetic is unknown; leave "
         "include_preprocessing=False out, or say which values it takes with --input_range, e.g. -1,1."
     )
     assert contract("MobileNetV3Small", (0, 1), include_preprocessing=False).range == UNIT

@@ -319,7 +319,7 @@ def test_a_model_that_was_saved_for_training_only(tmp_path):
     with pytest.raises(UserError) as refused:
         etl.backbone(path)
     assert str(refused.value) == (
-        f"{path} was saved for training only, as training=True is the one way to call it; save it with a trace for "
+        f"{path} was saved for training only: it can be called with training=True only; save it with a trace for "
         "training=False, too."
     )
 

@@ -64,7 +64,7 @@ def test_the_range_that_is_said_wins(tmp_path):
         (lambda: Module(lambda m, x: x * 3 + 7), "x * 3 + 7 (mul, add)"),
         (
             lambda: Module(lambda m, x: tf.image.per_image_standardization(x)),
-            "arithmetic that is no fixed scale and offset (per_image_standardization, reduce_variance, reduce_std)",
+            "arithmetic that is not a fixed scale and offset (per_image_standardization, reduce_variance, reduce_std)",
         ),
         (
             lambda: Conditional(lambda x: x * 2 - 1),

@@ -98,7 +98,7 @@ def test_a_map_that_changes_nothing(function):
     assert find(function, SHAPE) == Finding("", None)
 
 
-ODD = "arithmetic that is no fixed scale and offset"
+ODD = "arithmetic that is not a fixed scale and offset"
 
 
 @pytest.mark.parametrize(

@@ -211,5 +211,5 @@ def test_a_saved_model_inside_keeps_its_statistics(hub_module, batch_norm, tmp_p
     table = plan_table(etl.tuning.make_plan(backbone.structure, etl.tuning.full(), batch_norm))
     said = "train (of no layer: nothing that is trained has any)" if batch_norm == "train" else "inference"
     assert f"tuning full, batch norm {said}, backbone dropout on\n" in table
-    assert backbone.one_device == "holds a SavedModel in its layer hub, which each replica would load by itself"
+    assert backbone.one_device == "holds a SavedModel in its layer hub, which each replica would load separately"
     assert "note: hub: called in inference mode throughout, as training mode writes to its variables\n" in table

@@ -142,7 +142,7 @@ def test_a_subclassed_saved_model_moves_what_it_says(subclassed, tuning, batch_n
     ("name", "message"),
     [
         ("model.keras", r"is not a Functional or Sequential Keras model; .*model\.save\('FOLDER', save_format='tf'\)"),
-        ("weights.h5", "holds weights only, no model; give it to the network"),
+        ("weights.h5", "holds only weights, no model; give it to the network"),
     ],
 )
 def test_subclassed_models_without_a_graph_are_refused_with_the_remedy(subclassed, name, message):

@@ -92,7 +92,7 @@ def test_custom_objects_are_part_of_the_digest_and_of_the_run(custom, pictures, 
         ("tests.custom_layers:Scale,", "names no NAMES; write custom_objects='pkg.module:NAMES' or"),
         ("tests.no_such:Scale", "cannot be imported .No module named 'tests.no_such'.*check PYTHONPATH"),
         ("/no/such/layers.py:Scale", "there is no file /no/such/layers.py; check the path"),
-        ("sys:exit", "sys is no file of Python code"),
+        ("sys:exit", "sys is not a file of Python code"),
     ],
 )
 def test_custom_objects_that_are_not_there(keras_h5, objects, message):

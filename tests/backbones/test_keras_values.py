@@ -49,7 +49,7 @@ def test_random_weights_are_the_same_each_time_and_cannot_be_pinned():
     first, second = etl.backbone(handle), etl.backbone(handle)
     assert_same(first.values(), second.values())
     assert first.digest() == second.digest()
-    with pytest.raises(UserError, match="begins with random values, which no digest pins; leave --backbone_sha256 out"):
+    with pytest.raises(UserError, match="begins with random values, so no digest applies; leave --backbone_sha256 out"):
         etl.backbone(handle, sha256=first.digest())
     tf.random.set_seed(3)
     keras.utils.set_random_seed(3)

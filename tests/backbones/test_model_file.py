@@ -48,8 +48,8 @@ def test_in_the_cache_of_hub(hub_module, tmp_path, monkeypatch):
     with pytest.raises(UserError) as refused:
         etl.backbone(handle)
     assert str(refused.value) == (
-        f"{handle} is not a loadable SavedModel: {folder}/saved_model.pb is empty; delete {folder}, where Hub's cache "
-        "keeps it, to have it fetched again."
+        f"{handle} is not a loadable SavedModel: {folder}/saved_model.pb is empty; delete {folder} in Hub's cache "
+        "to fetch it again."
     )
 
 

@@ -35,7 +35,7 @@ def corrupt_h5(path, **attributes):
         ("none.h5", lambda p: None, "does not exist"),
         ("k3.keras", lambda p: corrupt_zip(p, "3.4.1"), r"Keras 3\.4\.1.*model\.export"),
         ("k3.h5", lambda p: corrupt_h5(p, keras_version="3.1.0", model_config="{}"), r"Keras 3\.1\.0.*model\.export"),
-        ("weights.h5", lambda p: corrupt_h5(p, keras_version="2.15.0"), "holds weights only.*keras.MobileNet"),
+        ("weights.h5", lambda p: corrupt_h5(p, keras_version="2.15.0"), "holds only weights.*keras.MobileNet"),
         ("text.h5", lambda p: p.write_text("hello"), "not a readable HDF5 file"),
         ("text.keras", lambda p: p.write_text("hello"), "not a readable HDF5 file|not a Keras model"),
         ("broken.keras", lambda p: corrupt_zip(p, "2.15.0"), "cannot be loaded as a Keras 2 model"),
@@ -247,7 +247,7 @@ def test_a_call_that_does_not_fit_its_source_is_one_line(handle, message, capsys
         (
             "keras.MobileNet(weights=None)",
             {"sha256": "sha256:0"},
-            "keras.MobileNet(weights=None) begins with random values, which no digest pins; leave --backbone_sha256 "
+            "keras.MobileNet(weights=None) begins with random values, so no digest applies; leave --backbone_sha256 "
             "out.",
         ),
     ],

@@ -25,7 +25,7 @@ def test_content_is_pinned(source):
     assert len(digest) == len("sha256:") + 64
     for pin in (digest, digest.removeprefix("sha256:")):
         assert etl.backbone(source.handle, sha256=pin).handle == source.handle
-    with pytest.raises(UserError, match=f"has the content {digest}, not the one that was asked for"):
+    with pytest.raises(UserError, match=f"has the digest {digest}, but --backbone_sha256 is 0000"):
         etl.backbone(source.handle, sha256="0" * 64)
 
 

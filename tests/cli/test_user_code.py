@@ -96,7 +96,7 @@ def test_a_program_is_told_what_to_set(folder):
     assert done.stdout.splitlines() == [
         f"network nets.py:layers fails in line 6 of {folder / 'nets.py'}: AttributeError: `conv2d` is not available "
         f"with Keras 3.; {remedy}",
-        f"custom_objects: Twice is not made of the classes of Keras 2, as m.h5 is; {remedy}",
+        f"custom_objects: Twice does not use the classes of Keras 2, as m.h5 does; {remedy}",
         "False False",
     ]
 

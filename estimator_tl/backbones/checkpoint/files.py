@@ -1,4 +1,4 @@
-"""Checkpoints of any kind, read by name: TF1's two formats, object-based ones, and the newest of a model_dir."""
+"""Reads checkpoints of any kind by name: TF1's two formats, object-based checkpoints, the newest in a model_dir."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from estimator_tl.tf_internals.files.object_graphs import GRAPH_KEY, variable_ke
 
 _V1_SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 _ANY_SHARD = "-?????-of-"
-# What people copy from a file list: the name of one of a checkpoint's files.
+# Users may copy the name of one of a checkpoint's files instead of its prefix.
 _FILE_SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
-# A strategy's further copies of variables, equal to the first.
+# Copies of variables in the further replicas of a strategy; they equal the first replica's.
 _TWIN = re.compile(r"/replica_\d+$")
 
 
@@ -28,16 +28,16 @@ class CheckpointFiles:
     """A checkpoint's variables by name.
 
     Attributes:
-      path: what the user gave: a prefix or a folder.
-      prefix: where TensorFlow finds the checkpoint.
+      path: the prefix or folder that the user named.
+      prefix: the prefix that TensorFlow reads the checkpoint by.
       is_object_based: whether tf.train.Checkpoint, Keras or a SavedModel wrote it.
-      keys: the key under which the checkpoint has a variable, by its names. Twins of replicas are left out.
+      keys: the checkpoint's key of each variable, by the variable's names; without the copies in further replicas.
       shapes: by key.
-      types: TensorFlow's, by key.
+      types: dtypes by key.
     """
 
     def __init__(self, path: str):
-        """Reads what the checkpoint holds, not its values.
+        """Reads the names, shapes and types of the checkpoint, not its values.
 
         Raises:
           UserError: there is no readable checkpoint.
@@ -96,33 +96,34 @@ def _files(prefix: str) -> list[str]:
         return [f"{prefix}.index", *sorted(glob.glob(f"{escaped}.data-?????-of-?????"))]
     if os.path.isfile(prefix):
         return [prefix]
-    base, pattern, number = prefix.rpartition(_ANY_SHARD)  # what is found of the old format is named by a pattern
+    base, pattern, number = prefix.rpartition(_ANY_SHARD)  # `_find` returns such a pattern for the old format
     if pattern:
         return sorted(glob.glob(f"{glob.escape(base)}{pattern}{number}"))
     return sorted(glob.glob(f"{escaped}{_ANY_SHARD}?????"))
 
 
 def _find(path: str) -> str:
-    """Returns the prefix by which TensorFlow finds what the user gave.
+    """Returns the prefix by which TensorFlow reads the checkpoint that a user names.
 
     Raises:
-      UserError: there is no checkpoint, there are several, or TensorFlow cannot read below such a path.
+      UserError: there is no checkpoint, there are several, or TensorFlow does not support such a path.
     """
-    place = _FILE_SUFFIX.sub("", os.path.abspath(os.path.expanduser(path)))
-    check_literal(place, "checkpoint")
-    if os.path.isdir(place):
-        return _newest(path, place)
-    files = _files(place)
-    if files and _V1_SHARD.search(files[0]):  # the reader takes a pattern with their number in it
+    prefix = _FILE_SUFFIX.sub("", os.path.abspath(os.path.expanduser(path)))
+    check_literal(prefix, "checkpoint")
+    if os.path.isdir(prefix):
+        return _newest(path, prefix)
+    files = _files(prefix)
+    if files and _V1_SHARD.search(files[0]):  # the reader takes a pattern with the number of shards in it
         return _V1_SHARD.sub(rf"{_ANY_SHARD}\1", files[0])
     if not files:
-        there = glob.glob(f"{glob.escape(place)}*")
-        found = f"{place}.index is missing" if there else "no such file or folder"
+        problem = "no such file or folder"
+        if glob.glob(f"{glob.escape(prefix)}*"):
+            problem = f"{prefix}.index is missing"
         raise UserError(
-            f"{path} is not a checkpoint: {found}; give a prefix such as runs/model.ckpt-100, with its .index file "
+            f"{path} is not a checkpoint: {problem}; give a prefix such as runs/model.ckpt-100, with its .index file "
             "beside the .data files, or a model_dir."
         )
-    return place
+    return prefix
 
 
 def _newest(path: str, folder: str) -> str:

@@ -1,4 +1,4 @@
-"""Which variable of a checkpoint each variable of a network begins with."""
+"""Decides which variable of a checkpoint gives each variable of a network its initial value."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from estimator_tl.errors import UserError, nearest
 from estimator_tl.structure import SourceVariable
 
 _SHADOW = "/ExponentialMovingAverage"
-_LEFT_OUT = "or leave such variables as they are initialized with exclude='regex'"
-_MOST = 3
+_EXCLUDE_REMEDY = "or leave such variables as they are initialized with exclude='regex'"
+_MAX_NAMES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """How the names of a network become those of a checkpoint.
+    """How the names of a network map to the names of a checkpoint.
 
     Attributes:
-      scope: the checkpoint has the network's names below this one.
-      rename: the checkpoint's name, in whole, for a name or the beginning of names in the network.
-      exclude: what matches the names of variables that keep their initializers.
-      skip_mismatched: whether variables of another shape keep their initializers too.
-      ema: whether the moving average of a variable is used where the checkpoint has one.
+      scope: a prefix that names have in the checkpoint and not in the network.
+      rename: the full name in the checkpoint, for a name or a name prefix in the network.
+      exclude: patterns of the names of variables that keep their initializers.
+      skip_mismatched: whether variables whose shape differs keep their initializers too.
+      ema: whether to use the moving average of a variable where the checkpoint has it.
     """
 
     scope: str = ""
@@ -43,11 +43,12 @@ class Naming:
         """Returns the naming that a user wrote.
 
         Raises:
-          UserError: an argument has a type of no use.
+          UserError: an argument has the wrong type.
         """
         if not isinstance(scope or "", str):
             raise UserError(f"scope={scope!r} is not a name; write e.g. scope='resnet_v1_50'.")
-        rename = dict(rename) if isinstance(rename, Mapping) else rename
+        if isinstance(rename, Mapping):
+            rename = dict(rename)
         if rename and not (isinstance(rename, dict) and all(isinstance(n, str) for n in (*rename, *rename.values()))):
             raise UserError(f"rename={rename!r} is not a map of names; write e.g. rename={{'conv1': 'stem/conv'}}.")
         patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())
@@ -60,23 +61,23 @@ class Naming:
 
     def in_checkpoint(self, name: str) -> str:
         """Returns the name that a variable of the network has in the checkpoint."""
-        for own in sorted(self.rename, key=len, reverse=True):
-            if not own or name == own or name.startswith(f"{own}/"):
-                return f"{self.rename[own]}/{name[len(own) :].strip('/')}".strip("/")
+        for prefix in sorted(self.rename, key=len, reverse=True):
+            if not prefix or name == prefix or name.startswith(f"{prefix}/"):
+                return f"{self.rename[prefix]}/{name[len(prefix) :].strip('/')}".strip("/")
         return f"{self.scope}/{name}".strip("/")
 
     def excludes(self, name: str) -> bool:
-        """True for variables that keep their initializers."""
+        """Returns whether a variable keeps its initializer."""
         return any(pattern.search(name) for pattern in self.exclude)
 
     def keys(self, variables: Sequence[SourceVariable], files: CheckpointFiles, network: str) -> dict[str, str]:
-        """Returns the checkpoint's key for each variable of a network that begins with a value of it.
+        """Returns the checkpoint's key for each variable of a network that gets its value from the checkpoint.
 
         Raises:
-          UserError: the checkpoint lacks a variable or has another shape, or an argument fits nothing.
+          UserError: the checkpoint lacks a variable or has another shape, or an argument matches nothing.
         """
-        self._check_all_used([variable.name for variable in variables])
-        found: dict[str, str] = {}
+        self._check_matches([variable.name for variable in variables])
+        keys: dict[str, str] = {}
         missing = []
         for variable in variables:
             if self.excludes(variable.name):
@@ -87,17 +88,18 @@ class Naming:
             if key is None and shadow is None:
                 missing.append((variable.name, target))
             elif self._fits(variable, shadow or key or "", files, network):
-                found[variable.name] = shadow or key or ""
+                keys[variable.name] = shadow or key or ""
         if missing:
             raise UserError(_missing_text(missing, files, network))
-        if not found:
-            raise UserError(f"nothing of network {network} begins with a value of {files.path}; exclude less.")
-        return found
+        if not keys:
+            raise UserError(f"no variable of network {network} gets its value from {files.path}; exclude less.")
+        return keys
 
-    def _check_all_used(self, names: Sequence[str]) -> None:
-        for own in self.rename:
-            if own and not any(name == own or name.startswith(f"{own}/") for name in names):
-                raise UserError(f"rename: no variable of the network begins with {own!r}; {nearest(own, names)}")
+    def _check_matches(self, names: Sequence[str]) -> None:
+        """Checks that each prefix of `rename` and each pattern of `exclude` matches a variable."""
+        for prefix in self.rename:
+            if prefix and not any(name == prefix or name.startswith(f"{prefix}/") for name in names):
+                raise UserError(f"rename: no variable of the network begins with {prefix!r}; {nearest(prefix, names)}")
         for pattern in self.exclude:
             if not any(pattern.search(name) for name in names):
                 raise UserError(
@@ -106,46 +108,47 @@ class Naming:
                 )
 
     def _fits(self, variable: SourceVariable, key: str, files: CheckpointFiles, network: str) -> bool:
-        shape, own = files.shapes[key], tf.as_dtype(variable.dtype)
-        numbers = files.types[key] == own or (files.types[key].is_floating and own.is_floating)
-        if shape == variable.shape and numbers:
+        shape, dtype = files.shapes[key], tf.as_dtype(variable.dtype)
+        has_same_type = files.types[key] == dtype or (files.types[key].is_floating and dtype.is_floating)
+        if shape == variable.shape and has_same_type:
             return True
-        differ = (
+        difference = (
             f"{variable.name} has shape {variable.shape} and type {variable.dtype} in network {network}, but {key} has "
             f"shape {shape} and type {files.types[key].name} in {files.path}"
         )
         if not self.skip_mismatched:
             raise UserError(
-                f"{differ}; correct the network, {_LEFT_OUT}, or all of another shape with skip_mismatched=True."
+                f"{difference}; correct the network, {_EXCLUDE_REMEDY}, or all of another shape with "
+                "skip_mismatched=True."
             )
-        logging.warning("skipped: %s; it keeps its initializer.", differ)
+        logging.warning("skipped: %s; it keeps its initializer.", difference)
         return False
 
 
 def _missing_text(missing: Sequence[tuple[str, str]], files: CheckpointFiles, network: str) -> str:
     parts = []
-    for name, target in missing[:_MOST]:
-        sought = name if name == target else f"{name} (sought as {target})"
-        parts.append(f"{sought}, nearest there: {', '.join(_near(target, files.keys)) or 'none'}")
-    more = f"; and {len(missing) - _MOST} more" if len(missing) > _MOST else ""
+    for name, target in missing[:_MAX_NAMES]:
+        label = name if name == target else f"{name} (sought as {target})"
+        parts.append(f"{label}, nearest there: {', '.join(_similar_names(target, files.keys)) or 'none'}")
+    more = f"; and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
     return (
         f"{files.path} lacks {len(missing)} variables of network {network}: {'; '.join(parts)}{more}; "
-        f"{_remedy(missing, files)}, {_LEFT_OUT}."
+        f"{_remedy(missing, files)}, {_EXCLUDE_REMEDY}."
     )
 
 
-def _near(name: str, known: Iterable[str]) -> list[str]:
-    ending = [other for other in known if other.endswith(f"/{name}") or name.endswith(f"/{other}")]
-    return ending[:_MOST] or difflib.get_close_matches(name, list(known), n=_MOST, cutoff=0.4)
+def _similar_names(name: str, candidates: Iterable[str]) -> list[str]:
+    same_end = [other for other in candidates if other.endswith(f"/{name}") or name.endswith(f"/{other}")]
+    return same_end[:_MAX_NAMES] or difflib.get_close_matches(name, list(candidates), n=_MAX_NAMES, cutoff=0.4)
 
 
 def _remedy(missing: Sequence[tuple[str, str]], files: CheckpointFiles) -> str:
-    """Says how to name what is missing: by one scope, where that finds all of it."""
+    """Returns advice on how to name the missing variables: with one scope or prefix, if that finds all of them."""
     targets = [target for _, target in missing]
-    for other in _near(targets[0], files.keys):
-        more, less = other.removesuffix(f"/{targets[0]}"), targets[0].removesuffix(f"/{other}")
-        if more != other and all(f"{more}/{target}" in files.keys for target in targets):
-            return f"give scope={more!r}"
-        if less != targets[0] and all(target.removeprefix(f"{less}/") in files.keys for target in targets):
-            return f"give rename={{{less!r}: ''}}"
+    for other in _similar_names(targets[0], files.keys):
+        scope, prefix = other.removesuffix(f"/{targets[0]}"), targets[0].removesuffix(f"/{other}")
+        if scope != other and all(f"{scope}/{target}" in files.keys for target in targets):
+            return f"give scope={scope!r}"
+        if prefix != targets[0] and all(target.removeprefix(f"{prefix}/") in files.keys for target in targets):
+            return f"give rename={{{prefix!r}: ''}}"
     return "name them with scope= or rename={'NETWORK': 'CHECKPOINT'}"

@@ -1,4 +1,4 @@
-"""Handles of modules: from a path or an address to the local folder of a SavedModel or a TF1 Hub module."""
+"""Resolves handles of modules: from a path or a URL to the local folder of a SavedModel or a TF1 Hub module."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from estimator_tl.files import check_literal
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A module that is here: what the user called it, and the folder that holds its saved_model.pb."""
+    """A local module: the handle that the user wrote, and the folder that holds its saved_model.pb."""
 
     handle: str
     folder: str
 
 
 def module_of(handle: str | Module) -> Module:
-    """Returns the module that a handle names; see `resolve`. One that was resolved already passes.
+    """Returns the module that a handle names, see `resolve`; returns a resolved module unchanged.
 
     Raises:
-      UserError: there is no such module, or it cannot be had now.
+      UserError: there is no such module, or it cannot be fetched.
     """
     return handle if isinstance(handle, Module) else Module(handle, resolve(handle))
 
 
 def resolve(handle: str) -> str:
-    """Returns the local folder of a module, fetched into the cache if need be.
+    """Returns the local folder of a module; fetches it into the cache if necessary.
 
     Args:
-      handle: a folder; an archive of one (.tar.gz, .tgz, .tar, .zip); an https address that answers as TensorFlow
-        Hub's protocol has it, or of an archive; an address of Kaggle Models; or a folder or an archive on one of
-        TensorFlow's file systems, such as gs://.
+      handle: a folder; an archive of a folder (.tar.gz, .tgz, .tar, .zip); an https URL of an archive, or of a server
+        with TensorFlow Hub's protocol; a URL of Kaggle Models; or a folder or an archive on one of TensorFlow's file
+        systems, such as gs://.
 
     Raises:
-      UserError: there is no such module, or it cannot be had now.
+      UserError: there is no such module, or it cannot be fetched.
     """
     if handle.startswith("http:"):
         raise UserError(f"{handle} is not encrypted; use https.")
@@ -52,9 +52,9 @@ def resolve(handle: str) -> str:
         if "://" not in handle:
             folder = _local(handle)
         elif handle.startswith("https://"):
-            folder = _fetched(handle)
+            folder = _fetch(handle)
         else:
-            folder = _copied(handle.rstrip("/"))
+            folder = _copy(handle.rstrip("/"))
         if not archives.holds_module(folder):
             raise UserError(f"{SOURCE} is not a SavedModel: it holds no saved_model.pb; give the folder that does.")
         check_literal(folder, "backbone")
@@ -63,7 +63,7 @@ def resolve(handle: str) -> str:
 
 
 def is_archive(handle: str) -> bool:
-    """True where a handle is a local archive of a module, or would be if it were there."""
+    """Returns whether a handle is the path of an archive, whether or not the file exists."""
     return "://" not in handle and archives.is_archive(handle)
 
 
@@ -73,7 +73,7 @@ def _local(handle: str) -> str:
         raise UserError(f"unknown backbone {handle!r}: no such file or folder; {_suggestion(handle)}")
     if os.path.isdir(path) or not archives.is_archive(path):
         return path
-    key = file_digest(path).replace("sha256:", "archive-")  # another content is another module
+    key = file_digest(path).replace("sha256:", "archive-")  # a changed archive is another module
     return archives.module_folder(module_cache.fill(key, handle, lambda f: archives.unpack(path, f)))
 
 
@@ -85,12 +85,12 @@ def _suggestion(handle: str) -> str:
     return f"a path, a URL or a name is expected; {nearest(f'keras.{handle}', [f'keras.{n}' for n in names()])}"
 
 
-def _fetched(handle: str) -> str:
+def _fetch(handle: str) -> str:
     model = kaggle.model_of(handle)
     key = module_cache.key_of(handle)
     try:
         if model is not None and kaggle.has_client() and module_cache.find(key) is None:
-            with module_cache.locked(key, handle):  # the client's own downloads do not expect each other
+            with module_cache.locked(key, handle):  # Kaggle's client does not support parallel downloads
                 return kaggle.fetch(model)
         return archives.module_folder(module_cache.fill(key, handle, lambda f: downloads.fetch_https(handle, f)))
     except downloads.NotFetchedError as error:
@@ -104,27 +104,27 @@ def _hints(handle: str, model: str | None) -> list[str]:
     if model is not None and not kaggle.has_client():
         hints.append(kaggle.GET_CLIENT)
     elif model is not None and model.count("/") == 3:
-        hints.append("with a version at the address's end, a copy that Kaggle's client has is used")
+        hints.append("with a version at the end of the address, a copy that Kaggle's client has is used")
     return hints
 
 
-def _copied(handle: str) -> str:
-    """Returns the copy of a folder or an archive on another file system, made anew when that has changed.
+def _copy(handle: str) -> str:
+    """Returns a local copy of a folder or an archive on another file system; copies it again if it has changed.
 
-    Where it cannot be looked at, the newest copy is taken.
+    If the file system cannot be reached, it returns the newest copy.
     """
     name = module_cache.key_of(handle)
     try:
         files = downloads.list_files(handle)
         key = f"{name}-{_short_digest(files)}"
         folder = module_cache.fill(key, handle, lambda f: downloads.copy(handle, files, f))
-        with contextlib.suppress(OSError):  # in a cache that others filled
-            os.utime(folder)  # this one is the newest, even if it is one of before
+        with contextlib.suppress(OSError):  # another user may own the cache
+            os.utime(folder)  # makes it the newest copy, even if it existed before
     except downloads.NotFetchedError as error:
-        found = module_cache.newest(name)
-        if found is None:
+        copy = module_cache.newest(name)
+        if copy is None:
             raise _not_fetched(handle, error, []) from error
-        folder = found
+        folder = copy
     return archives.module_folder(folder)
 
 
@@ -133,12 +133,13 @@ def _short_digest(files: Mapping[str, Any]) -> str:
 
 
 def _not_fetched(handle: str, error: downloads.NotFetchedError, hints: list[str]) -> UserError:
-    why = "; ".join([str(error), *hints])
+    reason = "; ".join([str(error), *hints])
     if error.answered:
-        return UserError(f"{handle} cannot be fetched ({why}); check it, or give the folder of an unpacked copy.")
-    cache, key = os.path.split(module_cache.place(module_cache.key_of(handle)))
-    kept = "" if os.environ.get("TFHUB_CACHE_DIR") else ", a temporary folder (set TFHUB_CACHE_DIR to keep it)"
+        return UserError(f"{handle} cannot be fetched ({reason}); check it, or give the folder of an unpacked copy.")
+    cache, key = os.path.split(module_cache.path_of(module_cache.key_of(handle)))
+    if not os.environ.get("TFHUB_CACHE_DIR"):
+        cache += ", a temporary folder (set TFHUB_CACHE_DIR to keep it)"
     return UserError(
-        f"{handle} cannot be fetched ({why}); Hub's cache is {cache}{kept}: fill it on a machine with a network, or "
+        f"{handle} cannot be fetched ({reason}); Hub's cache is {cache}: fill it on a machine with a network, or "
         f"unpack a copy into its folder {key}, or give the folder of an unpacked copy."
     )

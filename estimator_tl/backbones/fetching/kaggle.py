@@ -1,4 +1,4 @@
-"""Kaggle Models, where tfhub.dev leads today: through Kaggle's own client where it is installed."""
+"""Fetches modules of Kaggle Models, where tfhub.dev redirects to, with Kaggle's client if it is installed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _HOSTS = ("www.kaggle.com", "kaggle.com")
 _FRAMEWORKS = {name.lower(): name for name in ("tensorFlow1", "tensorFlow2")}
 _FORM = "https://www.kaggle.com/models/OWNER/MODEL/tensorFlow2/VARIATION/VERSION"
 _SECONDS_WITHOUT_NETWORK = 10.0
-#: What to do where a model asks for an account and the client is missing.
+#: Advice for models that need an account, without the client.
 GET_CLIENT = "pip install 'estimator_tl[kaggle]' and log in for models that ask for an account"
 
 
 def model_of(handle: str) -> str | None:
-    """Returns the name of a model of Kaggle Models as Kaggle's client has it; None for addresses of other things.
+    """Returns the name that Kaggle's client has for the model at a URL; None for other URLs.
 
     Raises:
-      UserError: the address names no single model of TensorFlow.
+      UserError: the URL does not name a single model for TensorFlow.
     """
     parts = urllib.parse.urlsplit(handle)
     names = parts.path.strip("/").split("/")
@@ -40,26 +40,26 @@ def model_of(handle: str) -> str | None:
 
 
 def has_client() -> bool:
-    """True where Kaggle's client, the package kagglehub, is installed."""
+    """Returns whether Kaggle's client, the package kagglehub, is installed."""
     return importlib.util.find_spec("kagglehub") is not None
 
 
 def fetch(model: str) -> str:
-    """Returns the folder of a model in the client's own cache, downloaded if need be.
+    """Returns the folder of a model in the cache of Kaggle's client; downloads it if necessary.
 
     Raises:
-      NotFetchedError: it cannot be had.
+      NotFetchedError: the model cannot be fetched.
     """
     try:
         downloads.check_reachable("www.kaggle.com")
     except OSError as network:
-        try:  # the client sets no limit to its attempts; what it has already, it gives at once
+        try:  # the client has no time limit, but it returns a model from its cache at once
             return downloads.within(_SECONDS_WITHOUT_NETWORK, lambda: _ask_client(model), "Kaggle's client")
         except Exception:
             raise downloads.NotFetchedError(downloads.reason(network)) from network
     try:
         return _ask_client(model)
-    except Exception as error:  # the client's are of many kinds
+    except Exception as error:  # the client raises many kinds
         raise downloads.NotFetchedError(downloads.reason(error), answered=True) from error
 
 

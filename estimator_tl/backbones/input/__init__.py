@@ -1,1 +1,1 @@
-"""What a backbone takes: the size, range and type of images, or text; and what its graph does to them first."""
+"""What a backbone takes: images of a size, range and type, or text; and what its graph does to images first."""

@@ -1,4 +1,4 @@
-"""What a source takes: images of a size and a range, or text; and whether a tensor is that."""
+"""Input contracts of backbones: images of a size and a range, or text; and a check of tensors against them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from estimator_tl.backbones.base import TakesTextError
-from estimator_tl.backbones.input.graph import InputGraph, found_in
+from estimator_tl.backbones.input.graph import InputGraph, finding_of
 from estimator_tl.backbones.input.images import range_of
 from estimator_tl.backbones.input.range import Finding, chosen_range
 from estimator_tl.compat import tf
@@ -15,14 +15,14 @@ from estimator_tl.specs import ImageSpec, InputSpec, TextSpec, linear_range
 
 
 def one_image(shape: Sequence[int | None], image_size: int | tuple[int, int] | None) -> tuple[int, int, int, int]:
-    """Returns the shape of one image in a batch by itself, for a source that takes images of a static shape.
+    """Returns the shape of a batch with one image, for a backbone that takes images of a static shape.
 
     Args:
       shape: [batch, height, width, channels].
-      image_size: what the user asks for, where the source does not fix it.
+      image_size: the size that the user sets, where the backbone does not fix it.
 
     Raises:
-      UserError: the size is not known, or another one is asked for.
+      UserError: the size is unknown, or the user sets another size than the backbone's.
     """
     requests = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     sides: list[Any] = []
@@ -41,15 +41,15 @@ def one_image(shape: Sequence[int | None], image_size: int | tuple[int, int] | N
 def images_spec(
     shape: tuple[int, int, int, int], input_range: tuple[float, float] | None, finding: Finding | None
 ) -> ImageSpec:
-    """Returns the input contract of a source that takes images.
+    """Returns the input contract of a backbone that takes images.
 
     Args:
       shape: see `one_image`.
-      input_range: values that the source takes; by default, those that follow from `finding`, or else [0, 1].
-      finding: what the source does to its input, if that is known.
+      input_range: values that the backbone takes; by default, the range that follows from `finding`, or else [0, 1].
+      finding: what the backbone does to its input, if known.
 
     Raises:
-      UserError: it does something from which no range follows, and none is given.
+      UserError: no range follows from what the backbone does to its input, and the user sets none.
     """
     low, high = chosen_range(finding, input_range)
     return ImageSpec(*shape[1:], linear_range(low, high), range_words((low, high)), (low, high))
@@ -62,7 +62,7 @@ def read_input(
     image_size: int | tuple[int, int] | None,
     input_range: tuple[float, float] | None,
 ) -> tuple[InputSpec, Finding | None]:
-    """Returns what a source takes, and what it does to images before its first weights.
+    """Returns what a backbone takes, and what it does to images before its first weights.
 
     Args:
       shape: static, of its images; None for texts.
@@ -72,27 +72,30 @@ def read_input(
       input_range: see `images_spec`.
 
     Raises:
-      UserError: what it takes is not known, or something else is asked for.
+      UserError: the size or the range is unknown, or the user's settings contradict the backbone.
     """
     if shape is None:
         return text_spec(image_size=image_size, input_range=input_range), None
     image = one_image(shape, image_size)
-    finding = found_in(graph, image)
+    finding = finding_of(graph, image)
     return images_spec(image, range_of(dtype, input_range), finding), finding
 
 
 def range_words(values: tuple[float, float]) -> str:
-    """Returns a range for people, e.g. ``[0, 255]``."""
+    """Returns a range as text, e.g. ``[0, 255]``."""
     return f"[{values[0]:g}, {values[1]:g}]"
 
 
-def text_spec(**of_pictures: Any) -> TextSpec:
-    """Returns the input contract of a source that takes strings.
+def text_spec(**image_settings: Any) -> TextSpec:
+    """Returns the input contract of a backbone that takes strings.
+
+    Args:
+      **image_settings: settings that apply to images only.
 
     Raises:
-      TakesTextError: settings of images are given.
+      TakesTextError: one of the settings is not None.
     """
-    for name, value in of_pictures.items():
+    for name, value in image_settings.items():
         if value is not None:
             raise TakesTextError(f"{SOURCE} takes text, so {name} does not apply; leave it out.")
     return TextSpec()
@@ -105,7 +108,7 @@ def check_input(handle: str, inputs: Any, spec: InputSpec) -> Any:
       The tensor: string [batch], or float32 [batch, height, width, channels] with the static shape of the contract.
 
     Raises:
-      UserError: wrong type, rank, size or channels.
+      UserError: the tensor has the wrong type, rank, size or channels.
     """
     if isinstance(inputs, (tf.RaggedTensor, tf.SparseTensor)):
         raise UserError(
@@ -131,8 +134,8 @@ def check_input(handle: str, inputs: Any, spec: InputSpec) -> Any:
 
 
 def _as_float32(handle: str, images: Any, spec: ImageSpec) -> Any:
-    """Returns images as float32 where that leaves no doubt about their range."""
-    # Whole numbers are what a decoder gives, 0 to 255; they are right as they are for a source that takes these.
+    """Returns images as float32; refuses integers unless the backbone takes [0, 255]."""
+    # A decoder gives integers from 0 to 255, which only such a backbone takes unchanged.
     as_decoded = images.dtype.is_integer and spec.range == (0.0, 255.0)
     if not images.dtype.is_floating and not as_decoded:
         raise UserError(

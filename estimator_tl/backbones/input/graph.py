@@ -1,4 +1,4 @@
-"""What a graph does to its images before the first weights: the parts up to there, run on images in known ranges."""
+"""Finds what a graph does to its images before the first weights, by running that part on images in known ranges."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from estimator_tl.backbones.input.range import BYTES, RANGES, UNIT, Array, Finding, Function, Range, find, joined
-from estimator_tl.backbones.input.walk import SHAPES, meeting
+from estimator_tl.backbones.input.walk import SHAPES, weight_boundary
 from estimator_tl.compat import tf
 from estimator_tl.tf_internals.eager import run_eagerly_apart
 from estimator_tl.tf_internals.graphs.flat import CALLS, CONDITIONS, FlatGraph, node_of
 
 _READS = ("ReadVariableOp", "VariableV2", "Variable")
-#: What moves elements, or changes their type, and is no arithmetic for people.
+#: Ops that move elements or change their type; messages do not count them as arithmetic.
 _MOVES = frozenset(
     {
         "Cast", "ConcatV2", "Const", "ExpandDims", "GatherV2", "Identity", "MirrorPad", "Pack", "Pad", "PadV2",
@@ -25,10 +25,10 @@ _MOVES = frozenset(
         "Transpose", "Unpack",
     }
 )  # fmt: skip
-#: What parts of a graph raise that cannot be run apart from the rest.
+#: Exceptions of a part of a graph that does not run without the rest.
 _FAILURES = (ValueError, KeyError, TypeError, RuntimeError, tf.errors.OpError)
-_MOST_NAMES = 3
-_MOST_TENSORS = 32  # that meet weights; further ones are not tried
+_MAX_NAMES = 3
+_MAX_TENSORS = 32  # tensors to run among those that meet weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,9 @@ class InputGraph:
       flat: its nodes.
       source: the name of the tensor that takes the images.
       outputs: the names of the tensors with the features.
-      variables: what reads the value of a variable, by the name of its node or argument.
-      counters: the names of those variables that are whole numbers: seeds and the like, and no weights.
-      constants: further values, by the name of the node or argument that takes them.
+      variables: functions that return the value of a variable, by the name of its node or argument.
+      counters: the names of integer variables, such as seeds, which are not weights.
+      constants: functions that return other values, by the name of the node or argument that takes them.
       dtype: of the images.
     """
 
@@ -57,55 +57,56 @@ class InputGraph:
         """Returns what the graph does to images. Eager only.
 
         Args:
-          shape: [1, height, width, channels] of them.
-          layers: names that may stand in the names of nodes, to say where in the model that is.
+          shape: [1, height, width, channels] of the images.
+          layers: names of layers, to look for in the names of nodes and to use in the text.
         """
-        self._settle(shape)
+        self._resolve_conditions(shape)
         weights = set(self.variables) - set(self.counters)
-        met = meeting(self.flat, node_of(self.flat.tensor(self.source)), self.outputs, weights)
-        if met.is_open:
+        boundary = weight_boundary(self.flat, node_of(self.flat.tensor(self.source)), self.outputs, weights)
+        if boundary.is_open:
             return Finding("a condition whose outcome depends on more than the image", None)
-        finding = self._joined(met.plain, shape, RANGES, layers)
-        if met.normalized and not finding.text:
-            # Statistics tell the range of what reaches them, where nothing else has changed that. Those that batch norm
-            # has moved part of the way from 0 and 1 to those of [0, 1] could be taken for some of [-1, 1].
-            return self._joined(met.normalized, shape, (BYTES, UNIT), layers)
+        finding = self._joined(boundary.plain, shape, RANGES, layers)
+        if boundary.normalized and not finding.text:
+            # If nothing else changes the images, the statistics of a normalization show their range. SIGNED is not
+            # tried: statistics on their way from 0 and 1 to the statistics of [0, 1] look like statistics of [-1, 1].
+            return self._joined(boundary.normalized, shape, (BYTES, UNIT), layers)
         return finding
 
-    def _settle(self, shape: Sequence[int]) -> None:
-        """Puts the branches that run for an image in place of conditions, as far as these can be run apart."""
+    def _resolve_conditions(self, shape: Sequence[int]) -> None:
+        """Replaces each condition by the branch that runs for an image, if the condition can be computed alone."""
         tried: set[str] = set()
         while True:
-            reached = self.flat.ancestors(self.outputs)
-            conditions = [n for n in reached if n in self.flat.nodes and self.flat.nodes[n].op in CONDITIONS]
+            names = self.flat.ancestors(self.outputs)
+            conditions = [n for n in names if n in self.flat.nodes and self.flat.nodes[n].op in CONDITIONS]
             name = next((name for name in conditions if name not in tried), None)
             if name is None:
                 return
             tried.add(name)
-            decides = self.flat.inputs(name)[0]
-            if self._differs_between_images(decides):
+            condition = self.flat.inputs(name)[0]
+            if self._differs_between_images(condition):
                 continue
-            with contextlib.suppress(*_FAILURES), self._running(decides) as function:
+            with contextlib.suppress(*_FAILURES), self._running(condition) as function:
                 self.flat.settle(name, int(function(np.zeros(shape))))
 
     def _differs_between_images(self, tensor: str) -> bool:
-        """Whether a tensor depends on more of an image than its shape."""
+        """Returns whether a tensor depends on more of an image than its shape."""
         source = node_of(self.flat.tensor(self.source))
         differs = {source}
         for name in self.flat.ancestors([tensor]):
             node = self.flat.nodes.get(name)
             if node is not None and node.op not in SHAPES:
-                differs |= {name for taken in self.flat.inputs(name) if node_of(taken) in differs}
+                differs |= {name for tensor_in in self.flat.inputs(name) if node_of(tensor_in) in differs}
         return node_of(self.flat.tensor(tensor)) in differs
 
     def _joined(
         self, tensors: Sequence[str], shape: Sequence[int], ranges: Sequence[Range], layers: Collection[str]
     ) -> Finding:
-        finding = joined([self._found(tensor, shape, ranges) for tensor in tensors[:_MOST_TENSORS]])
-        where = self._where(tensors, layers) if finding.text else ""
-        return dataclasses.replace(finding, text=f"{finding.text}{where}")
+        finding = joined([self._finding_at(tensor, shape, ranges) for tensor in tensors[:_MAX_TENSORS]])
+        if not finding.text:
+            return finding
+        return dataclasses.replace(finding, text=f"{finding.text}{self._owners_text(tensors, layers)}")
 
-    def _found(self, tensor: str, shape: Sequence[int], ranges: Sequence[Range]) -> Finding:
+    def _finding_at(self, tensor: str, shape: Sequence[int], ranges: Sequence[Range]) -> Finding:
         try:
             with self._running(tensor) as function:
                 return find(function, shape, ranges)
@@ -113,12 +114,12 @@ class InputGraph:
             return Finding("operations that cannot be run apart", None)
 
     def _running(self, tensor: str) -> contextlib.AbstractContextManager[Function]:
-        """Returns a context that gives the part of the graph up to a tensor as a function."""
+        """Returns a context manager that gives the part of the graph up to a tensor as a function."""
         return running(self._part(tensor), self.flat.tensor(self.source), self.flat.tensor(tensor), self.dtype)
 
     def _part(self, tensor: str) -> Any:
-        """Returns the GraphDef of what a tensor needs, with values in place of variables and constants."""
-        from_graph, values = [], {}
+        """Returns the GraphDef of the nodes that a tensor needs, with values in place of variables and constants."""
+        names, values = [], {}
         source = node_of(self.flat.tensor(self.source))
         pending, seen = [node_of(self.flat.tensor(tensor))], set()
         while pending:
@@ -130,9 +131,9 @@ class InputGraph:
             if read is not None:
                 values[name] = read()
                 continue
-            from_graph.append(name)
-            pending.extend(node_of(taken) for taken in self.flat.inputs(name))
-        graph = self.flat.subgraph(from_graph)
+            names.append(name)
+            pending.extend(node_of(tensor_in) for tensor_in in self.flat.inputs(name))
+        graph = self.flat.subgraph(names)
         for name, value in values.items():
             node = graph.node.add(name=name, op="Const")
             node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
@@ -140,7 +141,7 @@ class InputGraph:
         return graph
 
     def _value(self, name: str) -> Callable[[], Array] | None:
-        """Returns what gives a node's value, where that is a variable's or known from elsewhere."""
+        """Returns a function for the value of a node that reads a variable or is in `constants`; None for others."""
         if name in self.constants:
             return self.constants[name]
         node = self.flat.nodes.get(name)
@@ -151,24 +152,26 @@ class InputGraph:
             node = self.flat.nodes.get(name)
         return self.variables[name]
 
-    def _where(self, tensors: Iterable[str], layers: Collection[str]) -> str:
-        """Returns in which layers, or else nodes, the arithmetic is."""
+    def _owners_text(self, tensors: Iterable[str], layers: Collection[str]) -> str:
+        """Returns the names of the layers, or else of the nodes, that do the arithmetic, in parentheses."""
         source = node_of(self.flat.tensor(self.source))
         has_data = {source}
         names: dict[str, None] = {}
         for name in self.flat.ancestors(tensors):
             node = self.flat.nodes.get(name)
-            if node is not None and any(node_of(taken) in has_data for taken in self.flat.inputs(name)):
+            if node is not None and any(node_of(tensor) in has_data for tensor in self.flat.inputs(name)):
                 has_data.add(name)
                 if node.op not in _MOVES:
                     names[name] = None
         owners = list(dict.fromkeys(_owner(name, layers) for name in names))
-        more = f" and {len(owners) - _MOST_NAMES} more" * (len(owners) > _MOST_NAMES)
-        return f" ({', '.join(owners[:_MOST_NAMES])}{more})" if owners else ""
+        if not owners:
+            return ""
+        more = f" and {len(owners) - _MAX_NAMES} more" if len(owners) > _MAX_NAMES else ""
+        return f" ({', '.join(owners[:_MAX_NAMES])}{more})"
 
 
 def _owner(node: str, layers: Collection[str]) -> str:
-    """Returns the innermost layer in a node's name; without one, the innermost scope, or the node itself."""
+    """Returns the innermost layer in a node's name; without a layer, the innermost scope, or the node."""
     parts = [part for part in node.split("/") if part not in CALLS]
     layer = next((part for part in reversed(parts) if part in layers), "")
     return f"layer {layer}" if layer else parts[max(len(parts) - 2, 0)]
@@ -181,23 +184,23 @@ def running(graph_def: Any, source: str, tensor: str, dtype: Any) -> Iterator[Fu
     Args:
       graph_def: without the node of `source`.
       source: the name of the tensor that takes the images.
-      tensor: the name of the one that is asked for.
+      tensor: the name of the tensor to compute.
       dtype: of the images.
     """
     graph = tf.Graph()
     with graph.as_default():
         images = tf.compat.v1.placeholder(dtype, name="images")
-        fetched = images
+        output = images
         if tensor != source:
-            is_used = any(source in (taken, f"{taken}:0") for node in graph_def.node for taken in node.input)
-            given = {source: images} if is_used else {}
-            (fetched,) = tf.import_graph_def(graph_def, given, [tensor], name="model")
+            needs_images = any(source in (name, f"{name}:0") for node in graph_def.node for name in node.input)
+            input_map = {source: images} if needs_images else {}
+            (output,) = tf.import_graph_def(graph_def, input_map, [tensor], name="model")
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     with tf.compat.v1.Session(graph=graph, config=config) as session:
-        yield lambda values: session.run(fetched, {images: values.astype(images.dtype.as_numpy_dtype)})
+        yield lambda values: session.run(output, {images: values.astype(images.dtype.as_numpy_dtype)})
 
 
-def found_in(graph: Callable[[], InputGraph], shape: Sequence[int]) -> Finding | None:
+def finding_of(graph: Callable[[], InputGraph], shape: Sequence[int]) -> Finding | None:
     """Returns what a model does to images; None where its graph cannot be read.
 
     Args:

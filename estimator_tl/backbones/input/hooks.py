@@ -1,4 +1,4 @@
-"""Session hooks that look at what an input_fn gives."""
+"""Session hooks that check the batches of an input_fn."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from estimator_tl.specs import ImageSpec
 
 # Graph collection of the images that each replica takes.
 _IMAGES = "estimator_tl/images"
-# Runs that have been warned; each phase and each evaluation has a graph and a hook of its own.
-_told: set[tuple[str, str]] = set()
+# Runs that have had the warning; each phase and each evaluation makes another graph and hook.
+_warned_runs: set[tuple[str, str]] = set()
 
 
 class ImageRangeHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Warns once a run where the first batch of images is far outside of the range that the source takes.
+    """Warns once per run if the first batch of images is far outside of the range that the backbone takes.
 
-    The minimum and the maximum are fetched with the first step alone; the graph has their ops in any case.
+    It fetches the minimum and the maximum with the first step only, but their ops stay in the graph.
     """
 
     def __init__(self, handle: str, spec: ImageSpec, images: Any, model_dir: str | None):
         """Prepares the hook in the graph of a replica.
 
         Args:
-          handle: what the user called the source.
-          spec: its contract.
+          handle: the backbone's handle, for the message.
+          spec: the backbone's input contract.
           images: [batch, height, width, channels].
           model_dir: of the run.
         """
@@ -37,9 +37,9 @@ class ImageRangeHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def begin(self) -> None:
         self._values = None
-        if self._run in _told:
+        if self._run in _warned_runs:
             return
-        # Ops are added behind the model's own: random seeds of ops follow from how many are before them.
+        # Adding these ops after the model's ops leaves its random seeds, which depend on op counts, unchanged.
         images = tf.compat.v1.get_collection(_IMAGES)
         pixels = [self._spec.preprocess(tf.fill([1, 1, self._spec.channels], value)) for value in (0.0, 255.0)]
         self._values = {
@@ -56,7 +56,7 @@ class ImageRangeHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         if not self._values:
             return
         self._values = None
-        _told.add(self._run)
+        _warned_runs.add(self._run)
         values = run_values.results
         text = out_of_range(values["low"], values["high"], min(values["min"]), max(values["max"]))
         if text:
@@ -74,25 +74,25 @@ class ImageRangeHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
 
 def out_of_range(low: float, high: float, smallest: float, largest: float) -> str | None:
-    """Returns in words how a batch misses a range; None where it may well be in it.
+    """Returns in words how a batch misses a range; None where the batch may be in the range.
 
     Args:
       low: lower end of the range.
-      high: upper end.
-      smallest: value of the batch.
-      largest: value of the batch.
+      high: upper end of the range.
+      smallest: smallest value of the batch.
+      largest: largest value of the batch.
     """
     width = high - low
     if smallest < low - width / 2 or largest > high + width / 2:
         return "far outside of"
-    # Images of [0, 1] or [-1, 1] for a source of 0 to 255 are all black to it; an even batch says nothing.
+    # Images in [0, 1] or [-1, 1] look black to a backbone that takes 0 to 255. A batch of one value shows no range.
     if width > 100 and 0 < largest - smallest <= 2.5:
         return "a tiny part of"
     return None
 
 
 class AnyBatchHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
-    """Fails an evaluation without a batch, whose loss would be 0."""
+    """Raises an error at the end of an evaluation without a batch, whose loss would be 0."""
 
     def __init__(self) -> None:
         self._has_batch = False
@@ -108,7 +108,7 @@ def check_any_batch(has_batch: bool) -> None:
     """Checks that an evaluation saw a batch.
 
     Raises:
-      UserError: it saw none.
+      UserError: the evaluation saw no batch.
     """
     if not has_batch:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which image inputs of a source can be fed: the order of their dimensions, the batch, and the type of numbers."""
+"""Checks of a backbone's image input: the order of the dimensions, the batch size, and the dtype."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BYTES = (0.0, 255.0)
 
 
 def check_layout(shape: Sequence[int | None], remedy: str) -> None:
-    """Checks that a source takes images with their channels last.
+    """Checks that a backbone takes images with their channels last.
 
     Args:
       shape: static, of its input with four dimensions, batch first.
-      remedy: what to do about one that takes them first.
+      remedy: advice for a backbone with channels first.
 
     Raises:
-      UserError: it takes them first.
+      UserError: the backbone takes images with their channels first.
     """
     if shape[1] in _CHANNELS and shape[3] not in _CHANNELS:
         raise UserError(
@@ -30,14 +30,14 @@ def check_layout(shape: Sequence[int | None], remedy: str) -> None:
 
 
 def check_batch(size: int | None, can_map: bool) -> None:
-    """Checks that a source takes batches of any size.
+    """Checks that a backbone takes batches of any size.
 
     Args:
       size: the static size of the batch that it takes.
-      can_map: whether a source that takes one example at a time is called for each of a batch.
+      can_map: whether the caller can call the backbone once for each example of a batch.
 
     Raises:
-      UserError: it does not.
+      UserError: the backbone takes batches of one size only.
     """
     if size is not None and not (size == 1 and can_map):
         raise UserError(
@@ -47,10 +47,10 @@ def check_batch(size: int | None, can_map: bool) -> None:
 
 
 def check_type(dtype: Any) -> None:
-    """Checks that images can be cast to the type that a source takes.
+    """Checks that images can be cast to the type that a backbone takes.
 
     Raises:
-      UserError: they cannot.
+      UserError: the type is an integer other than uint8.
     """
     if not dtype.is_floating and dtype != tf.uint8:
         raise UserError(
@@ -59,15 +59,15 @@ def check_type(dtype: Any) -> None:
         )
 
 
-def range_of(dtype: Any, asked: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Returns the range of values that a source takes, where the type of its input says so; else what was asked for.
+def range_of(dtype: Any, input_range: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Returns [0, 255] for a backbone that takes uint8, and `input_range`, the user's setting, for others.
 
     Raises:
-      UserError: the source takes bytes, and another range was asked for.
+      UserError: the backbone takes uint8, and the user sets another range.
     """
     if dtype != tf.uint8:
-        return asked
-    if asked is not None and tuple(asked) != _BYTES:
+        return input_range
+    if input_range is not None and tuple(input_range) != _BYTES:
         raise UserError(
             f"{SOURCE} takes images of type uint8, with values in [0, 255]; leave --input_range out, or give 0,255."
         )
@@ -75,7 +75,7 @@ def range_of(dtype: Any, asked: tuple[float, float] | None) -> tuple[float, floa
 
 
 def cast(inputs: Any, dtype: Any) -> Any:
-    """Returns inputs in the type that a source takes; values between whole numbers are rounded for one of bytes."""
+    """Casts inputs to the type that a backbone takes; for uint8 it rounds and clips the values."""
     if inputs.dtype == dtype:
         return inputs
     if dtype == tf.uint8 and inputs.dtype.is_floating:

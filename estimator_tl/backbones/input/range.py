@@ -1,8 +1,8 @@
-"""Which range of images a model takes, as its own arithmetic on them tells.
+"""Finds which range of images a model takes, from the model's own arithmetic on them.
 
-What a model does to its input before the first weights is taken as a map, an affine one for each element. The map is
-tried on images in each of a few well-known ranges: the one from which it leads to what networks are trained on is the
-range that the model takes. Where that is none, or several, nothing is guessed.
+The arithmetic before the first weights is treated as an affine map for each element. The map is tried on images in a
+few well-known ranges. If exactly one of them becomes a range that networks are trained on, it is the range that the
+model takes. If none or several do, the range stays unknown.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from estimator_tl.errors import SOURCE, UserError
 
 Range = tuple[float, float]
 Array = Any
-#: The images, float32 [1, height, width, channels], to what comes before the weights.
+#: Maps images, float32 [1, height, width, channels], to the tensor before the weights.
 Function = Callable[[Array], Array]
 
 BYTES, UNIT, SIGNED = (0.0, 255.0), (0.0, 1.0), (-1.0, 1.0)
 RANGES = (BYTES, UNIT, SIGNED)
-#: What networks are trained on, by the range from which rescaling leads there.
+#: Ranges that networks are trained on, by the range of the images before rescaling.
 _TARGETS: Mapping[Range, Sequence[Range]] = {
     BYTES: (UNIT, SIGNED, (-0.5, 0.5), (-127.5, 127.5), BYTES),
     UNIT: (SIGNED, (-0.5, 0.5), BYTES, (-127.5, 127.5), UNIT),
     SIGNED: (UNIT, BYTES, SIGNED),
 }
-_WIDTHS = (1.0, 2.0, 255.0)  # of what subtracting a mean alone leads to
-_CLOSE = 0.02  # of a range's width: x / 256 leads to [0, 1], too
-_SAME = 2e-3  # by which a map may differ from none: batch norm that was never trained has its epsilon
-_LINEAR = 0.01  # of a span: by which half precision is not linear
-_MOST = 0.76  # of all elements, those of three channels of four not being it; borders of padded images may differ
+_WIDTHS = (1.0, 2.0, 255.0)  # widths of ranges after subtracting only a mean
+_CLOSE = 0.02  # tolerance, as a part of a range's width: x / 256 counts as a map to [0, 1]
+_SAME = 2e-3  # tolerance for the identity: batch norm that was never trained has an epsilon
+_LINEAR = 0.01  # tolerance for linearity, as a part of the span, because of half precision
+_MIN_SHARE = 0.76  # of elements: more than three channels of four, but borders of padded images may differ
 _CLIP_PROBE = 1e4
-_SAMPLE = 6000  # elements of large images
-_DIGITS = 5  # that float32 leaves of a difference of two values
+_SAMPLE = 6000  # elements to use of large images
+_DIGITS = 5  # that float32 keeps in a difference of two values
 
 
 class UnknownRangeError(UserError):
-    """A source does something to its images from which no range follows."""
+    """No range of images follows from what a backbone does to them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,24 +59,25 @@ class Fit:
 
     @property
     def is_identity(self) -> bool:
-        """Whether values stay what they are; channels may change places, or become grey."""
+        """Whether values stay unchanged; channels may be reordered, or become grey."""
         same = np.abs(self.matrix.sum(axis=1) - 1) < _SAME
         positive = (self.matrix > -_SAME).all(axis=1)
         return _holds(same & positive & (np.abs(self.offset) < _SAME * (self.range[1] - self.range[0])))
 
-    def leads_somewhere(self) -> bool:
-        """Whether images in the range become what networks are trained on."""
+    def reaches_target(self) -> bool:
+        """Returns whether images in the range become images that networks are trained on."""
         low, high = self.range
         ends = np.sort([self.matrix * low, self.matrix * high], axis=0).sum(axis=2) + self.offset
-        is_one = np.zeros(len(self.offset), bool)
+        matches = np.zeros(len(self.offset), bool)
         for target in _TARGETS[self.range]:
-            near = np.abs(ends - np.reshape(target, (2, 1))).max(axis=0) <= _CLOSE * (target[1] - target[0])
-            # Mapping a range to itself is no reason to take it, but turning dark to bright is.
-            is_one |= near & ((self.matrix.sum(axis=1) < 0) if target == self.range else True)
-        return _holds(is_one | self._is_standard(ends[0], ends[1]))
+            is_close = np.abs(ends - np.reshape(target, (2, 1))).max(axis=0) <= _CLOSE * (target[1] - target[0])
+            if target == self.range:  # the identity does not show the range, but turning dark to bright does
+                is_close &= self.matrix.sum(axis=1) < 0
+            matches |= is_close
+        return _holds(matches | self._is_standard(ends[0], ends[1]))
 
     def _is_standard(self, low: Array, high: Array) -> Array:
-        """Whether the map subtracts a mean, and may divide by a deviation, that images in the range can have."""
+        """Returns whether the map subtracts a mean, and perhaps divides by a deviation, as images in the range have."""
         with np.errstate(divide="ignore", invalid="ignore"):
             width = high - low
             mean, deviation = -low / width, 1 / width  # as parts of the range
@@ -85,7 +86,7 @@ class Fit:
         centred = np.any([np.abs(width - w) <= _CLOSE * w for w in _WIDTHS], axis=0)
         if self.range != SIGNED:
             return (mean >= 0.02) & (mean <= 0.98) & (normal | centred)
-        # Statistics that images in [0, 1] have, too, are taken for one of [-1, 1] only where they are usual there.
+        # Images in [0, 1] can have such statistics as well; they count for [-1, 1] only if they are usual there.
         usual = (mean >= 0.1) & (mean <= 0.67) & (np.abs(self.offset) > _SAME)
         return usual & ((normal & (deviation >= 0.13) & (deviation <= 0.5)) | centred)
 
@@ -95,8 +96,8 @@ class Finding:
     """What a model does to its input.
 
     Attributes:
-      text: in words; empty where it does nothing.
-      range: that follows; None where none does.
+      text: the arithmetic in words; empty where it does nothing.
+      range: the range of images that follows from it; None where no range follows.
     """
 
     text: str
@@ -107,34 +108,34 @@ NOTHING = Finding("", None)
 
 
 def find(function: Function, shape: Sequence[int], ranges: Sequence[Range] = RANGES) -> Finding:
-    """Finds out what a function does to images, and from which range it leads to what networks take.
+    """Finds what a function does to images, and the range of images that it is made for.
 
     Args:
       function: see `Function`.
       shape: [1, height, width, channels].
-      ranges: of images that come into question.
+      ranges: the ranges to choose from.
     """
     with np.errstate(all="ignore"):
-        fits = {tried: fit for tried in RANGES if (fit := fitted(function, shape, tried)) is not None}
+        fits = {values: fit for values in RANGES if (fit := fit_map(function, shape, values)) is not None}
         if not fits:
-            return Finding("arithmetic that is no fixed scale and offset", None)
+            return Finding("arithmetic that is not a fixed scale and offset", None)
         if all(fit.is_identity for fit in fits.values()):
-            return _of_identity(function, shape, list(fits))
-        chosen = [tried for tried in ranges if tried in fits and fits[tried].leads_somewhere()]
-        if len(chosen) == 1:
-            return Finding(described(fits[chosen[0]]), chosen[0])
-        return Finding(described(next(iter(fits.values()))), None)
+            return _identity_finding(function, shape, list(fits))
+        matches = [values for values in ranges if values in fits and fits[values].reaches_target()]
+        if len(matches) == 1:
+            return Finding(map_text(fits[matches[0]]), matches[0])
+        return Finding(map_text(next(iter(fits.values()))), None)
 
 
 def chosen_range(finding: Finding | None, input_range: Range | None) -> Range:
-    """Returns the range of the images that a source takes: the user's, or what follows from the source, or [0, 1].
+    """Returns the range of the images that a backbone takes: the user's, or the one of the finding, or [0, 1].
 
     Args:
-      finding: what the source does to its input.
-      input_range: the range that the user asks for, if any.
+      finding: what the backbone does to its input.
+      input_range: the range that the user sets, if any.
 
     Raises:
-      UnknownRangeError: no range follows from what it does, and the user names none.
+      UnknownRangeError: the finding has no range, and the user sets none.
     """
     if input_range is not None:
         low, high = input_range
@@ -150,7 +151,7 @@ def chosen_range(finding: Finding | None, input_range: Range | None) -> Range:
 
 
 def joined(findings: Sequence[Finding]) -> Finding:
-    """Returns the finding for a model whose parts take the same input."""
+    """Returns the finding for a model with several parts that take the same input."""
     distinct = list(dict.fromkeys(findings))
     if not distinct:
         return NOTHING
@@ -158,22 +159,23 @@ def joined(findings: Sequence[Finding]) -> Finding:
         return distinct[0]
     text = " and ".join(finding.text or "x" for finding in distinct)
     ranges = {finding.range for finding in distinct}
-    return Finding(f"{text} in different branches", ranges.pop() if len(ranges) == 1 else None)
+    common_range = ranges.pop() if len(ranges) == 1 else None
+    return Finding(f"{text} in different branches", common_range)
 
 
-def fitted(function: Function, shape: Sequence[int], tried: Range) -> Fit | None:
-    """Returns the affine map that a function is for images in a range; None where it is none.
+def fit_map(function: Function, shape: Sequence[int], values: Range) -> Fit | None:
+    """Returns the affine map that equals a function on images in a range; None where the function is not affine.
 
     Args:
       function: see `Function`.
       shape: [1, height, width, channels].
-      tried: the range.
+      values: the range.
     """
-    low, high = tried
+    low, high = values
     channels = shape[-1]
-    # Whole numbers in [0, 255] at a quarter and at a half too, for models that round.
-    drawn = np.random.RandomState(0).randint(0, 64, (2, *shape)) * 4 / 255.0
-    first, second = (low + drawn * (high - low)).astype(np.float32)
+    # Multiples of 4 in [0, 255], so that a quarter and a half of them are integers too, for models that round.
+    noise = np.random.RandomState(0).randint(0, 64, (2, *shape)) * 4 / 255.0
+    first, second = (low + noise * (high - low)).astype(np.float32)
     dark = np.full(shape, low, np.float32)
     base, one, other = (_values(function, image) for image in (dark, first, second))
     mixed = _values(function, dark + (first - dark) / 4), _values(function, (first + second) / 2)
@@ -191,26 +193,26 @@ def fitted(function: Function, shape: Sequence[int], tried: Range) -> Fit | None
     live = size > 1e-6 * size.max(initial=0)
     if not live.any() or not np.isfinite(matrix).all():
         return None
-    if np.abs(one - base).max() < 0.1 * size.max() * (high - low):  # only the ends of the range differ, as by rounding
+    if np.abs(one - base).max() < 0.1 * size.max() * (high - low):  # only the ends of the range differ: it rounds
         return None
-    return Fit(tried, matrix[live], (base - matrix.sum(axis=1) * low)[live])
+    return Fit(values, matrix[live], (base - matrix.sum(axis=1) * low)[live])
 
 
-def described(fit: Fit) -> str:
-    """Returns a map in words, e.g. ``x / 127.5 - 1``; where channels differ, with lists in their order."""
+def map_text(fit: Fit) -> str:
+    """Returns a map as text, e.g. ``x / 127.5 - 1``; where channels differ, with a list of numbers in their order."""
     table = np.column_stack([fit.matrix, fit.offset])
     size = np.abs(table).max(axis=0) + 1e-30
     rows, counts = np.unique(np.round(table / size, _DIGITS), axis=0, return_counts=True)
     rows = rows[counts >= 0.1 * counts.max()] * size
     scales, offset = rows[:, :-1], rows[:, -1]
-    used = np.abs(scales) > _SAME * np.abs(scales).max()
-    if (used.sum(axis=1) > 1).any():
+    is_input = np.abs(scales) > _SAME * np.abs(scales).max()
+    if (is_input.sum(axis=1) > 1).any():
         if len(rows) > 1:
             return "a mix of the channels"
         return _formula(scales.sum(axis=1), offset)  # grey
     if len(rows) > scales.shape[1]:
         return "a scale and offset that differ from pixel to pixel"
-    order = np.argsort(used.argmax(axis=1), kind="stable")
+    order = np.argsort(is_input.argmax(axis=1), kind="stable")
     return _formula(scales.sum(axis=1)[order], offset[order])
 
 
@@ -243,8 +245,8 @@ def _numbers(values: Array) -> str:
     return texts[0] if len(set(texts)) == 1 else f"[{', '.join(texts)}]"
 
 
-def _of_identity(function: Function, shape: Sequence[int], fitting: Sequence[Range]) -> Finding:
-    """Returns what follows where values stay what they are, within the ranges where the function is affine."""
+def _identity_finding(function: Function, shape: Sequence[int], fitting: Sequence[Range]) -> Finding:
+    """Returns the finding for a function that leaves values unchanged, within the ranges where it is affine."""
     if len(fitting) == len(RANGES):
         return NOTHING
     if len(fitting) == 1:
@@ -256,12 +258,12 @@ def _of_identity(function: Function, shape: Sequence[int], fitting: Sequence[Ran
         if max(abs(bottom - low), abs(top - high)) < _CLOSE * (high - low):
             return Finding(f"clipping to [{low:g}, {high:g}]", (low, high))
     if top >= _CLIP_PROBE:
-        return NOTHING  # such as a ReLU, which says nothing of the scale
+        return NOTHING  # such as a ReLU, which does not show the scale
     return Finding(f"clipping to [{bottom:g}, {top:g}]", None)
 
 
 def _values(function: Function, image: Array) -> Array:
-    """Returns what a function gives for an image: always the same elements, as many as are enough to judge by."""
+    """Returns a function's values for an image: a fixed sample of the elements."""
     values = np.asarray(function(image.astype(np.float32))).ravel()
     return values[_elements(values.size)].astype(np.float64)
 
@@ -274,5 +276,5 @@ def _elements(size: int) -> Array:
 
 
 def _holds(condition: Array) -> bool:
-    """Whether a condition holds for nearly all elements."""
-    return bool(np.mean(condition) >= _MOST) if np.size(condition) else False
+    """Returns whether a condition holds for nearly all elements, and there are elements."""
+    return bool(np.size(condition) and np.mean(condition) >= _MIN_SHARE)

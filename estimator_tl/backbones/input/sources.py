@@ -1,4 +1,4 @@
-"""The graphs of sources, and where the values in them are, for a walk from the images to the first weights."""
+"""Makes an `InputGraph`, with the values of its variables, from a function in memory or in a SavedModel's file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def of_function(concrete: Any, variables: Iterable[Any]) -> InputGraph:
     """Returns the graph of a function in memory, with the values that it captured.
 
     Args:
-      concrete: takes the images as its only real tensor, or the first.
-      variables: those that it may have captured.
+      concrete: its first numeric input takes the images.
+      variables: the variables that it may have captured.
     """
     graph = concrete.graph
     captured = list(zip(concrete.captured_inputs, graph.internal_captures))
@@ -25,13 +25,13 @@ def of_function(concrete: Any, variables: Iterable[Any]) -> InputGraph:
     by_handle = {id(variable.handle): variable for variable in variables}
     images = next(tensor for tensor in graph.inputs if tensor.op.name not in inner_names and _is_number(tensor.dtype))
     resources = {inner.op.name: id(outer) for outer, inner in captured if outer.dtype == tf.resource}
-    known = {name: by_handle[handle] for name, handle in resources.items() if handle in by_handle}
+    by_name = {name: by_handle[handle] for name, handle in resources.items() if handle in by_handle}
     return InputGraph(
         FlatGraph(graph.as_graph_def()),
         images.name,
         [tensor.name for tensor in graph.outputs],
-        {name: variable.numpy for name, variable in known.items()},
-        {name for name, variable in known.items() if not variable.dtype.is_floating},
+        {name: variable.numpy for name, variable in by_name.items()},
+        {name for name, variable in by_name.items() if not variable.dtype.is_floating},
         {inner.op.name: outer.numpy for outer, inner in captured if outer.dtype != tf.resource},
         images.dtype,
     )
@@ -52,12 +52,12 @@ def of_saved_function(meta_graph: Any, name: str, value: Callable[[int], Array])
     objects = meta_graph.object_graph_def
     flat, arguments, results = FlatGraph.of_function(meta_graph.graph_def, name)
     bound = list(objects.concrete_functions[name].bound_inputs)
-    own = len(arguments) - len(bound)
-    given = zip(arguments[:own], flat.library[name].signature.input_arg)
-    types = [(argument, tf.as_dtype(definition.type)) for argument, definition in given]
+    count = len(arguments) - len(bound)  # bound inputs come last
+    definitions = zip(arguments[:count], flat.library[name].signature.input_arg)
+    types = [(argument, tf.as_dtype(definition.type)) for argument, definition in definitions]
     images, dtype = next((argument, dtype) for argument, dtype in types if _is_number(dtype))
     kinds = {number: objects.nodes[number].WhichOneof("kind") for number in bound}
-    captured = [(argument.removesuffix(":0"), number) for argument, number in zip(arguments[own:], bound)]
+    captured = [(argument.removesuffix(":0"), number) for argument, number in zip(arguments[count:], bound)]
     constants = {node.name: node for node in meta_graph.graph_def.node if node.op == "Const"}
 
     def is_real(number: int) -> bool:

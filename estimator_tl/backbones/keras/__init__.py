@@ -1,1 +1,1 @@
-"""Keras 2 models as backbones: applications by name, and files of people."""
+"""Keras 2 models as backbones: applications by name, and users' files."""

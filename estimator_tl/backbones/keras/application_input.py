@@ -1,4 +1,4 @@
-"""What Keras Applications take: the preprocessing of their families, or of layers that were left out of them."""
+"""Input contracts of Keras Applications: the preprocessing of their families, or of layers that are left out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from estimator_tl.errors import SOURCE
 from estimator_tl.specs import ImageSpec, linear_range
 
 _OPTION = "include_preprocessing"
-#: Of the values in [0, 255], as the layers of several families have them.
+#: Of values in [0, 255], as in the preprocessing layers of several families.
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 _IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
-#: Families with the option whose layers give a range, and that range.
+#: The range that the preprocessing layers give, for families where it is the same for all networks.
 _RANGES: Mapping[str, Range] = {"mobilenet_v3": SIGNED, "regnet": UNIT}
 _STANDARD = "(x - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375] for x in [0, 255]"
 _BY_128 = (-1.0, 255 / 128 - 1)
@@ -38,43 +38,41 @@ def application_contract(
 
     Args:
       function: of `keras.applications`.
-      preprocess: of the family, for networks with all their layers.
-      arguments: with which the function is called.
-      input_range: values that the user says it takes, if any; they win.
+      preprocess: the family's function, for networks with all their layers.
+      arguments: of the call of the function.
+      input_range: values that the network takes, if the user sets them; they take precedence.
       shape: [1, height, width, channels] of the images.
 
     Raises:
-      UnknownRangeError: the network is without its preprocessing layers, and what these do is not known.
+      UnknownRangeError: the network is without its preprocessing layers, and their arithmetic is unknown.
     """
+    spec: ImageSpec | None
     if arguments.get(_OPTION, True):
-        words = f"keras.applications.{family(function)}.preprocess_input"
-        own: ImageSpec | None = ImageSpec(*shape[1:], preprocess, words, _linear_range_of(preprocess))
+        text = f"keras.applications.{family(function)}.preprocess_input"
+        spec = ImageSpec(*shape[1:], preprocess, text, _linear_range_of(preprocess))
     else:
-        own = _without_layers(function, shape)
-    if input_range is not None and (own is None or own.range != tuple(input_range)):
+        spec = _without_layers(function, shape)
+    if input_range is not None and (spec is None or spec.range != tuple(input_range)):
         return _linear((float(input_range[0]), float(input_range[1])), shape)
-    if own is None:
+    if spec is None:
         raise UnknownRangeError(
-            f"{SOURCE} is without the layers that rescale its input, and what they do is not known; leave "
+            f"{SOURCE} is without the layers that rescale its input, and their arithmetic is unknown; leave "
             f"{_OPTION}=False out, or say which values it takes with --input_range, e.g. -1,1."
         )
-    return own
+    return spec
 
 
 def _without_layers(function: Callable[..., Any], shape: tuple[int, int, int, int]) -> ImageSpec | None:
-    """Returns what a network takes without its preprocessing layers; None where that is not known.
+    """Returns the contract of a network without its preprocessing layers; None where their arithmetic is unknown.
 
-    What these do is written down here, as building a large network only to read them would take a minute.
+    The arithmetic is written down here, because building a large network only to read it would take a minute.
     """
     name, is_rgb = family(function), shape[3] == 3
-    standard = ImageSpec(*shape[1:], _standardize, _STANDARD)
-    if name == "efficientnet_v2":
-        return standard if is_rgb and function.__name__.startswith("EfficientNetV2B") else _linear(_BY_128, shape)
-    if name == "resnet_rs":
-        return standard if is_rgb else _linear(UNIT, shape)
-    if name == "convnext":
-        return standard if is_rgb else None
-    return _linear(_RANGES[name], shape) if name in _RANGES else None
+    is_v2_b = function.__name__.startswith("EfficientNetV2B")
+    if is_rgb and (name in ("resnet_rs", "convnext") or (name == "efficientnet_v2" and is_v2_b)):
+        return ImageSpec(*shape[1:], _standardize, _STANDARD)
+    ranges = {**_RANGES, "efficientnet_v2": _BY_128, "resnet_rs": UNIT}
+    return _linear(ranges[name], shape) if name in ranges else None
 
 
 def _linear(values: Range, shape: tuple[int, int, int, int]) -> ImageSpec:
@@ -86,7 +84,7 @@ def _standardize(pixels: Any) -> Any:
 
 
 def _linear_range_of(preprocess: Callable[[Any], Any]) -> Range | None:
-    """Returns the range to which a function maps [0, 255] linearly; None where it does something else."""
+    """Returns the range to which a function maps [0, 255] linearly; None where it is not linear."""
     image = np.random.RandomState(0).randint(0, 256, (1, 4, 4, 3)).astype(np.float32)
     low, high = (float(np.ravel(preprocess(np.full_like(image, value)))[0]) for value in BYTES)
     is_linear = np.allclose(preprocess(image.copy()), linear_range(low, high)(image), atol=1e-4)

@@ -20,7 +20,7 @@ from estimator_tl.compat.keras2 import same_random_weights
 from estimator_tl.errors import SOURCE, UserError, first_line, nearest
 from estimator_tl.registry import Call
 
-# Sizes that the papers trained with, where they are not 224.
+# Image sizes of the papers, where they differ from 224.
 _DEFAULT_SIZE = {
     "Xception": 299, "InceptionV3": 299, "InceptionResNetV2": 299, "NASNetLarge": 331,
     "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300, "EfficientNetB4": 380,
@@ -50,14 +50,14 @@ def keras_application(
         arguments of the Keras function it takes `weights` (a path, 'imagenet' or
         None, which always begins with the same random values), `pooling`, `image_size`, `input_range` and `features`.
       handle: the spec as the user wrote it.
-      image_size: pixels; the size that the paper used by default.
+      image_size: pixels; by default, the size in the network's paper.
       pooling: avg, max, flatten or none.
-      input_range: the values that the network takes; by default, its family's own preprocessing, and without
-        the layers that do it (``include_preprocessing=False``), what these layers would have done.
+      input_range: the values that the network takes; by default, its family's preprocessing. Without preprocessing
+        layers (``include_preprocessing=False``), the default is what these layers would do.
       features: a layer or a list of layers, as for `keras_file`.
 
     Raises:
-      UserError: unknown name or argument, missing or unfitting weights.
+      UserError: the name or an argument is unknown, or the weights are missing or do not fit.
     """
     name = call.name.partition(".")[2]
     if name not in names():
@@ -72,7 +72,7 @@ def keras_application(
     size = image_size or _DEFAULT_SIZE.get(name, 224)
     height, width = (size, size) if isinstance(size, int) else size
     arguments.setdefault("input_shape", (height, width, 3))
-    opened = KerasBackbone(
+    application = KerasBackbone(
         handle=handle,
         kind=f"Keras application {name}, weights: {weights or 'none (random)'}",
         load=functools.partial(_build, function, weights, arguments),
@@ -84,21 +84,21 @@ def keras_application(
         pooling=pooling or "avg",
         features=features,
     )
-    opened.has_content = weights is not None
-    return opened
+    application.has_content = weights is not None
+    return application
 
 
 def _arguments(function: Callable[..., Any], call: Call, handle: str) -> dict[str, Any]:
     if call.args:
         raise UserError(f"name the arguments of {handle}, e.g. {call.name}(weights='PATH').")
-    known = {*inspect.signature(function).parameters, "image_size", "input_range", "features"} - {
+    names = {*inspect.signature(function).parameters, "image_size", "input_range", "features"} - {
         "kwargs",
         "classes",
         "classifier_activation",
     }
     for key in call.kwargs:
-        if key not in known:
-            raise UserError(f"{call.name} has no argument {key!r}; {nearest(key, sorted(known))}")
+        if key not in names:
+            raise UserError(f"{call.name} has no argument {key!r}; {nearest(key, sorted(names))}")
     if call.kwargs.get("include_top"):
         raise UserError(f"{handle} asks for include_top=True; leave it out, the head of this run replaces the top.")
     return {key: value for key, value in call.kwargs.items() if key != "include_top"}
@@ -109,18 +109,17 @@ def _build(function: Callable[..., Any], weights: str | None, arguments: dict[st
     if from_file and not os.path.isfile(str(weights)):
         raise UserError(f"weights file {weights!r} of {SOURCE} does not exist; give a path, 'imagenet' or None.")
     try:
-        with same_random_weights():  # what a run began from can be told afterwards, with weights=None too
+        with same_random_weights():  # so that a run with weights=None can be repeated
             model = function(include_top=False, weights=None if from_file else weights, **arguments)
     except (ValueError, TypeError) as error:
         raise UserError(f"{SOURCE}: {first_line(error)}; correct the arguments.") from error
     except Exception as error:
         if weights == "imagenet" and "URL" in str(error):
             cache = os.path.join(os.path.expanduser("~"), ".keras", "models")
-            # With a file, Keras leaves a layer out of EfficientNet that it has with weights='imagenet'.
-            or_path = "" if family(function) == "efficientnet" else ", or give weights='PATH'"
-            raise UserError(
-                f"{SOURCE}: the ImageNet weights cannot be downloaded here; put the file into {cache}{or_path}."
-            ) from error
+            remedy = f"put the file into {cache}"
+            if family(function) != "efficientnet":  # Keras builds one layer less if its weights come from a path
+                remedy += ", or give weights='PATH'"
+            raise UserError(f"{SOURCE}: the ImageNet weights cannot be downloaded here; {remedy}.") from error
         raise
     if from_file:
         load_weights(model, str(weights))

@@ -1,30 +1,31 @@
-"""Configurations of Keras models, as graphs need them."""
+"""Changes configurations of Keras models so that graphs can rebuild the models."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# By policy of a layer: the one that computes alike, with variables in float32. In half precision an optimizer's small
-# steps, and Adam's squares of gradients, would be lost.
+# For each half-precision policy, the policy that computes the same way with float32 variables. In half precision, the
+# small steps of an optimizer and Adam's squares of gradients would be lost.
 _WITH_FLOAT32 = {"float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 HALF = tuple(_WITH_FLOAT32)
 
 
 def rebuildable(config: Any) -> Any:
-    """Returns a copy of a configuration, from which a model can be rebuilt in a graph.
+    """Returns a copy of a configuration from which a model can be rebuilt in a graph.
 
-    It is a copy, as layers such as `MultiHeadAttention` take out of their configuration what they have read. Variables
-    in half precision become float32. The shapes that layers of users are built for are left out: Keras would build
-    these outside of the layer's name scope, and their variables would be called kernel, kernel_1.
+    It is a copy because layers such as `MultiHeadAttention` remove entries from the configuration that they read.
+    Half-precision variables become float32. The input shapes of users' layers are left out: with them, Keras would
+    build the layers outside of their name scopes, and name their variables kernel, kernel_1.
     """
     if isinstance(config, dict):
         copy = {key: rebuildable(value) for key, value in config.items() if key != "build_config"}
         if _is_layer(copy) and copy["class_name"] != "InputLayer":
             copy["config"]["dtype"] = _with_float32(copy["config"]["dtype"])
         return copy
-    if isinstance(config, (list, tuple)):
-        values = [rebuildable(value) for value in config]
-        return tuple(values) if isinstance(config, tuple) else values
+    if isinstance(config, tuple):
+        return tuple(map(rebuildable, config))
+    if isinstance(config, list):
+        return list(map(rebuildable, config))
     return config
 
 
@@ -34,8 +35,10 @@ def _is_layer(config: dict[str, Any]) -> bool:
 
 
 def _with_float32(policy: Any) -> Any:
-    """Returns a policy, which is a name or itself a configuration, with variables in float32."""
+    """Returns a policy, which is a name or a configuration, with float32 variables."""
+    if isinstance(policy, str):
+        return _WITH_FLOAT32.get(policy, policy)
     if isinstance(policy, dict) and isinstance(policy.get("config"), dict):
         name = policy["config"].get("name")
         return {**policy, "config": {**policy["config"], "name": _WITH_FLOAT32.get(name, name)}}
-    return _WITH_FLOAT32.get(policy, policy) if isinstance(policy, str) else policy
+    return policy

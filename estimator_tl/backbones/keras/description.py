@@ -1,4 +1,4 @@
-"""What is read of a Keras model, once, and from what a graph rebuilds it."""
+"""The description of a Keras model: it is read once, and each graph rebuilds the model from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from estimator_tl.backbones.input.contract import one_image
 from estimator_tl.backbones.input.images import check_layout
+from estimator_tl.backbones.input.range import Finding
 from estimator_tl.backbones.keras.configs import HALF, rebuildable
 from estimator_tl.backbones.keras.input import keras_finding
 from estimator_tl.backbones.keras.layers import (
@@ -26,12 +27,12 @@ from estimator_tl.tf_internals.keras.lookups import keep_vocabularies, learned_o
 
 
 class Description:
-    """What is read of a Functional or Sequential model, without its values.
+    """A Functional or Sequential model without its values.
 
     Attributes:
       structure: its variables and layers.
       output_shapes: static, of its outputs.
-      images: the shape of one image, and what is done to images; None for texts.
+      images: the shape of one image, and what the model does to images; None for texts.
       takes_column: whether it takes texts as [batch, 1].
       is_random: see `Backbone`.
       one_device: see `Backbone`.
@@ -48,23 +49,23 @@ class Description:
 
         Args:
           model: with its values.
-          handle: what the user called it.
+          handle: the handle that the user wrote.
           image_size: pixels, where the model does not fix them.
-          rebuilding: gives a block in which its layers can be made anew.
+          rebuilding: returns a context in which the model's layers can be rebuilt.
 
         Raises:
-          UserError: it takes neither images of a certain size nor texts, or has no variables.
+          UserError: the model takes neither images of a known size nor texts, or has no variables.
         """
         self._rebuilding = rebuilding
         shape = _input_shape(model)
         self._frequencies = keep_vocabularies(model)
         image = None if _is_text(model) else one_image(shape, image_size)
         self.takes_column = image is None and len(shape) == 2
-        # The order of a layer's variables depends on what is trainable; all on is the order here and in `build`.
-        # A file may have been saved frozen, too.
+        # The order of a layer's variables depends on which are trainable, so all are, here and in `build`. The file
+        # may hold a frozen model.
         model.trainable = True
-        # Rebuilt with every layer off, so that building a graph makes no batch-norm updates;
-        # `build` turns on those of the call.
+        # The configuration has every layer frozen, so that rebuilding makes no batch-norm updates; `build` turns on
+        # the updates of its mode.
         model.trainable = False
         self._class = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
         self._config = model.get_config()
@@ -74,12 +75,14 @@ class Description:
         self.structure = dataclasses.replace(structure, keeps_inference=keeps_inference, notes=notes)
         self.output_shapes = [tensor.shape for tensor in model.outputs]
         self.is_random, self.one_device = is_random(model), saved_models_inside(model)
-        self.images = (image, keras_finding(model, image)) if image else None
+        self.images: tuple[tuple[int, int, int, int], Finding] | None = None
+        if image:
+            self.images = (image, keras_finding(model, image))
 
     def _names(self, model: Any) -> list[str]:
-        """Returns the names that a graph gives the variables.
+        """Returns the names that the variables have in a graph.
 
-        They are the model's own but where nested models share names, or a layer of a user names its variables itself.
+        They differ from the model's names where nested models share names, or a user's layer names its variables.
         """
         names = [weight.name.removesuffix(":0") for weight in weights_of(model)]
         of_keras = all(is_of_keras(layer) for layer in inner_layers(model))
@@ -87,16 +90,16 @@ class Description:
             return names
         with tf.Graph().as_default():
             names = [weight.name.removesuffix(":0") for weight in weights_of(self.rebuilt())]
-        # Keras has exchanged the bases of these classes for those of graphs; models that the program made before
-        # work again when one is made outside of a graph.
+        # In a graph, Keras changes the base classes of the model's classes. Making the model once more outside of a
+        # graph changes them back, so that the program's earlier models work again.
         self.rebuilt()
         return names
 
     def rebuilt(self) -> Any:
-        """Returns the model anew, in the current graph, with all of it trainable."""
+        """Rebuilds the model in the current graph, with all layers trainable."""
         with self._rebuilding(), sized():
             model = self._class.from_config(rebuildable(self._config))
-        for layer in (model, *inner_layers(model)):  # in a graph a model does not tell layers that it has in lists
+        for layer in (model, *inner_layers(model)):  # in a graph, a model does not pass this on to layers in lists
             layer.trainable = True
         if not tf.executing_eagerly():
             set_weights(model, self._frequencies)
@@ -104,29 +107,29 @@ class Description:
 
 
 def values_of(model: Any, structure: SourceStructure) -> dict[str, Any]:
-    """Returns the values of an eager model, all of it trainable, by the names of its structure."""
+    """Returns the values of an eager model, with all layers trainable, by the names of its structure."""
     names = [variable.name for variable in structure.variables]
-    return dict(zip(names, [_full(weight.numpy()) for weight in weights_of(model)]))
+    return dict(zip(names, [_as_float32(weight.numpy()) for weight in weights_of(model)]))
 
 
 def weights_of(model: Any) -> list[Any]:
     """Returns all variables of a model in layer order, each once."""
-    found = {id(weight): weight for layer in model.layers for weight in layer.weights}
-    apart = learned_of_data(model)
-    return [weight for weight in found.values() if id(weight) not in apart]
+    weights = {id(weight): weight for layer in model.layers for weight in layer.weights}
+    excluded = learned_of_data(model)
+    return [weight for weight in weights.values() if id(weight) not in excluded]
 
 
 def _dtype(weight: Any) -> str:
-    """Returns the type that a graph gives a weight: see `rebuildable`."""
+    """Returns the dtype that a weight has in a graph; see `rebuildable`."""
     name = str(tf.as_dtype(weight.dtype).name)
     return "float32" if name in HALF else name
 
 
-def _full(value: Any) -> Any:
+def _as_float32(value: Any) -> Any:
     return value.astype("float32") if str(value.dtype) in HALF else value
 
 
-def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure:
+def _structure(handle: str, model: Any, graph_names: list[str]) -> SourceStructure:
     batch_norm = {
         id(w): id(layer.weights[0]) for layer in inner_layers(model) if is_batch_norm(layer) for w in layer.weights
     }
@@ -135,7 +138,7 @@ def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure
         for weight in layer.weights:
             owner.setdefault(id(weight), layer.name)
     trainable = {id(weight) for weight in model.trainable_weights}
-    names = {id(weight): name for weight, name in zip(weights_of(model), own_names)}
+    names = {id(weight): name for weight, name in zip(weights_of(model), graph_names)}
     variables = [
         SourceVariable(
             name=names[id(weight)],
@@ -154,13 +157,13 @@ def _structure(handle: str, model: Any, own_names: list[str]) -> SourceStructure
 
 
 def _is_text(model: Any) -> bool:
-    """Returns whether a model takes strings, which it splits and looks up by itself."""
+    """Returns whether a model takes strings and tokenizes them with its own layers."""
     inputs = getattr(model, "inputs", None) or ()
     return any(tensor.dtype == tf.string for tensor in inputs)
 
 
 def _input_shape(model: Any) -> tuple[int | None, ...]:
-    """Returns the static shape of a model's one input, batch first; refuses what is neither images nor texts."""
+    """Returns the static shape of a model's only input, batch first; refuses inputs other than images and texts."""
     shape = model.input_shape
     if isinstance(shape, (list, dict)):
         raise UserError(f"{SOURCE} takes several inputs {shape}; use a model with one.")

@@ -1,4 +1,4 @@
-"""Personal Keras models: ``.h5``, ``.keras`` and Keras SavedModel folders."""
+"""Users' Keras models: ``.h5``, ``.keras`` and Keras SavedModel folders."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def keras_file(
     custom_objects: str | Mapping[str, Any] | None = None,
     allow_unsafe_deserialization: bool = False,
 ) -> KerasBackbone:
-    """Returns a personal Keras 2 model as a backbone.
+    """Returns a user's Keras 2 model as a backbone.
 
     Args:
       path: an ``.h5``, ``.hdf5`` or ``.keras`` file, or a Keras SavedModel folder.
       image_size: pixels, where the model does not fix them.
-      input_range: the values that the model was trained on; by default, those that follow from what it does to them,
-        or else [0, 1].
+      input_range: the values that the model was trained on; by default, the range that follows from its layers, or
+        else [0, 1].
       pooling: avg, max, flatten or none.
-      features: the layer whose output is used (``nested/layer`` in a nested model), or a list of layers, whose
-        outputs are pooled one by one and joined; the model's output by default. What tuning policies count are the
+      features: the layer whose output becomes the features (``nested/layer`` in a nested model), or a list of layers,
+        whose outputs are pooled separately and joined; by default, the model's output. Tuning policies count the
         layers that these outputs need, in the model's order.
-      drop_top: how many layers to leave out at the end, instead; 1 leaves out a classification layer.
-      custom_objects: the classes and functions of yours that the model was made with: ``pkg.mod:NAME,NAME2``,
-        ``path/file.py:NAME``, or a dict by name.
-      allow_unsafe_deserialization: load Lambda layers, which hold Python code, too.
+      drop_top: instead of `features`, how many layers to leave out at the end; 1 leaves out a classification layer.
+      custom_objects: your classes and functions that the model uses: ``pkg.mod:NAME,NAME2``, ``path/file.py:NAME``,
+        or a dict by name.
+      allow_unsafe_deserialization: also load Lambda layers, which hold Python code.
 
     Raises:
-      UserError: the file is missing, damaged, of Keras 3, or holds weights only; or no range follows from it.
+      UserError: the file is missing, damaged, from Keras 3, or holds only weights; or no range follows from it.
     """
     with about(path):
         if os.path.isdir(path):
@@ -67,10 +67,10 @@ def keras_file(
     if isinstance(custom_objects, str):
         code = load_code("custom_objects", custom_objects, "NAMES")
         custom_objects = code.objects
-    for name, thing in (custom_objects or {}).items():
-        if is_of_another_keras(thing):
+    for name, custom_object in (custom_objects or {}).items():
+        if is_of_another_keras(custom_object):
             raise UserError(
-                f"custom_objects: {name} is not made of the classes of Keras 2, as {path} is; {use_of_keras2()}."
+                f"custom_objects: {name} does not use the classes of Keras 2, as {path} does; {use_of_keras2()}."
             )
     return KerasBackbone(
         handle=path,
@@ -89,14 +89,16 @@ def keras_file(
 
 def _digest(path: str, code: UserCode | None) -> str:
     model = folder_digest(path) if os.path.isdir(path) else file_digest(path)
-    return joined_digest({"model": model, "custom_objects": code.digest}) if code else model
+    if code is None:
+        return model
+    return joined_digest({"model": model, "custom_objects": code.digest})
 
 
 def check_file(path: str) -> None:
     """Checks that a file holds a whole Keras 2 model, without building it.
 
     Raises:
-      UserError: it does not; the message says what it is instead.
+      UserError: the file does not hold such a model; the message says what it is.
     """
     if not os.path.isfile(path):
         raise UserError(f"backbone file {path!r} does not exist; check the path.")
@@ -129,7 +131,7 @@ def _check_hdf5(path: str) -> None:
         raise UserError(f"{path} was saved by Keras {version}; {_KERAS3_REMEDY}.")
     if not has_config:
         raise UserError(
-            f"{path} holds weights only, no model; give it to the network that it belongs to, "
+            f"{path} holds only weights, no model; give it to the network that it belongs to, "
             f"e.g. --backbone=\"keras.MobileNet(weights='{path}')\"."
         )
 
@@ -146,19 +148,19 @@ def _load(path: str, custom_objects: Mapping[str, Any], allow_unsafe_deserializa
     try:
         with readable(path) as source:
             model = _read(source, safe_mode=not allow_unsafe_deserialization)
-    except Exception as error:  # Keras raises whatever its parts raise
+    except Exception as error:  # custom objects may raise anything
         if missing:
             raise _needs_objects(path, missing) from error
         raise UserError(f"{path} cannot be loaded as a Keras 2 model: {first_line(error)}; {remedy(path)}.") from error
     if missing and os.path.isdir(path) and hasattr(model, "input_shape"):
-        raise _needs_objects(path, missing)  # Keras has made up layers that no graph can rebuild
+        raise _needs_objects(path, missing)  # Keras replaces such layers by others that no graph can rebuild
     return model
 
 
 def _read(source: Any, safe_mode: bool) -> Any:
-    """Reads a model from what `readable` gives.
+    """Reads a model from the result of `readable`.
 
-    Keras seeks in the weights of a .keras file while they are packed, and so reads them over and over.
+    It unpacks the weights of a .keras file first: Keras seeks in the packed file, and so reads it many times.
     """
     if not isinstance(source, str) or not zipfile.is_zipfile(source):
         return keras.models.load_model(source, compile=False, safe_mode=safe_mode)

@@ -1,4 +1,4 @@
-"""What a Keras model does to its images: the graph of its layers up to the first weights."""
+"""Finds what a Keras model does to its images, from the graph of its layers up to the first weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from estimator_tl.backbones.input.sources import of_function
 from estimator_tl.compat import keras, tf
 from estimator_tl.tf_internals.keras.calls import inner_layers
 
-_UNTRACEABLE = Finding("layers that cannot be looked into", None)
+_UNTRACEABLE = Finding("layers that cannot be traced", None)
 
 
 def keras_finding(model: Any, shape: Sequence[int]) -> Finding:
@@ -22,16 +22,16 @@ def keras_finding(model: Any, shape: Sequence[int]) -> Finding:
       shape: [1, height, width, channels].
     """
     try:
-        graph = _traced(model, shape)
-    except Exception:  # layers raise whatever they raise
+        graph = _trace(model, shape)
+    except Exception:  # users' layers may raise anything
         return _UNTRACEABLE
     return graph.finding(shape, {layer.name for layer in inner_layers(model)})
 
 
-def _traced(model: Any, shape: Sequence[int]) -> InputGraph:
+def _trace(model: Any, shape: Sequence[int]) -> InputGraph:
     try:
         head = head_of(model)
-    except ValueError:  # a part that Keras cannot cut out
+    except ValueError:  # Keras cannot cut the model there
         head = model
     function = tf.function(lambda images: head(images, training=False), autograph=False)
     concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
@@ -39,7 +39,7 @@ def _traced(model: Any, shape: Sequence[int]) -> InputGraph:
 
 
 def head_of(model: Any) -> Any:
-    """Returns the part of a model that ends with the first layers that have kernels, those in nested models too."""
+    """Returns the part of a model that ends with the first layers that have kernels, also in nested models."""
     ends = [tensor for node in _first_weighted(model) for tensor in _outputs(model, node)]
     return keras.Model(model.inputs, ends or model.outputs)
 
@@ -47,14 +47,14 @@ def head_of(model: Any) -> Any:
 def _outputs(model: Any, node: Any) -> Iterator[Any]:
     layer = node.layer
     if layer is not model and isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
-        taken = list(node.keras_inputs)
-        yield from tf.nest.flatten(head_of(layer)(taken if len(taken) > 1 else taken[0]))
+        inputs = list(node.keras_inputs)
+        yield from tf.nest.flatten(head_of(layer)(inputs if len(inputs) > 1 else inputs[0]))
     else:
         yield from tf.nest.flatten(node.outputs)
 
 
 def _first_weighted(model: Any) -> list[Any]:
-    """Returns the nodes where what depends on the input alone meets kernels, or what depends on these."""
+    """Returns the first nodes that combine tensors that depend on the input alone with kernels."""
     is_plain: dict[int, bool] = {}
     first = []
     pending = [(_node_of(tensor), False) for tensor in model.outputs]
@@ -80,5 +80,5 @@ def _node_of(tensor: Any) -> Any:
 
 
 def _has_kernels(layer: Any) -> bool:
-    """Whether a layer has weights that are more than a number for each channel, as statistics are."""
+    """Returns whether a layer has weights with more than one number per channel; statistics have one."""
     return any(sum(size != 1 for size in weight.shape) > 1 for weight in layer.weights)

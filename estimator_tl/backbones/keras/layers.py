@@ -1,4 +1,4 @@
-"""What the layers of a Keras model do in training, and how they are held to a plan."""
+"""Finds what the layers of a Keras model do in training, and sets them to the mode of a plan."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from estimator_tl.structure import CallMode
 from estimator_tl.tf_internals.keras.calls import draws_by_itself, fix_training, inner_layers, takes_training
 
 _BATCH_NORM = {"BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization"}
-# Attributes by which layers are random in training; 0 turns each off.
+# Attributes that make layers random in training; 0 turns each off.
 _RANDOM_RATES = ("rate", "stddev", "drop_path_rate", "dropout", "recurrent_dropout")
-_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")  # TensorFlow's own functions as layers
+_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")  # layers that call TensorFlow functions
 _KERAS = f"{keras.Model.__module__.partition('.')[0]}."
 
 
@@ -37,7 +37,7 @@ def _draws(layer: Any) -> bool:
 
 
 def _rates(layer: Any) -> list[str]:
-    """Returns the attributes by which a layer is random, those that are 0 left out."""
+    """Returns the attributes that make a layer random and are not 0."""
     values = {name: getattr(layer, name, None) for name in _RANDOM_RATES}
     return [name for name, value in values.items() if isinstance(value, (int, float)) and value]
 
@@ -47,26 +47,26 @@ def _augments(layer: Any) -> bool:
 
 
 def saved_models_inside(model: Any) -> str:
-    """Returns, as a clause about a model, which of its layers load a SavedModel; each replica would do so."""
+    """Returns, as a clause about a model, which of its layers load a SavedModel; empty where none does."""
     names = [layer.name for layer in inner_layers(model) if type(layer).__module__.startswith("tensorflow_hub")]
-    return (
-        f"holds a SavedModel in its layer {', '.join(names)}, which each replica would load by itself" if names else ""
-    )
+    if not names:
+        return ""
+    return f"holds a SavedModel in its layer {', '.join(names)}, which each replica would load separately"
 
 
-def own_statistics(layer: Any) -> bool:
-    """Returns whether a layer that is no batch norm has variables of its own that gradients do not move.
+def has_statistics(layer: Any) -> bool:
+    """Returns whether a layer, other than batch norm, has variables that gradients do not move, outside of its parts.
 
-    In training it may write to them: spectral normalization does, a SavedModel inside (`hub.KerasLayer`) may.
+    In training it may write to them: spectral normalization does, and a SavedModel inside (`hub.KerasLayer`) may.
     """
     inner = {id(weight) for part in inner_layers(layer) for weight in part.weights}
     trainable = {id(weight) for weight in layer.trainable_weights}
-    own = [weight for weight in layer.weights if id(weight) not in inner]
-    return not is_batch_norm(layer) and any(id(weight) not in trainable for weight in own)
+    weights = [weight for weight in layer.weights if id(weight) not in inner]
+    return not is_batch_norm(layer) and any(id(weight) not in trainable for weight in weights)
 
 
-def obey(model: Any, mode: CallMode, names: Mapping[int, str]) -> list[Any]:
-    """Holds every layer of a model to a mode, whatever the model was saved with, and returns its batch norms.
+def set_mode(model: Any, mode: CallMode, names: Mapping[int, str]) -> list[Any]:
+    """Sets every layer of a model to a mode, regardless of how the model was saved, and returns its batch norms.
 
     Args:
       model: all of its layers are trainable.
@@ -88,53 +88,56 @@ def obey(model: Any, mode: CallMode, names: Mapping[int, str]) -> list[Any]:
 
 
 def _turn_off_randomness(layer: Any) -> None:
-    """Sets the rates of a layer to 0: a user's dropout may drop whatever `training` says."""
+    """Sets the rates of a layer to 0, because a user's dropout may ignore `training`."""
     for name in _rates(layer):
-        if not isinstance(getattr(type(layer), name, None), property):  # a recurrent layer's are those of its cell
+        if not isinstance(getattr(type(layer), name, None), property):  # a recurrent layer has its cell's rates
             setattr(layer, name, 0.0)
 
 
 def called_as_saved(model: Any, config: Any) -> tuple[bool, tuple[str, ...]]:
-    """Returns whether layers that drop were saved as called in inference mode, and what people should know of calls.
+    """Returns whether dropout layers were saved as called in inference mode, and notes for people about calls.
 
     Args:
-      model: the model as it was read.
-      config: its configuration, which says what calls have a fixed `training`: ``base(x, training=False)``.
+      model: the model from the file.
+      config: its configuration, which has the calls with a fixed `training`: ``base(x, training=False)``.
     """
     layers: dict[str, list[Any]] = {}
     for layer in inner_layers(model):
         layers.setdefault(layer.name, []).extend([layer, *inner_layers(layer)])
-    fixed = {value: _named(config, value) for value in (False, True)}
-    told = {value: [n for n in names if any(map(_minds, layers.get(n, ())))] for value, names in fixed.items()}
+    fixed = {
+        value: [name for name in _names_called_with(config, value) if any(map(_uses_training, layers.get(name, ())))]
+        for value in (False, True)
+    }
     notes = [
         f"{', '.join(names)}: saved as called with training={value}; the plan above decides in its place"
-        for value, names in told.items()
+        for value, names in fixed.items()
         if names
     ]
-    apart = [layer.name for layer in inner_layers(model) if _stays_in_inference(layer)]
-    if apart:
+    in_inference = [layer.name for layer in inner_layers(model) if _stays_in_inference(layer)]
+    if in_inference:
         notes.append(
-            f"{', '.join(apart)}: called in inference mode throughout, as training mode writes to its variables"
+            f"{', '.join(in_inference)}: called in inference mode throughout, as training mode writes to its variables"
         )
     if any(getattr(layer, "compute_dtype", "") == "float16" for layer in inner_layers(model)):
         notes.append("it computes in float16, here without loss scaling: gradients below 6e-8 are 0")
-    return any(_draws(layer) for name in told[False] for layer in layers[name]), tuple(notes)
+    return any(_draws(layer) for name in fixed[False] for layer in layers[name]), tuple(notes)
 
 
-def _named(config: Any, value: bool) -> list[str]:
-    return list(dict.fromkeys(name for name, given in _fixed_calls(config) if given is value))
+def _names_called_with(config: Any, value: bool) -> list[str]:
+    return list(dict.fromkeys(name for name, training in _fixed_calls(config) if training is value))
 
 
-def _minds(layer: Any) -> bool:
-    """Returns whether a layer may do something else in training than in inference."""
+def _uses_training(layer: Any) -> bool:
+    """Returns whether a layer may behave differently in training than in inference."""
     return is_batch_norm(layer) or _draws(layer) or (takes_training(layer) and not is_of_keras(layer))
 
 
 def _stays_in_inference(layer: Any) -> bool:
-    return takes_training(layer) and own_statistics(layer)
+    return takes_training(layer) and has_statistics(layer)
 
 
 def _fixed_calls(config: Any) -> Iterator[tuple[str, bool]]:
+    """Yields the name of a layer and the value of `training`, for each call that fixes it."""
     for part in parts(config):
         if part.get("class_name") in _OPERATIONS:
             continue
@@ -145,7 +148,7 @@ def _fixed_calls(config: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _training_arguments(nodes: Any) -> Iterator[bool]:
-    """Yields the values of `training` in the calls of a layer, as either of Keras's formats writes them."""
+    """Yields the values of `training` in the calls of a layer, in either of Keras's formats."""
     if isinstance(nodes, dict):
         if isinstance(nodes.get("training"), (bool, int)):
             yield bool(nodes["training"])

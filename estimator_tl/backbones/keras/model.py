@@ -1,9 +1,9 @@
-"""Keras 2 models as backbones: personal files and Keras Applications share this.
+"""Keras 2 models as backbones: users' files and Keras Applications share this class.
 
-The model is read once, eagerly. Each graph rebuilds it from its configuration;
-the pretrained values reach the Estimator's session through the Scaffold,
-because values that Keras assigns inside a model_fn stay in Keras's own session
-and are lost.
+The model is read once, eagerly. Each graph rebuilds it from its configuration.
+The Scaffold brings the pretrained values into the Estimator's session, because
+values that Keras assigns inside a model_fn stay in Keras's own session and are
+lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from estimator_tl.backbones.input.contract import check_input, images_spec, text
 from estimator_tl.backbones.input.range import Finding, Range
 from estimator_tl.backbones.keras.cut import Features, cut, has_added, without_added
 from estimator_tl.backbones.keras.description import Description, values_of, weights_of
-from estimator_tl.backbones.keras.layers import obey
+from estimator_tl.backbones.keras.layers import set_mode
 from estimator_tl.compat import tf
 from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.errors import SOURCE, UserError, about, check_known
@@ -52,19 +52,19 @@ class KerasBackbone(Backbone):
         custom_objects: Mapping[str, Any] | None = None,
         allow_code: bool = False,
     ):
-        """Loads the model and takes its description.
+        """Loads the model and reads its description.
 
         Args:
-          handle: what the user called it.
-          kind: the sort of source in words.
+          handle: the handle that the user wrote.
+          kind: the kind of backbone in words.
           load: returns the Keras model with its pretrained weights; called once, eagerly.
-          digest: returns ``sha256:...`` of the source; None where that is of its variables' values.
+          digest: returns ``sha256:...`` of the model's content; None for a digest of its variables' values.
           image_size: pixels, where the model does not fix them.
-          input_range: the values that the model takes, where the user says so.
-          contract: returns what the model takes, as `images_spec` does.
+          input_range: the values that the model takes, if the user sets them.
+          contract: returns the input contract, as `images_spec` does.
           pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
-          features: where to cut the model, and
-          drop_top: the same from its end; see `cut`.
+          features: the layers to cut the model at; see `cut`.
+          drop_top: how many layers to leave out at the end; see `cut`.
           custom_objects: classes and functions that the model's configuration names.
           allow_code: whether Lambda layers, which hold Python code, may be built.
         """
@@ -73,7 +73,7 @@ class KerasBackbone(Backbone):
         self._digest = digest
         self.pooling = check_known("pooling", pooling, POOLINGS)
         self._rebuilding = functools.partial(rebuilding, dict(custom_objects or {}), allow_code)
-        self._load = functools.partial(self._loaded, load, features, drop_top)
+        self._load = functools.partial(self._load_and_cut, load, features, drop_top)
         with about(handle):
             description, self._values, notes = run_eagerly_apart(functools.partial(self._describe, image_size))
             give_back(sum(variable.size * 4 for variable in description.structure.variables))
@@ -87,8 +87,10 @@ class KerasBackbone(Backbone):
         self._description, self.structure = description, dataclasses.replace(structure, notes=notes + structure.notes)
         self.is_random, self.one_device = description.is_random, description.one_device
 
-    def _loaded(self, load: Callable[[], Any], features: Features | None, drop_top: int) -> tuple[Any, tuple[str, ...]]:
-        """Returns the eager model, cut, and what there is to say about that."""
+    def _load_and_cut(
+        self, load: Callable[[], Any], features: Features | None, drop_top: int
+    ) -> tuple[Any, tuple[str, ...]]:
+        """Returns the eager model up to its features, and notes about it."""
         with about(self.handle), self._rebuilding(), freed_at_once():
             model = load()
             _check_one_graph(model)
@@ -122,7 +124,7 @@ class KerasBackbone(Backbone):
         return values_of(model, self.structure)
 
     def _hand_over(self) -> Mapping[str, Any]:
-        """Returns the values without keeping them: a run needs them once, and they are as large as its variables."""
+        """Returns the values and frees them here: a run needs them once, and they are as large as its variables."""
         values, self._values = self.values(), None
         return values
 
@@ -134,7 +136,7 @@ class KerasBackbone(Backbone):
             model = self._description.rebuilt()
         variables = self._match(weights_of(model))
         names = {id(weight): v.name for weight, v in zip(weights_of(model), self.structure.variables)}
-        batch_norms = obey(model, mode, names)
+        batch_norms = set_mode(model, mode, names)
         with sized():
             features = model(inputs, training=mode.dropout)
         return BuiltBackbone(
@@ -146,12 +148,12 @@ class KerasBackbone(Backbone):
         )
 
     def _match(self, weights: list[Any]) -> dict[str, Any]:
-        """Returns the graph's variables by name of the structure."""
-        described = self.structure.variables
+        """Returns the graph's variables by their names in the structure."""
+        variables = self.structure.variables
         shapes = [tuple(weight.shape.as_list()) for weight in weights]
-        if shapes != [variable.shape for variable in described]:
+        if shapes != [variable.shape for variable in variables]:
             raise RuntimeError(f"{self.handle} was rebuilt with other variables than it was read with: {shapes}.")
-        return {variable.name: plain_variable(weight) for variable, weight in zip(described, weights)}
+        return {variable.name: plain_variable(weight) for variable, weight in zip(variables, weights)}
 
 
 def _check_one_graph(model: Any) -> None:
@@ -171,11 +173,11 @@ def _check_one_output(model: Any) -> None:
 
 
 def regularization_losses(layers: Iterable[Any], names: Mapping[int, str]) -> list[tuple[str, Any]]:
-    """Returns the losses of layers' weights, as pairs of a weight's name and its loss.
+    """Returns the regularization losses of layers, as pairs of a weight's name and its loss.
 
     Args:
-      layers: without those inside them.
-      names: of the weights that count, by `id`.
+      layers: the layers; inner layers are listed separately.
+      names: of the weights to include, by `id`.
     """
     return [
         (names[id(weight)], tf.cast(regularizer(weight), tf.float32))

@@ -1,4 +1,4 @@
-"""Classes and functions of users that a Keras file names."""
+"""Finds users' classes and functions that a Keras file names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from estimator_tl.backbones.safety import network_config, parts, saved_config
 from estimator_tl.compat import keras
 
-#: Where Keras keeps what configurations name.
-_PLACES = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "mixed_precision")
+#: Modules of Keras with the objects that configurations name.
+_MODULES = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "mixed_precision")
 #: Layers that Keras makes of `model.add_loss` and `model.add_metric`.
 ADDED = ("AddLoss", "AddMetric")
-#: Classes of Keras that it does not export: its name for a Model, layers that it makes of functions, a cell.
+#: Classes of Keras that these modules do not export: models, layers that Keras makes of functions, a cell.
 _UNEXPORTED = (
     "Functional",
     "Model",
@@ -24,30 +24,31 @@ _UNEXPORTED = (
     *ADDED,
 )
 _OF_KERAS = ("keras", "builtins", "tf_keras")
-#: What is not read for inference, and may name anything.
+#: Keys that are not read for inference; their values may name anything.
 _NOT_LOADED = frozenset({"training_config", "compile_config", "build_config"})
 
 
-def missing_objects(path: str, given: Collection[str]) -> list[str]:
-    """Returns the names of what a model's configuration needs beside Keras and what is given, in its order."""
+def missing_objects(path: str, custom_objects: Collection[str]) -> list[str]:
+    """Returns the names in a model's configuration that neither Keras nor `custom_objects` has, in its order."""
     names = dict.fromkeys(_names(network_config(path)))
-    return [name for name in names if name not in given and not _is_known(name)]
+    return [name for name in names if name not in custom_objects and not _is_known(name)]
 
 
-def imported_objects(path: str, given: Collection[str]) -> list[str]:
-    """Returns the names for which Keras would import modules that a model's configuration names, and run their code."""
-    return [name for name in dict.fromkeys(_imported(saved_config(path))) if name not in given]
+def imported_objects(path: str, custom_objects: Collection[str]) -> list[str]:
+    """Returns the names that would make Keras import a module named in the configuration, and so run its code."""
+    return [name for name in dict.fromkeys(_imported(saved_config(path))) if name not in custom_objects]
 
 
 def _imported(config: Any) -> Iterator[str]:
-    """Yields what a configuration takes from modules that are not of Keras, but for what is registered with Keras."""
+    """Yields names from modules outside of Keras, except for names that are registered with Keras."""
     for part in parts(config, _NOT_LOADED):
         module, kind, inner = part.get("module"), part.get("class_name"), part.get("config")
         if not isinstance(module, str) or not isinstance(kind, str):
             continue
         is_outside = module.partition(".")[0] not in (*_OF_KERAS, "tensorflow")
         if is_outside and keras.utils.get_registered_object(str(part.get("registered_name"))) is None:
-            yield inner if kind == "function" and isinstance(inner, str) else kind
+            is_function = kind == "function" and isinstance(inner, str)
+            yield str(inner) if is_function else kind
 
 
 def _names(config: Any) -> Iterator[str]:
@@ -59,8 +60,8 @@ def _names(config: Any) -> Iterator[str]:
         elif isinstance(kind, str) and not kind.startswith("__") and isinstance(inner, (dict, list)):
             module = part.get("module") or ""
             if module.partition(".")[0] not in _OF_KERAS:
-                registered = part.get("registered_name")
-                yield registered if registered and _is_known(registered) else kind
+                registered_name = part.get("registered_name")
+                yield registered_name if registered_name and _is_known(registered_name) else kind
         if isinstance(part.get("activation"), str):
             yield part["activation"]
 
@@ -70,4 +71,4 @@ def _is_known(name: str) -> bool:
         return True
     if name in _UNEXPORTED:
         return True
-    return any(hasattr(getattr(keras, place), name) for place in _PLACES)
+    return any(hasattr(getattr(keras, module), name) for module in _MODULES)

@@ -1,4 +1,4 @@
-"""Keras 2 files that another version wrote than the one that is here, made readable."""
+"""Makes Keras 2 files from other versions readable for the installed version."""
 
 from __future__ import annotations
 
@@ -19,29 +19,34 @@ from estimator_tl.compat.keras2 import keras2_version, rewrite_keras_metadata
 
 _HDF5 = (".h5", ".hdf5")
 _PACKAGE = keras.Model.__module__.partition(".")[0]
-#: By layer: settings that Keras writes since 2.16, and older versions do not know. A layer does without them what it
-#: does where they are off.
+#: By layer: settings that Keras 2.16 and later write and older versions do not know. Leaving one out equals turning it
+#: off.
 _NEWER = {"InputLayer": ("optional",), "MultiHeadAttention": ("softmax_robust_masking",)}
 
 
 @contextlib.contextmanager
 def readable(path: str) -> Iterator[Any]:
-    """Gives what `load_model` can read of a model: its path, that of a copy, or an HDF5 file in memory.
+    """Gives a source that `load_model` can read: the path of the model, the path of a copy, or an HDF5 file in memory.
 
-    Keras from 2.13 on writes a user's function as an object of today's format into HDF5 files, which it then reads in
-    the format of old, where a function is its name.
+    Keras 2.13 and later write a user's function into HDF5 files as an object, in the new format, but read these files
+    in the old format, where a function is its name.
     """
     config = saved_config(path)
     if path.lower().endswith(_HDF5):
-        config, own = _known(_functions_by_name(config)), config
-        is_same = config == own and not _has_bfloat16(config)
-        with contextlib.nullcontext(path) if is_same else _hdf5_in_memory(path, config) as source:
-            yield source
-    elif _known(config) == config:
+        readable_config = _without_newer(_functions_by_name(config))
+        if readable_config == config and not _has_bfloat16(config):
+            yield path
+            return
+        with _hdf5_in_memory(path, readable_config) as file:
+            yield file
+    elif _without_newer(config) == config:
         yield path
     else:
         with tempfile.TemporaryDirectory() as folder:
-            yield _folder_copy(path, folder) if os.path.isdir(path) else _zip_copy(path, config, folder)
+            if os.path.isdir(path):
+                yield _folder_copy(path, folder)
+            else:
+                yield _zip_copy(path, config, folder)
 
 
 @contextlib.contextmanager
@@ -55,7 +60,7 @@ def _hdf5_in_memory(path: str, config: Any) -> Iterator[Any]:
 
 
 def weights_file(archive: zipfile.ZipFile, folder: str) -> str:
-    """Unpacks the weights of a .keras file, so that Keras can read them, and returns the path."""
+    """Unpacks the weights of a .keras file in a form that Keras can read, and returns the path."""
     import h5py
 
     path = archive.extract("model.weights.h5", folder)
@@ -70,12 +75,17 @@ def _has_bfloat16(config: Any) -> bool:
 
 
 def _widen(file: Any) -> None:
-    """Makes the bfloat16 values of an HDF5 file float32: HDF5 keeps them as two bytes, which NumPy 2 does not cast."""
+    """Makes the bfloat16 values of an HDF5 file float32: HDF5 stores them as two bytes, which NumPy 2 does not cast."""
     import numpy as np
 
-    narrow: list[str] = []
-    file.visititems(lambda name, item: narrow.append(name) if str(getattr(item, "dtype", "")) == "|V2" else None)
-    for name in narrow:
+    names: list[str] = []
+
+    def add_bfloat16(name: str, item: Any) -> None:
+        if str(getattr(item, "dtype", "")) == "|V2":
+            names.append(name)
+
+    file.visititems(add_bfloat16)
+    for name in names:
         attributes, halves = dict(file[name].attrs), np.asarray(file[name][()])
         wide = np.frombuffer(halves.tobytes(), np.uint16).astype(np.uint32) << 16
         del file[name]
@@ -84,11 +94,11 @@ def _widen(file: Any) -> None:
 
 
 def _folder_copy(path: str, folder: str) -> str:
-    """Returns a folder of links to the files of a Keras SavedModel, but for the configurations of its layers."""
+    """Makes a copy of a Keras SavedModel in a folder: new layer configurations, and links to all other files."""
     for entry in Path(path).resolve().iterdir():
         if entry.name != "keras_metadata.pb":
             Path(folder, entry.name).symlink_to(entry)
-    rewrite_keras_metadata(path, folder, _known)
+    rewrite_keras_metadata(path, folder, _without_newer)
     return folder
 
 
@@ -98,7 +108,7 @@ def _zip_copy(path: str, config: Any, folder: str) -> str:
         for entry in archive.infolist():
             with archive.open(entry) as source, new.open(entry.filename, "w", force_zip64=True) as target:
                 if entry.filename == "config.json":
-                    target.write(json.dumps(_known(config)).encode())
+                    target.write(json.dumps(_without_newer(config)).encode())
                 else:
                     shutil.copyfileobj(source, target)
     return copy
@@ -114,48 +124,48 @@ def _functions_by_name(config: Any) -> Any:
     return {key: _functions_by_name(value) for key, value in config.items()}
 
 
-def _known(config: Any) -> Any:
-    """Returns a configuration without the settings of newer versions that are off, and with the modules of here.
+def _without_newer(config: Any) -> Any:
+    """Returns a configuration without newer settings that are off, and with the module names of the installed Keras.
 
-    Files of tf_keras name its modules. Where `tf.keras` is Keras 2, their layers would not be those of the rest.
+    Files from tf_keras name the modules of tf_keras. Where `tf.keras` is Keras 2, these would be different classes.
     """
     if isinstance(config, list):
-        return [_known(value) for value in config]
+        return [_without_newer(value) for value in config]
     if not isinstance(config, dict):
         return config
-    unknown = [name for name, value in _newer(config) if not value]
-    known = {key: _known(value) for key, value in config.items()}
-    module = known.get("module")
+    newer = [name for name, value in _newer(config) if not value]
+    copy = {key: _without_newer(value) for key, value in config.items()}
+    module = copy.get("module")
     if isinstance(module, str) and module.partition(".")[0] == "tf_keras":
-        known["module"] = _PACKAGE + module[len("tf_keras") :]
-    if unknown:
-        known["config"] = {key: value for key, value in known["config"].items() if key not in unknown}
-    return known
+        copy["module"] = _PACKAGE + module[len("tf_keras") :]
+    if newer:
+        copy["config"] = {key: value for key, value in copy["config"].items() if key not in newer}
+    return copy
 
 
 def _newer(part: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Returns the settings of a layer, and their values, that this Keras does not know."""
+    """Returns the settings of a layer that this Keras does not know, with their values."""
     kind, settings = part.get("class_name"), part.get("config")
     if not isinstance(kind, str) or kind not in _NEWER or not isinstance(settings, dict):
         return []
-    known = inspect.signature(getattr(keras.layers, kind).__init__).parameters
-    return [(name, settings[name]) for name in _NEWER[kind] if name in settings and name not in known]
+    parameters = inspect.signature(getattr(keras.layers, kind).__init__).parameters
+    return [(name, settings[name]) for name in _NEWER[kind] if name in settings and name not in parameters]
 
 
 def remedy(path: str) -> str:
-    """Returns what to do about a file that cannot be read."""
-    version, own = saved_version(path), keras2_version()
-    if _numbers(version) <= _numbers(own):
+    """Returns advice for a file that Keras cannot read."""
+    version, installed = saved_version(path), keras2_version()
+    if _numbers(version) <= _numbers(installed):
         return "save it again with Keras 2"
     settings = [
         f"{part['class_name']} with {n}={v!r}" for part in parts(saved_config(path)) for n, v in _newer(part) if v
     ]
     because = f" and has {settings[0]}" if settings else ""
-    return f"it is of Keras {version}{because}; use a TensorFlow as new, or save it again with Keras {own}"
+    return f"it is of Keras {version}{because}; use a TensorFlow as new, or save it again with Keras {installed}"
 
 
 def saved_version(path: str) -> str:
-    """Returns the version of Keras that wrote a file; an empty string where it does not say."""
+    """Returns the version of Keras that wrote a file; an empty string where the file does not say."""
     try:
         if os.path.isdir(path):
             versions = [part["keras_version"] for part in parts(saved_config(path)) if "keras_version" in part]

@@ -1,4 +1,4 @@
-"""Files of weights for Keras models whose code is there."""
+"""Loads files of weights into Keras models."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from estimator_tl.errors import SOURCE, UserError, first_line
 
 _NAMES = "layer_names"
-_PART = 500  # names in an attribute, which holds 64 kB at most
+_PART = 500  # names per attribute, which holds 64 kB at most
 
 
 def load_weights(model: Any, path: str) -> None:
-    """Loads a weights file into a model, whichever of Keras's two HDF5 layouts it has.
+    """Loads a weights file in either of Keras's two HDF5 layouts into a model.
 
-    Keras chooses the layout by the file's name: ``*.weights.h5`` is read as the
-    new one even where it holds the old one, as files from before Keras 2.12 do.
-    Layers that the file has after those of the model, such as the top of a
-    classifier, are left out.
+    Keras chooses the layout by the file's name. It reads ``*.weights.h5`` in the
+    new layout, even if the file has the old one, as files from before Keras 2.12
+    do. If the file has more layers at the end than the model, such as the top of
+    a classifier, they are ignored.
 
     Raises:
-      UserError: the file does not fit the model.
+      UserError: the file does not match the model.
     """
     import h5py
 
@@ -45,11 +45,12 @@ def load_weights(model: Any, path: str) -> None:
 def _names_of_first(group: Any, model: Any) -> list[str]:
     """Returns the layers with weights in a file of the old layout, in its order, as many as the model has.
 
-    Keras gives them to the layers of the model one by one, and compares their shapes.
+    Keras assigns them to the layers of the model in this order, and compares their shapes.
     """
     parts = [_NAMES] if _NAMES in group.attrs else _numbered(group.attrs)
     names = [name.decode() if isinstance(name, bytes) else name for part in parts for name in group.attrs[part]]
-    return [name for name in names if _has_weights(group[name])][: sum(bool(layer.weights) for layer in model.layers)]
+    count = sum(bool(layer.weights) for layer in model.layers)
+    return [name for name in names if _has_weights(group[name])][:count]
 
 
 def _has_weights(layer: Any) -> bool:
@@ -62,7 +63,7 @@ def _numbered(attributes: Any) -> list[str]:
 
 
 def _write_links(path: Path, group: Any, names: Sequence[str]) -> None:
-    """Writes a file of the old layout whose layers are links to those of another file."""
+    """Writes a file of the old layout whose layers are links to the layers of another file."""
     import h5py
 
     with h5py.File(path, "w") as file:

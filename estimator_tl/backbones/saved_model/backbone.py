@@ -1,9 +1,9 @@
 """TF2 SavedModels in the reusable interface of TensorFlow Hub.
 
-Loaded in a graph, such a model restores its variables through their own
-initializers, so pretrained values reach the Estimator's session by themselves.
-None of its variables is in TRAINABLE_VARIABLES, though, whatever is asked:
-what trains is decided by the VariablePlan alone.
+In a graph, such a model restores its variables through their initializers,
+so the Estimator's session gets the pretrained values without further steps.
+TensorFlow never lists its variables in TRAINABLE_VARIABLES: only the
+VariablePlan decides what is trained.
 https://www.tensorflow.org/hub/reusable_saved_models
 """
 
@@ -30,7 +30,7 @@ from estimator_tl.tf_internals.eager import run_eagerly_apart
 
 
 class SavedModelBackbone(Backbone):
-    """A callable TF2 SavedModel folder that maps pictures or text to features."""
+    """A callable TF2 SavedModel folder that maps images or text to features."""
 
     kind = "TF2 SavedModel"
 
@@ -50,17 +50,17 @@ class SavedModelBackbone(Backbone):
         Args:
           path: the folder that holds saved_model.pb, an archive of it, or its address; see `handles.resolve`.
           image_size: pixels, where the model does not fix them.
-          input_range: values that the model takes; by default, those that follow from what it does to them, or else
+          input_range: values that the model takes; by default, the range that follows from its graph, or else
             [0, 1] by Hub's convention.
           pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
-          signature: which of the model's signatures to use, in place of its call; ``serving_default`` for models that
-            cannot be called. Batch norm in it is as it was exported.
+          signature: the signature to use instead of the model's call; ``serving_default`` for models that cannot be
+            called. Batch norm in a signature stays as it was exported.
           output_key: which of several outputs to use; ``default`` by default.
-          features: the same, or an inner endpoint of a model that returns them, or a list of such names.
+          features: an output, or an inner endpoint of a model that returns endpoints, or a list of such names.
           allow_unsafe_deserialization: load models that read or write files, too.
 
         Raises:
-          UserError: the folder is not a model that can be called with pictures or text.
+          UserError: the folder does not hold a model that takes images or text.
         """
         module = module_of(path)
         self.handle, self.path = module.handle, module.folder
@@ -72,7 +72,8 @@ class SavedModelBackbone(Backbone):
             caller = self._caller(describe(self.path))
             _check_input(caller)
             effects = caller.effects()
-            self.draws = check_inference(self.handle, effects, caller.without_writes() if effects.writes else "")
+            remedy = caller.remedy_for_writes() if effects.writes else ""
+            self.draws = check_inference(self.handle, effects, remedy)
             self.structure = _structure(self.handle, caller)
             self.is_random, self.outputs = caller.trains, caller.outputs
             self.output_shape = self.joined_shape(self._output_shapes(caller))
@@ -82,15 +83,15 @@ class SavedModelBackbone(Backbone):
             )
 
     def _output_shapes(self, caller: Caller) -> list[Any]:
-        """Returns the static shapes of the outputs that are used, which those in a graph have too."""
-        shapes = [self._completed(shape) for shape in _shapes_for_any_batch(caller)]
+        """Returns the static shapes of the selected outputs, as they are in a graph."""
+        shapes = [self._full_shape(shape) for shape in _shapes_for_any_batch(caller)]
         for shape in shapes:
             if self.pooling == "flatten" and shape.rank is not None and shape.rank > 2:
                 check_flattens(shape, "use pooling avg or max")
         return shapes
 
-    def _completed(self, shape: Any) -> Any:
-        """Returns the static shape of an output, with what is known of it outside of the model."""
+    def _full_shape(self, shape: Any) -> Any:
+        """Returns the static shape of an output, with the sizes that subclasses know and the model does not."""
         return shape
 
     def _caller(self, interface: Interface) -> Caller:
@@ -109,21 +110,21 @@ class SavedModelBackbone(Backbone):
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
-        return self._built(inputs, mode)
+        return self._build_on(inputs, mode)
 
-    def _built(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def _build_on(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         with about(self.handle):
             loaded = load_in_graph(self.path)
             model = loaded.model
             caller = self._caller(of_model(model))
             features = self.pool(caller.call(model, inputs, mode.training))
-        read = caller.variables()
-        loaded.keep_only(read)
+        variables = caller.variables()
+        loaded.keep_only(variables)
         names = [variable.name for variable in self.structure.variables]
         losses = [(None, tf.cast(loss(), tf.float32)) for loss in getattr(model, "regularization_losses", None) or ()]
         return BuiltBackbone(
             features=features,
-            variables=dict(zip(names, read)),
+            variables=dict(zip(names, variables)),
             updates=(),
             regularization_losses=losses,
             initial_values=None,
@@ -131,7 +132,7 @@ class SavedModelBackbone(Backbone):
 
 
 def _check_input(caller: Caller) -> None:
-    """Checks that batches of images, or of texts, can be fed."""
+    """Checks that the model takes batches of images or of texts that a run can feed."""
     image_input.check_batch(caller.batch_size, can_map=True)
     if caller.image_shape is not None:
         remedy = "save it again behind tf.transpose(images, [0, 3, 1, 2])"
@@ -140,16 +141,16 @@ def _check_input(caller: Caller) -> None:
 
 
 def _shapes_for_any_batch(caller: Caller) -> list[Any]:
-    """Returns the static shapes of the outputs that are used, for batches of any size.
+    """Returns the static shapes of the selected outputs, for batches of any size.
 
     Raises:
-      UserError: one of them holds no features.
+      UserError: an output cannot serve as features.
     """
     shapes = []
-    for spec in caller.used(caller.functions[0].outputs):
-        for kind, what in ((tf.RaggedTensorSpec, "ragged"), (tf.SparseTensorSpec, "sparse")):
-            if isinstance(spec, kind):
-                raise UserError(f"{SOURCE} gives a {what} tensor; name another output with features=.")
+    for spec in caller.selected(caller.functions[0].outputs):
+        for spec_class, kind in ((tf.RaggedTensorSpec, "ragged"), (tf.SparseTensorSpec, "sparse")):
+            if isinstance(spec, spec_class):
+                raise UserError(f"{SOURCE} gives a {kind} tensor; name another output with features=.")
         check_floating(spec.dtype)
         shape = spec.shape
         if caller.batch_size == 1:
@@ -160,20 +161,23 @@ def _shapes_for_any_batch(caller: Caller) -> list[Any]:
     return shapes
 
 
-def _why_without_training(caller: Caller) -> str:
+def _inference_only_reason(caller: Caller) -> str:
+    """Returns why the model has no call for training, as a clause about it; empty where it has one."""
     if caller.batch_size == 1:
         return "takes one example at a time"
-    return "" if caller.trains else "was saved for inference, without a training switch"
+    if not caller.trains:
+        return "was saved for inference, without a training switch"
+    return ""
 
 
 def _structure(handle: str, caller: Caller) -> SourceStructure:
     trainable, written = caller.trainable_ids(), caller.written_in_training()
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     variables = []
     for variable in caller.variables():
         name = variable.name.removesuffix(":0")
-        count = seen.get(name, 0)
-        seen[name] = count + 1
+        count = counts.get(name, 0)
+        counts[name] = count + 1
         variables.append(
             SourceVariable(
                 name=f"{name}_{count}" if count else name,
@@ -185,5 +189,5 @@ def _structure(handle: str, caller: Caller) -> SourceStructure:
         )
     if not variables:
         raise UserError(f"{SOURCE} holds no variables, so there is nothing to transfer; it may be a frozen graph.")
-    reason = _why_without_training(caller)
+    reason = _inference_only_reason(caller)
     return SourceStructure(handle, tuple(variables), one_training_switch=True, inference_only=reason)

@@ -1,4 +1,4 @@
-"""How a SavedModel is called: which of its traced functions, with what inputs, outputs and variables."""
+"""Decides how a SavedModel is called: which traced functions, with which inputs, outputs and variables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from estimator_tl.backbones.input import images as image_input
 from estimator_tl.backbones.saved_model.interface import Function, Interface
 from estimator_tl.backbones.saved_model.traces import (
     TOKENS,
-    alone,
+    accepts,
     arguments_of,
     input_of,
     order,
-    takes,
+    single_spec,
     training_argument,
 )
 from estimator_tl.compat import tf
@@ -33,10 +33,10 @@ class Caller:
 
     Attributes:
       interface: what the model offers.
-      functions: the traced functions of that call, those for inference first.
-      signature: the name of the signature that is called; None for the model's own ``__call__``.
-      features: which of several outputs are used, if the user said.
-      arguments: what the call takes besides its input, other than ``training``.
+      functions: the traced functions of the call, functions for inference first.
+      signature: the name of the signature to call; None for the model's own ``__call__``.
+      features: names of the outputs that the user selected; empty for the default.
+      arguments: arguments of the call besides its input and ``training``.
     """
 
     interface: Interface
@@ -55,28 +55,30 @@ class Caller:
           interface: what the model offers.
           signature: see `Caller`.
           features: see `Caller`.
-          tokens: whether it is to take a dict of token ids.
+          tokens: whether the model must take a dict of token ids.
 
         Raises:
-          UserError: there is no such signature, nothing that takes pictures or text, or no call for inference.
+          UserError: there is no such signature, no function that takes images or text, or no call for inference.
         """
-        signature = _chosen_signature(interface, signature)
-        functions = list(interface.functions or ()) if signature is None else [interface.signatures[signature]]
-        usable = [function for function in functions if takes(input_of(function), tokens)]
+        signature = _signature_to_call(interface, signature)
+        functions = list(interface.functions or ())
+        if signature is not None:
+            functions = [interface.signatures[signature]]
+        usable = [function for function in functions if accepts(input_of(function), tokens)]
         if not usable and tokens:
             raise UserError(
                 f"{SOURCE} does not take {TOKENS[0]}, with or without {' and '.join(TOKENS[1:])}; use an encoder "
                 "that does, or leave vocab and preprocess out for a model that takes strings."
             )
-        if any(takes(input_of(function), tokens=True) for function in functions) and not usable:
+        if any(accepts(input_of(function), tokens=True) for function in functions) and not usable:
             raise UserError(
                 f"{SOURCE} takes token ids; give it a tokenizer: text_encoder({SOURCE!r}, vocab='vocab.txt'), or "
                 "preprocess='FOLDER' in place of vocab."
             )
         if not usable:
-            what = f"signature {signature!r} of {SOURCE}" if signature else SOURCE
+            subject = f"signature {signature!r} of {SOURCE}" if signature else SOURCE
             raise UserError(
-                f"{what} takes neither a batch of images [batch, height, width, channels] nor a batch of strings; "
+                f"{subject} takes neither a batch of images [batch, height, width, channels] nor a batch of strings; "
                 "use an image feature vector or a sentence embedding here."
             )
         arguments: dict[str, Any] = {}
@@ -85,53 +87,57 @@ class Caller:
         usable.sort(key=functools.partial(order, interface))
         if signature is None and training_argument(interface, usable[0]):
             raise UserError(
-                f"{SOURCE} was saved for training only, as training=True is the one way to call it; save it with a "
+                f"{SOURCE} was saved for training only: it can be called with training=True only; save it with a "
                 "trace for training=False, too."
             )
         return cls(interface, usable, signature, features, arguments)
 
     @property
     def image_shape(self) -> list[int | None] | None:
-        """Static shape of the pictures that the model takes, batch first; None for text."""
-        given = alone(input_of(self.functions[0]))
-        return None if isinstance(given, Mapping) or given.dtype == tf.string else given.shape.as_list()
+        """Static shape of the images that the model takes, batch first; None for text."""
+        spec = single_spec(input_of(self.functions[0]))
+        if isinstance(spec, Mapping) or spec.dtype == tf.string:
+            return None
+        shape: list[int | None] = spec.shape.as_list()
+        return shape
 
     @property
     def image_type(self) -> Any:
-        """DType of the pictures that the model takes; None for text."""
-        return None if self.image_shape is None else alone(input_of(self.functions[0])).dtype
+        """DType of the images that the model takes; None for text."""
+        return None if self.image_shape is None else single_spec(input_of(self.functions[0])).dtype
 
     @property
     def batch_size(self) -> int | None:
-        """How many examples the model takes at once, where it fixes that."""
+        """How many examples the model takes at once, where it fixes the number."""
         sizes = [spec.shape[0] for spec in tf.nest.flatten(input_of(self.functions[0])) if spec.shape.rank]
         return next((size for size in sizes if size is not None), None)
 
     @property
     def token_inputs(self) -> frozenset[str]:
-        """Names of the token ids and what else an encoder takes; none for models of other inputs."""
-        given = input_of(self.functions[0])
-        return frozenset(given) if isinstance(given, Mapping) else frozenset()
+        """Names of the inputs of an encoder, such as token ids; empty for models with other inputs."""
+        spec = input_of(self.functions[0])
+        return frozenset(spec) if isinstance(spec, Mapping) else frozenset()
 
     @property
     def row_length(self) -> int | None:
-        """How many token ids a row must have, where the model fixes that."""
-        given = input_of(self.functions[0])
-        return given["input_word_ids"].shape[-1] if isinstance(given, Mapping) else None
+        """How many token ids a row must have, where the model fixes the number."""
+        spec = input_of(self.functions[0])
+        return spec["input_word_ids"].shape[-1] if isinstance(spec, Mapping) else None
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what the call gives, endpoints included; empty where it gives one tensor without a name."""
-        functions = self.functions if self.signature else self.interface.functions or ()
-        given = [function.outputs for function in functions]
-        names = {key: None for outputs in given if isinstance(outputs, Mapping) for key in _tensors(outputs)}
-        return sorted(names)
+        """Names of the call's outputs, with endpoints; empty where it gives one tensor without a name."""
+        functions = self.interface.functions or ()
+        if self.signature:
+            functions = self.functions
+        outputs = [function.outputs for function in functions if isinstance(function.outputs, Mapping)]
+        return sorted({key for tensors in outputs for key in _tensors(tensors)})
 
     @property
     def trains(self) -> bool:
-        """Whether there is a call for training, with ``training=True``, besides the one for inference.
+        """Whether there is a call for training, with ``training=True``, besides the call for inference.
 
-        A model that takes one example at a time has none: it would normalize each by itself.
+        A model that takes one example at a time does not train: it would normalize each example separately.
         """
         return True in self._training_values and self.batch_size is None
 
@@ -143,28 +149,28 @@ class Caller:
         return {training_argument(self.interface, function) for function in self.functions}
 
     def effects(self) -> Effects:
-        """Returns what the call for inference does besides computing the outputs that are used."""
+        """Returns what the call for inference does besides computing the selected outputs."""
         writes: list[str] = []
         draws: set[str] = set()
         for function in self.functions:
             if self.signature is None and training_argument(self.interface, function):
                 continue
-            used = {id(spec) for spec in self.used(function.outputs)}
-            every = tf.nest.flatten(function.outputs)
-            effects = function.effects([number for number, spec in enumerate(every) if id(spec) in used])
+            selected = {id(spec) for spec in self.selected(function.outputs)}
+            specs = tf.nest.flatten(function.outputs)
+            effects = function.effects([number for number, spec in enumerate(specs) if id(spec) in selected])
             writes.extend(effects.writes)
             draws.update(effects.draws)
         return Effects(tuple(dict.fromkeys(writes)), tuple(sorted(draws)))
 
     def written_in_training(self) -> frozenset[str] | None:
-        """Returns the names of the variables that the call for training writes to; None where there is no such call."""
+        """Returns the names of the variables that the call for training writes to; None without such a call."""
         if not self.trains:
             return None
         calls = [function for function in self.functions if training_argument(self.interface, function)]
         return frozenset(name for function in calls for name in function.effects([]).writes)
 
-    def without_writes(self) -> str:
-        """Says how to call the model so that inference writes to no variable."""
+    def remedy_for_writes(self) -> str:
+        """Returns advice for a call for inference that writes to variables."""
         for name in [None, *sorted(self.interface.signatures)]:
             try:
                 other = Caller.of(self.interface, name, self.features, bool(self.token_inputs))
@@ -172,57 +178,57 @@ class Caller:
             except UserError:
                 continue
             if is_harmless:
-                way = f"use signature={name!r}" if name else "leave signature out for its own call"
-                return f"{way}, which does not"
+                advice = f"use signature={name!r}" if name else "leave signature out for its own call"
+                return f"{advice}, which does not"
         return "export it again for inference, without augmentation and with batch norm in inference mode"
 
     def call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
-        """Returns the outputs that are used, for a batch.
+        """Returns the selected outputs for a batch.
 
         Args:
-          model: as loaded; this caller is of its interface.
+          model: the loaded model whose interface this caller is made for.
           inputs: a tensor, or a dict of tensors.
           training: the argument, where the call was traced for it.
         """
-        given = input_of(self.functions[0])
+        specs = input_of(self.functions[0])
         if isinstance(inputs, Mapping):
-            inputs = {name: inputs[name] for name in given}
-        elif isinstance(given, Mapping):
-            inputs = dict.fromkeys(given, inputs)
-        inputs = tf.nest.map_structure(lambda tensor, spec: image_input.cast(tensor, spec.dtype), inputs, given)
+            inputs = {name: inputs[name] for name in specs}
+        elif isinstance(specs, Mapping):
+            inputs = dict.fromkeys(specs, inputs)
+        inputs = tf.nest.map_structure(lambda tensor, spec: image_input.cast(tensor, spec.dtype), inputs, specs)
         if self.batch_size == 1:
-            return self._one_by_one(model, inputs)
-        return self._called(model, inputs, training)
+            return self._call_one_by_one(model, inputs)
+        return self._call(model, inputs, training)
 
-    def _called(self, model: Any, inputs: Any, training: bool) -> list[Any]:
+    def _call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
         if self.signature is not None:
             if not isinstance(inputs, Mapping):
                 inputs = dict.fromkeys(self.functions[0].inputs[1], inputs)
-            return self.used(model.signatures[self.signature](**inputs))
+            return self.selected(model.signatures[self.signature](**inputs))
         value = training and self.trains
         switch = {"training": value} if value in self._training_values else {}
-        return self.used(model(inputs, **switch, **self.arguments))
+        return self.selected(model(inputs, **switch, **self.arguments))
 
-    def _one_by_one(self, model: Any, inputs: Any) -> list[Any]:
-        """Returns what a model that takes one example at a time gives for each of a batch."""
+    def _call_one_by_one(self, model: Any, inputs: Any) -> list[Any]:
+        """Returns the outputs for a batch, from a model that takes one example at a time."""
 
         def call(example: Any) -> list[Any]:
             batch = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example)
-            return [output[0] for output in self._called(model, batch, training=False)]
+            return [output[0] for output in self._call(model, batch, training=False)]
 
-        specs = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in self.used(self.functions[0].outputs)]
+        specs = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in self.selected(self.functions[0].outputs)]
         has_text = any(tensor.dtype == tf.string for tensor in tf.nest.flatten(inputs))
         with tf.device("/cpu:0" if has_text else None):  # loops over strings fail on a GPU
             return list(tf.map_fn(call, inputs, fn_output_signature=specs))
 
-    def used(self, outputs: Any) -> list[Any]:
-        """Returns those that are used of all outputs, which are tensors or their specs.
+    def selected(self, outputs: Any) -> list[Any]:
+        """Returns the selected outputs among all outputs, which are tensors or their specs.
 
         Raises:
-          UserError: there are several and none is named, or a named one is not there.
+          UserError: there are several outputs and the user names none, or there is no output of that name.
         """
         if isinstance(outputs, Mapping):
-            return [self._tensor(outputs, name) for name in self.features or [self._usual(outputs)]]
+            return [self._tensor(outputs, name) for name in self.features or [self._default(outputs)]]
         if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
             outputs = outputs[0]
         if not hasattr(outputs, "shape"):
@@ -233,14 +239,14 @@ class Caller:
             )
         return [outputs]
 
-    def _usual(self, outputs: Mapping[str, Any]) -> str:
-        usual = next((key for key in _DEFAULT_OUTPUTS if key in outputs), None)
-        if len(outputs) > 1 and usual is None:
+    def _default(self, outputs: Mapping[str, Any]) -> str:
+        default = next((key for key in _DEFAULT_OUTPUTS if key in outputs), None)
+        if len(outputs) > 1 and default is None:
             raise UserError(
                 f"{SOURCE} gives several outputs ({', '.join(sorted(outputs))}); name one with "
                 "output_key= or --backbone_output_key, or some with features=[...]."
             )
-        return usual or next(iter(outputs))
+        return default or next(iter(outputs))
 
     def _tensor(self, outputs: Mapping[str, Any], name: str) -> Any:
         if name not in _tensors(outputs):
@@ -248,45 +254,45 @@ class Caller:
         return outputs[name]
 
     def variables(self) -> list[Any]:
-        """Returns the variables that the call reads or writes, in the order of first use in the graph."""
+        """Returns the variables that the call reads or writes, in order of first use in the graph."""
         return list({id(v): v for function in self.functions for v in function.variables}.values())
 
     def trainable_ids(self) -> set[int] | None:
-        """Returns the ids of the variables that the model calls trainable; None where it does not say."""
+        """Returns the ids of the variables that the model lists as trainable; None where it has no list."""
         trainable = self.interface.trainable
         return None if trainable is None else {id(variable) for variable in trainable}
 
 
-def _chosen_signature(interface: Interface, signature: str | None) -> str | None:
+def _signature_to_call(interface: Interface, signature: str | None) -> str | None:
     """Returns the signature to call; None for the model's own call."""
-    known = sorted(interface.signatures)
+    names = sorted(interface.signatures)
     if signature is None and interface.functions is not None:
         return None
-    if signature is None and _DEFAULT_SIGNATURE not in known:
+    if signature is None and _DEFAULT_SIGNATURE not in names:
         raise UserError(
-            f"{SOURCE} cannot be called and has no signature {_DEFAULT_SIGNATURE!r}, only {known}; name one "
+            f"{SOURCE} cannot be called and has no signature {_DEFAULT_SIGNATURE!r}, only {names}; name one "
             "with signature= or --backbone_signature, or use a model that can be called."
         )
     signature = signature or _DEFAULT_SIGNATURE
-    if signature not in known:
-        raise UserError(f"{SOURCE} has no signature {signature!r}; {nearest(signature, known)}")
+    if signature not in names:
+        raise UserError(f"{SOURCE} has no signature {signature!r}; {nearest(signature, names)}")
     return signature
 
 
 def _with_endpoints(
     interface: Interface, functions: list[Function], features: Sequence[str]
 ) -> tuple[list[Function], dict[str, Any]]:
-    """Returns the functions that give these features, and the arguments by which they are called.
+    """Returns the functions that give these features, and the arguments to call them with.
 
-    Hub's image models return their inner activations by name where they are called with ``return_endpoints``.
+    Hub's image models return their inner activations by name if they are called with ``return_endpoints``.
     https://www.tensorflow.org/hub/common_saved_model_apis/images
     """
-    asked = [function for function in functions if arguments_of(interface, function).get(_ENDPOINTS)]
-    plain = [function for function in functions if function not in asked]
+    with_endpoints = [function for function in functions if arguments_of(interface, function).get(_ENDPOINTS)]
+    plain = [function for function in functions if function not in with_endpoints]
     outputs = plain[0].outputs if plain else {}
     is_enough = isinstance(outputs, Mapping) and set(features) <= set(outputs)
-    if asked and (not plain or (features and not is_enough)):
-        return asked, {_ENDPOINTS: True}
+    if with_endpoints and (not plain or (features and not is_enough)):
+        return with_endpoints, {_ENDPOINTS: True}
     return plain, {}
 
 

@@ -1,7 +1,7 @@
-"""What a SavedModel offers to its users: traced functions with their inputs, outputs and variables.
+"""Reads what a SavedModel offers: traced functions with their inputs, outputs and variables.
 
-Read from the model once it is loaded, or from the object graph in its file, which takes a hundredth of the time: a
-model is described before every run, and loaded anyway when its graph is built.
+The interface is read from a loaded model, or from the object graph in the model's file, which is a hundred times
+faster. Every run describes its model first, and loads it only to build the graph.
 https://www.tensorflow.org/guide/saved_model
 """
 
@@ -22,7 +22,7 @@ from estimator_tl.tf_internals.files.saved_models import decode_structure
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variable:
-    """A variable as the file describes it; `name`, `shape`, `dtype` and `trainable` as those of a tf.Variable."""
+    """A variable as the file describes it, with `name`, `shape`, `dtype` and `trainable` as a tf.Variable has them."""
 
     name: str
     shape: tf.TensorShape
@@ -35,12 +35,12 @@ class Function:
     """A traced function.
 
     Attributes:
-      inputs: specs and plain values of its positional arguments and of those by name.
-      outputs: specs of what it gives, nested as it gives them.
-      variables: those that it reads or writes, in the order of first use.
-      graph: returns its graph, for a walk over it; eagerly only.
-      effects: says what a call does besides computing, for the numbers of the outputs that are used (in the order of
-        `tf.nest.flatten`); nothing where the interface is that of a loaded model, whose file has said it.
+      inputs: specs and plain values of its positional arguments and of its keyword arguments.
+      outputs: specs of its outputs, nested as it returns them.
+      variables: the variables that it reads or writes, in order of first use.
+      graph: returns its graph, for a walk over it; eager only.
+      effects: returns what a call does besides computing, for the indices of the selected outputs (in the order of
+        `tf.nest.flatten`). It returns no effects for a loaded model: its file has been checked for them before.
     """
 
     inputs: tuple[Sequence[Any], Mapping[str, Any]]
@@ -55,10 +55,10 @@ class Interface:
     """How a SavedModel can be called.
 
     Attributes:
-      functions: the traces of its own ``__call__``; None where it has none.
-      arguments: names of the positional arguments of that call.
+      functions: the traces of its ``__call__``; None where it cannot be called.
+      arguments: names of the positional arguments of its ``__call__``.
       signatures: its signatures by name.
-      trainable: the variables that it calls trainable; None where it does not say.
+      trainable: the variables that it lists as trainable; None where it has no list.
     """
 
     functions: Sequence[Function] | None
@@ -69,24 +69,27 @@ class Interface:
 
 def of_model(model: Any) -> Interface:
     """Returns the interface of a loaded model."""
-    known: dict[int, Any] = {}
+    by_id: dict[int, Any] = {}
     for variable in tf.train.TrackableView(model).descendants():
         if isinstance(variable, tf.Variable):
-            known[id(variable)] = known[id(variable.handle)] = variable  # under a strategy it is captured itself
+            # A function captures the handle; under a strategy it captures the variable itself.
+            by_id[id(variable)] = by_id[id(variable.handle)] = variable
 
     def function_of(concrete: Any) -> Function:
-        used = {id(captured): None for captured in concrete.captured_inputs}
-        variables = [known[key] for key in used if key in known]
+        keys = {id(captured): None for captured in concrete.captured_inputs}
+        variables = [by_id[key] for key in keys if key in by_id]
         graph = functools.partial(of_function, concrete, variables)
         return Function(concrete.structured_input_signature, concrete.structured_outputs, variables, graph)
 
+    functions, arguments = None, []
+    if callable(model):
+        functions = [function_of(f) for f in model.__call__.concrete_functions]
+        arguments = _positional(model.__call__)
     trainable = getattr(model, "trainable_variables", None)
-    return Interface(
-        [function_of(f) for f in model.__call__.concrete_functions] if callable(model) else None,
-        _positional(model.__call__) if callable(model) else [],
-        {name: function_of(f) for name, f in getattr(model, "signatures", {}).items()},
-        None if trainable is None else [known[id(variable.handle)] for variable in trainable],
-    )
+    if trainable is not None:
+        trainable = [by_id[id(variable.handle)] for variable in trainable]
+    signatures = {name: function_of(f) for name, f in getattr(model, "signatures", {}).items()}
+    return Interface(functions, arguments, signatures, trainable)
 
 
 def of_file(meta_graph: Any, value: Callable[[int], Any]) -> Interface:
@@ -114,32 +117,33 @@ def of_file(meta_graph: Any, value: Callable[[int], Any]) -> Interface:
 
     def function_of(name: str) -> Function:
         concrete = graph.concrete_functions[name]
-        used = [variables[number] for number in dict.fromkeys(concrete.bound_inputs) if number in variables]
+        bound = [variables[number] for number in dict.fromkeys(concrete.bound_inputs) if number in variables]
         inputs = decode_structure(concrete.canonicalized_input_signature)
         captured = [
             variables[number].name if number in variables else f"resource {number}" for number in concrete.bound_inputs
         ]
         graph_of = functools.partial(of_saved_function, meta_graph, name, value)
         effects = functools.partial(library.of_function, name, captured)
-        return Function(inputs, decode_structure(concrete.output_signature), used, graph_of, effects)
+        return Function(inputs, decode_structure(concrete.output_signature), bound, graph_of, effects)
 
     root = children(0)
-    call = graph.nodes[root["__call__"]].function if "__call__" in root else None
-    signatures = {
-        name: graph.nodes[number].bare_concrete_function.concrete_function_name
-        for name, number in (children(root["signatures"]) if "signatures" in root else {}).items()
-    }
-    trainable = children(root["trainable_variables"]).values() if "trainable_variables" in root else None
-    return Interface(
-        None if call is None else [function_of(name) for name in call.concrete_functions],
-        [] if call is None else _argument_names(call.function_spec),
-        {name: function_of(function) for name, function in signatures.items()},
-        None if trainable is None else [variables[number] for number in trainable if number in variables],
-    )
+    functions, arguments, trainable = None, [], None
+    if "__call__" in root:
+        call = graph.nodes[root["__call__"]].function
+        functions = [function_of(name) for name in call.concrete_functions]
+        arguments = _argument_names(call.function_spec)
+    if "trainable_variables" in root:
+        numbers = children(root["trainable_variables"]).values()
+        trainable = [variables[number] for number in numbers if number in variables]
+    signatures = {}
+    if "signatures" in root:
+        for name, number in children(root["signatures"]).items():
+            signatures[name] = function_of(graph.nodes[number].bare_concrete_function.concrete_function_name)
+    return Interface(functions, arguments, signatures, trainable)
 
 
 def with_effects(interface: Interface, meta_graph: Any) -> Interface:
-    """Returns the interface of a model that was loaded, with what the signatures in its file do.
+    """Returns the interface of a loaded model, with the effects of the signatures in its file.
 
     Args:
       interface: from `of_model`, of a model that TensorFlow 1 saved.
@@ -165,6 +169,6 @@ def _positional(function: Any) -> list[str]:
 
 
 def _argument_names(function_spec: Any) -> list[str]:
-    """Returns the names of a saved function's positional arguments, without that of the object whose method it was."""
+    """Returns the names of a saved function's positional arguments, without the `self` of a method."""
     names = list(decode_structure(function_spec.fullargspec).args)
     return names[1:] if function_spec.is_method or names[:1] == ["self"] else names

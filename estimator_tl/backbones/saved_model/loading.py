@@ -1,4 +1,4 @@
-"""How SavedModels are described from their files, and loaded into the graph that uses them."""
+"""Describes SavedModels from their files, and loads them into graphs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from estimator_tl.tf_internals.graphs.replicas import listed_as_wholes
 
 
 def describe(path: str) -> interface.Interface:
-    """Returns what a SavedModel offers, out of its file where that says so.
+    """Returns the interface of a SavedModel, read from its file, or by loading it if TensorFlow 1 saved it.
 
     Args:
       path: the folder that holds saved_model.pb.
 
     Raises:
-      UserError: it cannot be loaded, as far as that can be seen from outside.
+      UserError: the model is damaged, holds several graphs, or needs operations that TensorFlow lacks.
     """
     saved = read_saved_model(path)
     graphs = list(saved.meta_graphs) if saved is not None else []
@@ -48,41 +48,39 @@ def describe(path: str) -> interface.Interface:
         if missing:
             raise _missing(missing[0])
         prefix = os.path.join(path, "variables", "variables")
-        found = interface.of_file(graphs[0], functools.partial(_value, prefix, graphs[0].object_graph_def))
+        description = interface.of_file(graphs[0], functools.partial(_value, prefix, graphs[0].object_graph_def))
         if any(node.HasField("variable") for node in graphs[0].object_graph_def.nodes):
             _check_values(prefix)
-    return found
+    return description
 
 
 def _value(prefix: str, objects: Any, number: int) -> Any:
-    """Returns the value of a variable of a SavedModel by the number of its object."""
+    """Returns the value of a variable in a SavedModel, by the number of its object."""
     reader = tf.train.load_checkpoint(prefix)
     return reader.get_tensor(keys_by_number(objects, reader)[number])
 
 
 def _check_values(prefix: str) -> None:
-    """Checks that all of a checkpoint is there, without reading it.
+    """Checks by the sizes of a checkpoint's files that they are complete, without reading them.
 
     Raises:
-      OSError: a part of it is not.
+      OSError: a part of the checkpoint is missing.
     """
     reader = tf.train.load_checkpoint(prefix)
     sizes = reader.get_variable_to_shape_map()
     types = reader.get_variable_to_dtype_map()
     expected = sum(types[name].size * int(np.prod(shape)) for name, shape in sizes.items() if types[name].is_numeric)
-    found = sum(os.path.getsize(shard) for shard in glob.glob(f"{glob.escape(prefix)}.data-*"))
-    if found < expected:
-        raise OSError(f"{prefix}.data-* hold {found} bytes, of {expected} that {prefix}.index lists")
+    size = sum(os.path.getsize(shard) for shard in glob.glob(f"{glob.escape(prefix)}.data-*"))
+    if size < expected:
+        raise OSError(f"{prefix}.data-* hold {size} bytes, of {expected} that {prefix}.index lists")
 
 
 @contextlib.contextmanager
 def loading_errors() -> Iterator[None]:
-    """A block in which errors of a SavedModel that cannot be loaded become one line.
-
-    Args:
+    """A block in which the errors of a SavedModel that does not load become a UserError of one line.
 
     Raises:
-      UserError: it cannot be loaded.
+      UserError: the model does not load.
     """
     try:
         yield
@@ -102,20 +100,20 @@ def _missing(operation: str) -> UserError:
 
 
 def load_eagerly(path: str) -> Any:
-    """Loads a SavedModel to look at it.
+    """Loads a SavedModel eagerly, to inspect it.
 
     Args:
       path: the folder that holds saved_model.pb.
 
     Raises:
-      UserError: it cannot be loaded.
+      UserError: the model does not load.
     """
     with loading_errors():
         return _load(path)
 
 
 def _load(path: str) -> Any:
-    """Loads a SavedModel, with the operations of tensorflow-text where it needs them and they are installed."""
+    """Loads a SavedModel; if it needs the operations of tensorflow-text and they are installed, loads them first."""
     try:
         return tf.saved_model.load(path)
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
@@ -129,40 +127,40 @@ class Loaded:
     """A SavedModel in the current graph.
 
     Attributes:
-      model: what TensorFlow gives.
-      variables: the global variables that came with it, those of all replicas.
+      model: the object that TensorFlow loads.
+      variables: the global variables that it added, in all replicas.
     """
 
     model: Any
     variables: list[Any]
 
     def keep_only(self, read: Iterable[Any]) -> None:
-        """Takes what nothing reads out of the graph, as far as sessions and checkpoints see it.
+        """Removes the model's variables that nothing reads from the graph's collections.
 
-        A model that was compiled brings variables of its metrics and its optimizer. Their names (``count``,
-        ``total_1``) depend on what else is in a graph, so that another graph would look for others in the same
-        checkpoint. Local variables they cannot be: their initializers read the model's folder, which an export has to
-        do without.
+        So sessions and checkpoints do not see them. A compiled model has variables of its metrics and its optimizer.
+        Their names (``count``, ``total_1``) depend on what else is in a graph, so another graph would look for other
+        names in the same checkpoint. They cannot become local variables: their initializers read the model's folder,
+        and an export must work without that folder.
 
         Args:
-          read: the variables that are read.
+          read: the variables that the features depend on.
         """
-        stay = {id(copy) for v in read for copy in (v, *(getattr(v, "values", None) or ()))}
-        gone = {id(variable) for variable in self.variables} - stay
+        needed = {id(copy) for v in read for copy in (v, *(getattr(v, "values", None) or ()))}
+        unread = {id(variable) for variable in self.variables} - needed
         keys = tf.compat.v1.GraphKeys
         for key in (keys.GLOBAL_VARIABLES, keys.TRAINABLE_VARIABLES, keys.MODEL_VARIABLES):
             collection = tf.compat.v1.get_collection_ref(key)
-            collection[:] = [variable for variable in collection if id(variable) not in gone]
+            collection[:] = [variable for variable in collection if id(variable) not in unread]
 
 
 def load_in_graph(path: str) -> Loaded:
-    """Loads a SavedModel into the current graph; once for all replicas, which would get variables of their own.
+    """Loads a SavedModel into the current graph, once for all replicas, so that they share its variables.
 
     Args:
       path: the folder that holds saved_model.pb.
 
     Raises:
-      UserError: it cannot be loaded.
+      UserError: the model does not load.
     """
 
     def load() -> Loaded:

@@ -1,4 +1,4 @@
-"""Whether a SavedModel's file is whole: read by the sizes that it tells, in no time that depends on its size."""
+"""Checks that a SavedModel's file is complete, by the lengths of its fields; large files take no longer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _NUMBER, _BYTES = 0, 2  # how protocol buffers write fields: https://protobuf.de
 
 
 def check_model_file(folder: str) -> None:
-    """Checks that the saved_model.pb of a folder holds a model to its end; one that is kept as text is not looked at.
+    """Checks that the saved_model.pb of a folder holds a complete model; does not check a saved_model.pbtxt.
 
     Args:
       folder: of a SavedModel or a TF1 Hub module.
 
     Raises:
-      UserError: the file is empty, cut off, or something else.
+      UserError: the file is empty, cut off, or not a model.
     """
     path = os.path.join(folder, "saved_model.pb")
     if not os.path.exists(path):
@@ -30,12 +30,12 @@ def check_model_file(folder: str) -> None:
     if fault:
         remedy = "get it again"
         if module_cache.holds(folder):
-            remedy = f"delete {module_cache.entry(folder)}, where Hub's cache keeps it, to have it fetched again"
+            remedy = f"delete {module_cache.entry(folder)} in Hub's cache to fetch it again"
         raise UserError(f"{SOURCE} is not a loadable SavedModel: {path} {fault}; {remedy}.")
 
 
 def _fault(stream: IO[bytes], size: int) -> str:
-    """Returns what is wrong with a file of this size; empty for a whole one."""
+    """Returns what is wrong with a file of this size; empty for a complete file."""
     graphs = 0
     while stream.tell() < size:
         tag, value = _varint(stream), _varint(stream)

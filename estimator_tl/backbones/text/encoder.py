@@ -1,4 +1,4 @@
-"""Encoders of token ids, BERT and its kin, with raw strings in: they are tokenized in the graph."""
+"""Encoders of token ids, such as BERT, behind a tokenizer in the graph, so that they take raw strings."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class TextEncoderBackbone(SavedModelBackbone):
 
         Args:
           path: see `SavedModelBackbone`.
-          vocab: the WordPiece vocabulary of the encoder, a piece a line; or
-          preprocess: the preprocessing SavedModel that belongs to the encoder, as `path`.
-          seq_length: tokens in each row; 128 by default, or what the preprocessing model gives.
+          vocab: the WordPiece vocabulary of the encoder, one piece a line.
+          preprocess: instead of `vocab`, the preprocessing SavedModel of the encoder, as `path`.
+          seq_length: tokens in each row; by default 128, or the length that the preprocessing model gives.
           lower_case: whether the vocabulary is uncased.
           pooling, signature, output_key, features: of the encoder; see `SavedModelBackbone`.
-          allow_unsafe_deserialization: load models that read or write files, too.
+          allow_unsafe_deserialization: also load models that read or write files.
 
         Raises:
-          UserError: the folder is no such encoder, or the tokenizer none for it.
+          UserError: the folder does not hold such an encoder, or the tokenizer does not match it.
         """
         module = module_of(path)
         if (vocab is None) == (preprocess is None):
@@ -73,9 +73,11 @@ class TextEncoderBackbone(SavedModelBackbone):
 
     def _caller(self, interface: Interface) -> Caller:
         caller = Caller.of(interface, self._signature, self._features, tokens=True)
-        lacking = sorted(caller.token_inputs - getattr(self._tokenize, "names", caller.token_inputs))
-        if lacking:
-            raise UserError(f"the preprocessing of {SOURCE} gives no {', '.join(lacking)}; take that of the encoder.")
+        missing = sorted(caller.token_inputs - getattr(self._tokenize, "names", caller.token_inputs))
+        if missing:
+            raise UserError(
+                f"the preprocessing of {SOURCE} gives no {', '.join(missing)}; use the encoder's preprocessing."
+            )
         if caller.row_length not in (None, self._tokenize.length):
             raise UserError(
                 f"{SOURCE} takes rows of {caller.row_length} tokens, the tokenizer gives {self._tokenize.length}; "
@@ -83,9 +85,11 @@ class TextEncoderBackbone(SavedModelBackbone):
             )
         return caller
 
-    def _completed(self, shape: Any) -> Any:
-        """Returns the shape of an output; how many tokens there are is known here, if not to the encoder."""
-        return tf.TensorShape([shape[0], self._tokenize.length, shape[2]]) if _lacks_length(shape) else shape
+    def _full_shape(self, shape: Any) -> Any:
+        """Returns the static shape of an output with the number of tokens, which the encoder may not know."""
+        if not _lacks_length(shape):
+            return shape
+        return tf.TensorShape([shape[0], self._tokenize.length, shape[2]])
 
     def digest(self) -> str:
         return joined_digest({"encoder": super().digest(), **{name: read() for name, read in self._tokenizer.items()}})
@@ -95,19 +99,20 @@ class TextEncoderBackbone(SavedModelBackbone):
         with on_cpu():
             tokens = self._tokenize(inputs)
         self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
-        return self._built(tokens, mode)
+        return self._build_on(tokens, mode)
 
     def _pool_one(self, features: Any) -> Any:
         if _lacks_length(features.shape):
-            features = tf.ensure_shape(features, self._completed(features.shape))
+            features = tf.ensure_shape(features, self._full_shape(features.shape))
         return super()._pool_one(features)
 
     def _reduced(self, features: Any) -> Any:
-        """Pools a vector a token, [batch, tokens, depth], over the tokens that are there."""
+        """Pools [batch, tokens, depth] over the tokens of each text, without padding."""
         if features.shape.rank != 3:
             return super()._reduced(features)
-        # Without a mask, before the first text, only the shape is asked for.
-        mask = tf.ones_like(features[:, :, :1]) if self._mask is None else self._mask
+        mask = self._mask
+        if mask is None:  # before the first text, the caller needs only the shape
+            mask = tf.ones_like(features[:, :, :1])
         if self.pooling == "max":
             return tf.reduce_max(tf.where(mask > 0, features, features.dtype.min), axis=1)
         return tf.reduce_sum(features * mask, axis=1) / tf.reduce_sum(mask, axis=1)

@@ -1,7 +1,7 @@
-"""Tokenizers that come as a SavedModel, as those beside the encoders on TensorFlow Hub.
+"""Tokenizers that are SavedModels, such as the preprocessing models of the encoders on TensorFlow Hub.
 
-Such a model maps strings to the inputs of its encoder. Those with `tokenize` and `bert_pack_inputs` can be packed to
-any length; others have one of their own.
+Such a model maps strings to the inputs of its encoder. Models with `tokenize` and `bert_pack_inputs` support any
+length; other models have a fixed length.
 https://www.tensorflow.org/hub/common_saved_model_apis/text
 """
 
@@ -24,15 +24,15 @@ class Preprocessing:
     """A SavedModel that maps strings [batch] to the int32 [batch, length] inputs of an encoder."""
 
     def __init__(self, path: str, length: int | None, allow_unsafe_deserialization: bool = False):
-        """Reads what the model gives.
+        """Reads the names and the length of the model's outputs.
 
         Args:
           path: the folder that holds saved_model.pb.
-          length: tokens in each row; None for what the model gives by itself.
-          allow_unsafe_deserialization: load a model that reads or writes files, too.
+          length: tokens in each row; None for the model's own length.
+          allow_unsafe_deserialization: also load a model that reads or writes files.
 
         Raises:
-          UserError: the folder is no such model, or gives rows of another length.
+          UserError: the folder does not hold such a model, or its rows have another length.
         """
         self._path, self._length = path, length
         with about(path):
@@ -45,7 +45,7 @@ class Preprocessing:
                 )
 
     def _describe(self) -> tuple[frozenset[str], int]:
-        """Returns the names of what the model gives, and how many tokens."""
+        """Returns the names of the model's outputs, and the number of tokens in a row."""
         model = load_eagerly(self._path)
         try:
             tokens = self._tokens(model, tf.constant(["a text"]))
@@ -62,10 +62,11 @@ class Preprocessing:
         can_pack = hasattr(model, "tokenize") and hasattr(model, "bert_pack_inputs")
         if can_pack and self._length not in (None, _DEFAULT_LENGTH):
             return model.bert_pack_inputs([model.tokenize(texts)], seq_length=tf.constant(self._length))
-        return model(texts) if callable(model) else model.signatures["serving_default"](texts)
+        call = model if callable(model) else model.signatures["serving_default"]
+        return call(texts)
 
     def digest(self) -> str:
-        """``sha256:...`` of the model's folder."""
+        """Returns ``sha256:...`` of the model's folder."""
         return folder_digest(self._path)
 
     def __call__(self, texts: Any) -> dict[str, Any]:
@@ -76,5 +77,5 @@ class Preprocessing:
         return {name: tf.ensure_shape(value, [None, self.length]) for name, value in tokens.items()}
 
 
-def _no_preprocessing(why: str) -> UserError:
-    return UserError(f"{SOURCE} is not a preprocessing model for text: {why}; give that of the encoder.")
+def _no_preprocessing(reason: str) -> UserError:
+    return UserError(f"{SOURCE} is not a preprocessing model for text: {reason}; use the encoder's model.")

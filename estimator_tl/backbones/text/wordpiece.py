@@ -1,8 +1,8 @@
 """WordPiece tokenization of raw strings inside the graph, so that exports take raw strings too.
 
-The rules are those of BERT (Devlin et al. 2019; the tokenizer of its published code): text is cleaned, lower-cased and
-freed of accents where the vocabulary is uncased, split at white space and punctuation, and each word is cut greedily
-into the longest pieces of the vocabulary, from its beginning.
+It follows the rules of BERT (Devlin et al. 2019; the tokenizer of its published code). Text is cleaned and split at
+white space and punctuation; for an uncased vocabulary it is lower-cased and stripped of accents. Each word is cut
+greedily into the longest pieces of the vocabulary, from its beginning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from estimator_tl.errors import UserError
 _PAD, _UNKNOWN, _BEGIN, _END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 _LONGEST_WORD = 100  # characters; longer words are unknown, as in BERT
 _CONTROL = r"[\x{0}\x{FFFD}]|[^\P{C}\t\n\r]"
-# Chinese characters stand for words; the blocks are those of BERT.
+# Each Chinese character counts as a word; the Unicode blocks are the same as in BERT.
 _IDEOGRAPHS = (
     r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
     r"\x{2B820}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}]"
@@ -26,12 +26,12 @@ _PUNCTUATION = r"[!-/:-@\[-`{-~]|\p{P}"
 
 
 class WordPiece:
-    """A vocabulary, and how text is cut into its pieces.
+    """Cuts text into the pieces of a vocabulary.
 
     Attributes:
       vocabulary: the pieces in the order of their numbers.
       lower_case: whether the vocabulary is uncased.
-      length: tokens in each row, the two that begin and end it included.
+      length: tokens in each row, with the tokens that begin and end it.
     """
 
     def __init__(self, path: str, lower_case: bool = True, length: int = 128):
@@ -39,7 +39,7 @@ class WordPiece:
 
         Args:
           path: a ``vocab.txt``, one piece a line.
-          lower_case: whether it is uncased.
+          lower_case: whether the vocabulary is uncased.
           length: tokens in each row; longer texts are cut, shorter ones padded.
 
         Raises:
@@ -104,14 +104,14 @@ class WordPiece:
         too_long = tf.strings.length(words, "UTF8_CHAR") > _LONGEST_WORD
 
         def longest(rest: Any, first: Any) -> tuple[Any, Any]:
-            """Returns the number and the length of the longest piece that each rest begins with; -1 and 0 for none."""
+            """Returns number and length of the longest piece at the start of each rest; -1 and 0 without a piece."""
             sizes = tf.minimum(lengths[tf.newaxis], tf.strings.length(rest, "UTF8_CHAR")[:, tf.newaxis])
             repeated = tf.tile(rest[:, tf.newaxis], [1, self._longest_piece])
             heads = tf.strings.substr(repeated, tf.zeros_like(sizes), sizes, unit="UTF8_CHAR")
-            found = table.lookup(tf.where(first, heads, tf.strings.join(["##", heads])))
-            sizes = tf.where((found >= 0) & (sizes > 0), sizes, 0)
+            numbers = table.lookup(tf.where(first, heads, tf.strings.join(["##", heads])))
+            sizes = tf.where((numbers >= 0) & (sizes > 0), sizes, 0)
             best = tf.argmax(sizes, axis=1, output_type=tf.int32)
-            return tf.gather(found, best, batch_dims=1), tf.gather(sizes, best, batch_dims=1)
+            return tf.gather(numbers, best, batch_dims=1), tf.gather(sizes, best, batch_dims=1)
 
         def cut(step: Any, rest: Any, bad: Any, pieces: Any) -> tuple[Any, Any, Any, Any]:
             open_ = tf.not_equal(rest, "") & ~bad  # `!=` compares objects in a graph
@@ -135,11 +135,11 @@ class WordPiece:
 
 
 def _accents() -> dict[str, str]:
-    """Returns, for each letter, the lower-case letters that are that letter with accents."""
-    found: dict[str, str] = {}
+    """Returns all lower-case letters with accents, by the plain letter."""
+    accents: dict[str, str] = {}
     for code in (*range(0xC0, 0x600), *range(0x1E00, 0x2000)):
         letter = chr(code)
         plain = "".join(c for c in unicodedata.normalize("NFD", letter) if unicodedata.category(c) != "Mn")
         if plain != letter and len(plain) == 1 and letter == letter.lower():
-            found[plain] = found.get(plain, "") + letter
-    return found
+            accents[plain] = accents.get(plain, "") + letter
+    return accents

@@ -1,8 +1,8 @@
-"""Modules in the TF1 format of TensorFlow Hub: a graph for inference, another one for training, one set of variables.
+"""Modules in the TF1 format of TensorFlow Hub: a graph for inference, a graph for training, one set of variables.
 
-A graph that is called in inference mode is the first of them, whatever trains in it; only batch norm in training mode,
-or dropout, takes the second with its update ops. The variables are made by `get_variable` and the graph is imported on
-them, so that strategies can mirror them.
+Inference mode uses the graph for inference, whichever variables are trained. Only batch norm in training mode, or
+dropout, needs the graph for training, with its update ops. `get_variable` makes the variables and the graph is imported
+on top of them, so that strategies can mirror them.
 https://www.tensorflow.org/hub/tf1_hub_module
 """
 
@@ -30,9 +30,9 @@ from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.files import meta_graphs
 from estimator_tl.tf_internals.graphs.flat import FlatGraph
 
-#: The file that tells the format.
-MARK = "tfhub_module.pb"
-_HARMLESS = "use another of its signatures or outputs, or export it again for inference"
+#: The file that only modules in this format have.
+FORMAT_FILE = "tfhub_module.pb"
+_WRITE_REMEDY = "use another of its signatures or outputs, or export it again for inference"
 _INFERENCE: frozenset[str] = frozenset()
 _TRAIN = frozenset({"train"})
 
@@ -57,17 +57,17 @@ class TF1HubBackbone(Backbone):
 
         Args:
           path: the folder that holds tfhub_module.pb, an archive of it, or its address; see `handles.resolve`.
-          image_size: pixels, where the module does not fix them; what it was trained with by default.
-          input_range: values that the module takes; by default, those that follow from what it does to them, or else
+          image_size: pixels, where the module does not fix them; by default, the size that it was trained with.
+          input_range: values that the module takes; by default, the range that follows from its graph, or else
             [0, 1] by Hub's convention.
           pooling: for outputs with height and width, or with tokens: avg, max, flatten or none.
-          signature: ``image_feature_vector`` by default where there is one, else ``default``.
+          signature: by default ``image_feature_vector`` if the module has it, else ``default``.
           output_key: which output of the signature; ``default`` by default.
-          features: the same, or several of them.
+          features: an output of the signature, or several.
           allow_unsafe_deserialization: load modules that read or write files, too.
 
         Raises:
-          UserError: the folder is not a module that can be called with images or text.
+          UserError: the folder does not hold a module that takes images or text.
         """
         module = module_of(path)
         self.handle, self.path = module.handle, module.folder
@@ -81,11 +81,11 @@ class TF1HubBackbone(Backbone):
             names = feature_names(features, output_key)
             self._inference = ModuleGraph(graphs[_INFERENCE], signature, names)
             self.outputs = self._inference.known_outputs
-            self.draws = check_inference(self.handle, self._inference.effects(), _HARMLESS)
+            self.draws = check_inference(self.handle, self._inference.effects(), _WRITE_REMEDY)
             self._train = ModuleGraph(graphs[_TRAIN], signature, names) if _TRAIN in graphs else None
             self.is_random = self._train is not None and self._train.is_random
             graph_of = self._used_variables()
-            self._listed = self._find(graph_of)
+            self._entries = self._checkpoint_entries(graph_of)
             self.structure = self._read_structure(graph_of)
             image_input.check_batch(self._inference.batch_size, can_map=False)
             shape, dtype = self._inference.input_shape, self._inference.input_type
@@ -94,25 +94,25 @@ class TF1HubBackbone(Backbone):
                 if None in shape[1:3]:
                     image_size = image_size or meta_graphs.attached_image_size(graphs[_INFERENCE])
             self.input_spec, self.finding = read_input(shape, dtype, self._input_graph, image_size, input_range)
-            self.output_shape = self._built_shape()
+            self.output_shape = self._shape_before_pooling()
 
     def _input_graph(self) -> InputGraph:
         graph = self._inference
-        values = {name: functools.partial(self._value, name) for name in self._listed}
+        values = {name: functools.partial(self._value, name) for name in self._entries}
         return InputGraph(FlatGraph(graph.meta.graph_def), graph.input, graph.outputs, values, dtype=graph.input_type)
 
     @property
-    def _weighed(self) -> ModuleGraph:
-        """The graph that says what trains and what regularizes it."""
+    def _training_graph(self) -> ModuleGraph:
+        """The graph that lists the trainable variables and the regularization losses."""
         return self._train or self._inference
 
     def _used_variables(self) -> dict[str, ModuleGraph]:
-        """Returns the variables that the output depends on, or that the update ops of those write, and their graph."""
+        """Returns the graph of each variable that the output depends on, or that its update ops write to, by name."""
         names: dict[str, ModuleGraph] = {}
-        for graph in dict.fromkeys((self._inference, self._weighed)):
-            used = graph.variables(graph.ancestors(graph.outputs))
-            used += graph.variables(graph.ancestors(graph.updates({*names, *used})))
-            names.update({name: graph for name in used if name not in names})
+        for graph in dict.fromkeys((self._inference, self._training_graph)):
+            variables = graph.variables(graph.ancestors(graph.outputs))
+            variables += graph.variables(graph.ancestors(graph.updates({*names, *variables})))
+            names.update({name: graph for name in variables if name not in names})
         if not names:
             raise UserError(f"{SOURCE} has no variables, so there is nothing to transfer; use a trained module.")
         return names
@@ -120,32 +120,33 @@ class TF1HubBackbone(Backbone):
     def _read_structure(self, graph_of: Mapping[str, ModuleGraph]) -> SourceStructure:
         trainable = self._trainable(graph_of)
         shapes = self._reader().get_variable_to_shape_map()
-        missing = [v.key for v in self._listed.values() if v.key not in shapes]
+        missing = [entry.key for entry in self._entries.values() if entry.key not in shapes]
         if missing:
             raise UserError(f"{SOURCE} lacks the values of {len(missing)} variables ({missing[0]}); get it again.")
         variables = []
         for name, graph in graph_of.items():
-            where = self._listed[name]
-            shape = tuple(size for _, size in where.part) if where.part else tuple(shapes[where.key])
+            entry = self._entries[name]
+            shape = tuple(size for _, size in entry.part) if entry.part else tuple(shapes[entry.key])
             dtype = graph.dtype(name)
-            moves = name in trainable and tf.as_dtype(dtype).is_floating
-            variables.append(SourceVariable(name, shape, dtype, moves))
+            is_trainable = name in trainable and tf.as_dtype(dtype).is_floating
+            variables.append(SourceVariable(name, shape, dtype, is_trainable))
         reason = "" if self._train else "was saved for inference, without a training switch"
         return SourceStructure(self.handle, tuple(variables), one_training_switch=True, inference_only=reason)
 
     def _trainable(self, names: Iterable[str]) -> set[str]:
-        """Returns which variables gradients can move, and says in `kind` where the module allows for more."""
-        allowed = self._weighed.listed_as_trainable() & set(names)
-        can = allowed & self._inference.differentiable() & self._weighed.differentiable()
-        if len(can) < len(allowed):
-            self.kind = f"{self.kind}; gradients do not reach {len(allowed - can)} of its variables (while loops)"
-        return can
+        """Returns which variables gradients can reach, and says in `kind` if the module lists more as trainable."""
+        trainable = self._training_graph.trainable_names() & set(names)
+        reachable = trainable & self._inference.differentiable() & self._training_graph.differentiable()
+        if len(reachable) < len(trainable):
+            count = len(trainable - reachable)
+            self.kind = f"{self.kind}; gradients do not reach {count} of its variables (while loops)"
+        return reachable
 
-    def _find(self, names: Iterable[str]) -> dict[str, meta_graphs.ListedVariable]:
-        """Returns where the checkpoint has each variable."""
-        graphs = dict.fromkeys((self._inference, self._weighed))
-        listed = {v.name: v for graph in graphs for v in meta_graphs.listed_variables(graph.meta, "variables")}
-        return {name: listed.get(name, meta_graphs.ListedVariable(name, name, None)) for name in names}
+    def _checkpoint_entries(self, names: Iterable[str]) -> dict[str, meta_graphs.ListedVariable]:
+        """Returns the checkpoint's entry for each variable."""
+        graphs = dict.fromkeys((self._inference, self._training_graph))
+        entries = {v.name: v for graph in graphs for v in meta_graphs.listed_variables(graph.meta, "variables")}
+        return {name: entries.get(name, meta_graphs.ListedVariable(name, name, None)) for name in names}
 
     def _reader(self) -> Any:
         try:
@@ -156,14 +157,14 @@ class TF1HubBackbone(Backbone):
     def _unreadable(self, error: Exception) -> UserError:
         return UserError(f"{self.handle}: its variables cannot be read ({first_line(error)}); get it again.")
 
-    def _built_shape(self) -> tuple[int | None, ...] | None:
-        """Builds a graph only to see that it can be, and what shape the features have before pooling."""
+    def _shape_before_pooling(self) -> tuple[int | None, ...] | None:
+        """Returns the shape of the features before pooling; builds a graph for it, which also checks that it builds."""
         with tf.Graph().as_default():
             inputs = tf.compat.v1.placeholder(tf.string, [None])
             if isinstance(self.input_spec, ImageSpec):
                 inputs = tf.compat.v1.placeholder(tf.float32, [None, *self.input_spec.shape])
             outputs = self._import(self._inference, inputs, self._variables(), self._inference.outputs)
-            _tell_shapes(outputs, self._inference)
+            _set_shapes(outputs, self._inference)
             for output in outputs:
                 check_floating(output.dtype)
             return self.joined_shape([output.shape for output in outputs])
@@ -174,106 +175,113 @@ class TF1HubBackbone(Backbone):
     def values(self) -> Mapping[str, Any]:
         reader = self._reader()
         try:
-            return {name: self._value(name, reader) for name in self._listed}
+            return {name: self._value(name, reader) for name in self._entries}
         except (ValueError, IndexError, OSError, tf.errors.OpError) as error:
             raise self._unreadable(error) from error
 
     def _value(self, name: str, reader: Any = None) -> Any:
-        where = self._listed[name]
-        return _part((reader or self._reader()).get_tensor(where.key), where.part)
+        entry = self._entries[name]
+        return _part((reader or self._reader()).get_tensor(entry.key), entry.part)
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
-        graph = self._weighed if mode.training else self._inference
-        updates = graph.updates(self._listed) if mode.training else []
+        graph = self._inference
+        updates: list[str] = []
+        if mode.training:
+            graph = self._training_graph
+            updates = graph.updates(self._entries)
         variables = self._variables(set().union(*graph.written([*graph.outputs, *updates]).values()))
-        losses = [loss for loss in self._weighed.losses() if self._has_place_for(loss, graph)]
-        together = losses if graph is self._weighed else []
-        found = self._import(graph, inputs, variables, [*graph.outputs, *updates, *together])
-        features, others = found[: len(graph.outputs)], found[len(graph.outputs) :]
-        _tell_shapes(features, graph)
-        built = others[len(updates) :] if together else self._import(self._weighed, inputs, variables, losses)
+        losses = [loss for loss in self._training_graph.losses() if self._includes_loss(loss, graph)]
+        same_graph_losses = losses if graph is self._training_graph else []
+        results = self._import(graph, inputs, variables, [*graph.outputs, *updates, *same_graph_losses])
+        features, others = results[: len(graph.outputs)], results[len(graph.outputs) :]
+        _set_shapes(features, graph)
+        loss_tensors = others[len(updates) :]
+        if not same_graph_losses:
+            loss_tensors = self._import(self._training_graph, inputs, variables, losses)
         return BuiltBackbone(
             features=self.pool(features),
             variables=variables,
             updates=others[: len(updates)],
             regularization_losses=[
-                (self._owner(loss), tf.cast(tensor, tf.float32)) for loss, tensor in zip(losses, built)
+                (self._owner(loss), tf.cast(tensor, tf.float32)) for loss, tensor in zip(losses, loss_tensors)
             ],
             initial_values=self.values,
         )
 
-    def _has_place_for(self, loss: str, graph: ModuleGraph) -> bool:
-        """Whether a loss of the graph for training belongs to a model of which the features come from `graph`.
+    def _includes_loss(self, loss: str, graph: ModuleGraph) -> bool:
+        """Returns whether a loss of the graph for training belongs to a model whose features come from `graph`.
 
-        One that depends on the input does not where that goes through the other graph, nor one of variables that the
-        output does not depend on.
+        It does not belong if it has variables that the output does not depend on, or if it depends on the input while
+        the features come from the graph for inference.
         """
-        if not self._weighed.variables_of(loss) <= set(self._listed):
+        if not self._training_graph.variables_of(loss) <= set(self._entries):
             return False
-        return graph is self._weighed or not self._weighed.needs_input(loss)
+        return graph is self._training_graph or not self._training_graph.needs_input(loss)
 
     def _owner(self, loss: str) -> str | None:
-        owners = self._weighed.variables_of(loss)
+        owners = self._training_graph.variables_of(loss)
         return owners.pop() if len(owners) == 1 else None
 
-    def _variables(self, moved: Iterable[str] = ()) -> dict[str, Any]:
-        """Makes the variables in the current graph, or finds them, in the further replicas of a strategy.
+    def _variables(self, written: Iterable[str] = ()) -> dict[str, Any]:
+        """Makes the variables in the current graph; in the further replicas of a strategy, returns the existing ones.
 
         Args:
-          moved: names of those that the graph itself writes to; each replica then has its own value, and a checkpoint
-            their mean.
+          written: names of the variables that the graph itself writes to. Each replica has its own value of them, and
+            a checkpoint has the mean.
         """
-        own = frozenset(moved)
-        made = {}
+        written = frozenset(written)
+        variables = {}
         for variable in self.structure.variables:
             dtype = tf.as_dtype(variable.dtype)
-            by_replica = {
-                "synchronization": tf.VariableSynchronization.ON_READ,
-                "aggregation": tf.VariableAggregation.MEAN
-                if dtype.is_floating
-                else tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            }
-            made[variable.name] = tf.compat.v1.get_variable(
+            settings = {}
+            if variable.name in written:
+                aggregation = tf.VariableAggregation
+                settings["synchronization"] = tf.VariableSynchronization.ON_READ
+                settings["aggregation"] = aggregation.MEAN if dtype.is_floating else aggregation.ONLY_FIRST_REPLICA
+            variables[variable.name] = tf.compat.v1.get_variable(
                 variable.name,
                 variable.shape,
                 dtype,
                 initializer=tf.compat.v1.zeros_initializer(),
                 trainable=variable.trainable,
                 use_resource=True,
-                **(by_replica if variable.name in own else {}),
+                **settings,
             )
-        return made
+        return variables
 
     def _import(
         self, graph: ModuleGraph, inputs: Any, variables: Mapping[str, Any], fetches: Sequence[str]
     ) -> list[Any]:
-        """Imports what tensors and ops of the module need, its tables and their files included."""
+        """Imports all nodes that the fetches need, with their tables and the files of the tables."""
         inputs = image_input.cast(inputs, graph.input_type)
-        needed = graph.ancestors(fetches)
-        tables = graph.table_initializers(needed)
-        needed = graph.ancestors([*fetches, *tables])
+        nodes = graph.ancestors(fetches)
+        tables = graph.table_initializers(nodes)
+        nodes = graph.ancestors([*fetches, *tables])
         files = meta_graphs.asset_files(graph.meta, self.path)
-        paths = {name: tf.constant(path) for name, path in files.items() if node_of(name) in needed}
-        own = {name: variables[name] for name in graph.variables(needed)}
+        paths = {name: tf.constant(path) for name, path in files.items() if node_of(name) in nodes}
+        graph_variables = {name: variables[name] for name in graph.variables(nodes)}
+        replacements = {graph.input: inputs, **paths}
         try:
-            found = import_nodes(graph.meta, needed, own, {graph.input: inputs, **paths}, [*fetches, *tables])
+            results = import_nodes(graph.meta, nodes, graph_variables, replacements, [*fetches, *tables])
         except NotImportableError as error:
-            raise UserError(f"{self.handle} cannot be built here: {error}; export it anew, or use another.") from error
+            raise UserError(f"{self.handle} cannot be built here: {error}; export it again, or use another.") from error
         keys = tf.compat.v1.GraphKeys
-        for key, ops in ((keys.TABLE_INITIALIZERS, found[len(fetches) :]), (keys.ASSET_FILEPATHS, paths.values())):
+        for key, ops in ((keys.TABLE_INITIALIZERS, results[len(fetches) :]), (keys.ASSET_FILEPATHS, paths.values())):
             for op in ops:
                 tf.compat.v1.add_to_collection(key, op)
-        return found[: len(fetches)]
+        return results[: len(fetches)]
 
 
 def _part(value: Any, part: Sequence[tuple[int, int]] | None) -> Any:
-    """Returns what (offset, size) in each dimension cut out of a value; None for the whole."""
-    return value if part is None else value[tuple(slice(first, first + size) for first, size in part)]
+    """Returns the slice of a value that starts at an offset and has a size in each dimension; None for the whole."""
+    if part is None:
+        return value
+    return value[tuple(slice(first, first + size) for first, size in part)]
 
 
-def _tell_shapes(outputs: Sequence[Any], graph: ModuleGraph) -> None:
-    """Gives outputs the shapes that the signature tells, which an imported while loop does not."""
+def _set_shapes(outputs: Sequence[Any], graph: ModuleGraph) -> None:
+    """Gives outputs the static shapes of the signature, which an imported while loop loses."""
     for output, shape in zip(outputs, graph.output_shapes):
         if shape is not None:
             output.set_shape(shape)

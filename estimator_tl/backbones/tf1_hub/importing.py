@@ -1,8 +1,8 @@
-"""Parts of TF1 graphs brought into the current graph, on variables that exist there.
+"""Imports parts of TF1 graphs into the current graph, on variables that exist there.
 
-`import_meta_graph` and `wrap_function` would make variables of their own, which a strategy cannot mirror. Here the
-graph's reads and writes are those of given variables. Those of variables from before resources (``VariableV2``) are
-rewritten into reads and writes of resources, the only ones that strategies have.
+`import_meta_graph` and `wrap_function` would make new variables, which a strategy cannot mirror. Here the imported
+nodes read and write the variables that the caller passes. Reads and writes of reference variables (``VariableV2``) are
+rewritten for resource variables, the only kind that strategies support.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HANDLE = "estimator_tl_handle"
 
 
 class NotImportableError(ValueError):
-    """A graph that this TensorFlow cannot take over."""
+    """This TensorFlow cannot import a graph."""
 
 
 def node_of(name: str) -> str:
@@ -43,7 +43,7 @@ def import_nodes(
     meta_graph: Any,
     names: Iterable[str],
     variables: Mapping[str, Any],
-    given: Mapping[str, Any],
+    replacements: Mapping[str, Any],
     fetches: Sequence[str],
 ) -> list[Any]:
     """Imports nodes of a meta graph into the current graph.
@@ -51,43 +51,45 @@ def import_nodes(
     Args:
       meta_graph: a MetaGraphDef.
       names: of the nodes.
-      variables: what stands for the meta graph's variables, by name; resource variables.
-      given: tensors that stand for tensors of the meta graph, by name.
+      variables: resource variables to use for the meta graph's variables, by name.
+      replacements: tensors to use in place of tensors of the meta graph, by name.
       fetches: names of tensors and ops.
 
     Returns:
       The imported tensors and ops that `fetches` names.
 
     Raises:
-      NotImportableError: the nodes do something that cannot be done here.
+      NotImportableError: this TensorFlow does not support one of the nodes.
     """
     graph_def = tf.compat.v1.GraphDef(versions=meta_graph.graph_def.versions, library=meta_graph.graph_def.library)
-    kept = set(names) - {node_of(name) for name in given}
-    graph_def.node.extend(_rewritten([node for node in meta_graph.graph_def.node if node.name in kept]))
-    _seed(graph_def)
+    remaining = set(names) - {node_of(name) for name in replacements}
+    graph_def.node.extend(_on_resources([node for node in meta_graph.graph_def.node if node.name in remaining]))
+    _set_seeds(graph_def)
     inputs = {source if ":" in source else f"{source}:0" for node in graph_def.node for source in node.input}
     handles = {f"{name}/{_HANDLE}:0": variable.handle for name, variable in variables.items()}
-    mapped = {name: in_current_graph(tensor) for name, tensor in {**given, **handles}.items() if name in inputs}
+    input_map = {
+        name: in_current_graph(tensor) for name, tensor in {**replacements, **handles}.items() if name in inputs
+    }
     try:
-        fetched = tf.graph_util.import_graph_def(
+        results = tf.graph_util.import_graph_def(
             graph_def,
-            input_map=mapped,
+            input_map=input_map,
             return_elements=list(fetches),
             name="tf1_hub",
             producer_op_list=meta_graph.meta_info_def.stripped_op_list,
         )
     except (ValueError, tf.errors.OpError) as error:
         raise NotImportableError(first_line(error)) from error
-    return list(fetched)
+    return list(results)
 
 
-def _rewritten(nodes: Sequence[Any]) -> list[Any]:
-    """Returns copies of nodes in which all variables are resources from outside."""
+def _on_resources(nodes: Sequence[Any]) -> list[Any]:
+    """Returns copies of nodes that read and write resource variables from outside of them."""
     resources = {node.name for node in nodes if node.op == RESOURCE_VARIABLE}
     references = {node.name for node in nodes if node.op in _REFERENCE_VARIABLES}
     present = {node.name for node in nodes} - resources
     written = {node.name for node in nodes if node.op in _REFERENCE_WRITES and node_of(node.input[0]) in references}
-    replaced = {**{name: f"{name}/{_HANDLE}" for name in resources}, **{name: f"{name}/read" for name in written}}
+    new_inputs = {**{name: f"{name}/{_HANDLE}" for name in resources}, **{name: f"{name}/read" for name in written}}
     result = []
     for node in nodes:
         if node.op == RESOURCE_VARIABLE:
@@ -95,13 +97,13 @@ def _rewritten(nodes: Sequence[Any]) -> list[Any]:
         copy = type(node)()
         copy.CopyFrom(node)
         copy.device = ""
-        for attribute in ("_class", "_output_shapes"):  # places beside nodes that are not imported; unchecked shapes
+        for attribute in ("_class", "_output_shapes"):  # colocation with nodes that are not imported; unchecked shapes
             copy.attr.pop(attribute, None)
         if node.name in references:
             result.append(_read(type(node), node.name, node.name, node.attr["dtype"]))
             continue
         copy.input[:] = [
-            name if name.startswith("^") else replaced.get(node_of(name), name)
+            name if name.startswith("^") else new_inputs.get(node_of(name), name)
             for name in node.input
             if not name.startswith("^") or node_of(name) in present
         ]
@@ -132,12 +134,12 @@ def _write(node: Any, op: str) -> Any:
     return node
 
 
-def _seed(graph_def: Any) -> None:
-    """Lets random ops that have no seed of their own follow the graph's, as newly made ones do."""
+def _set_seeds(graph_def: Any) -> None:
+    """Derives the seeds of random ops without one from the graph's seed, as TensorFlow does for new ops."""
     graph = tf.compat.v1.get_default_graph()
     if graph.seed is None:
         return
-    made = len(graph.get_operations())
+    count = len(graph.get_operations())
     for index, node in enumerate(graph_def.node):
         if RANDOM.fullmatch(node.op) and not node.attr["seed"].i and not node.attr["seed2"].i:
-            node.attr["seed"].i, node.attr["seed2"].i = tf.compat.v1.get_seed(made + index)
+            node.attr["seed"].i, node.attr["seed2"].i = tf.compat.v1.get_seed(count + index)
