@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estimator_tl.compat import estimator as api
 from estimator_tl.config import EvaluationSpec, LaunchSpec
@@ -25,11 +25,18 @@ from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests
 from estimator_tl.tf_internals.estimators import is_for_tpu, with_config, without_saving
 from estimator_tl.tf_internals.files.checkpoint_state import correct_state
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from estimator_tl.config.typed import ProgramSettings
+
 _EVALUATION = tuple(field.name for field in dataclasses.fields(EvaluationSpec))
 _LAUNCH = ("stall_minutes", "cluster_wait_secs", "max_run_hours")
 
 
-def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = None, **settings: Any) -> Outcome:
+def train_and_evaluate(
+    estimator: Any, train_spec: Any, eval_spec: Any | None = None, **settings: Unpack[ProgramSettings]
+) -> Outcome:
     """Trains and evaluates as `tf.estimator.train_and_evaluate` does, and also ends cleanly on signals and failures.
 
     One process evaluates every checkpoint. In a cluster, which the Estimator's RunConfig and TF_CONFIG describe, the
@@ -73,9 +80,10 @@ def train_and_evaluate(estimator: Any, train_spec: Any, eval_spec: Any | None = 
     if train_spec.max_steps is None:
         raise UserError("the TrainSpec has no max_steps, so the end of training is unknown; give it one.")
     check_literal(estimator.model_dir, "model_dir", writes=True)
-    overrides = {name: settings[name] for name in _EVALUATION if settings.get(name) is not None}
+    overrides: dict[str, Any] = {n: v for n, v in settings.items() if n in _EVALUATION and v is not None}
     rules = EvaluationSpec(**{**_rules_of(eval_spec), **overrides})
-    launch = LaunchSpec(**{name: settings[name] for name in _LAUNCH if name in settings})
+    waits: dict[str, Any] = {name: value for name, value in settings.items() if name in _LAUNCH}
+    launch = LaunchSpec(**waits)
     cluster = from_tf_config(os.environ.get("TF_CONFIG", ""))
     outcome = ProgramJob(estimator, train_spec, eval_spec, rules, launch, cluster).run()
     if outcome.stop:

@@ -292,5 +292,5 @@ def test_a_strategy_of_ones_own_says_all_by_itself(tf_config):
     strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
     own = tf.compat.v1.ConfigProto(device_count={"CPU": 2})
     assert run_config(train_distribute=strategy, session_config=own).train_distribute is strategy
-    with pytest.raises(UserError, match="xla has no effect beside a train_distribute"):
+    with pytest.raises(UserError, match="xla has no effect beside your own train_distribute"):
         run_config(train_distribute=strategy, session_config=own, xla=True)

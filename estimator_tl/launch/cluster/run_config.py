@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estimator_tl.compat import estimator, tf
 from estimator_tl.config import LaunchSpec
@@ -19,6 +19,11 @@ from estimator_tl.launch.cluster.description import Cluster, from_tf_config
 from estimator_tl.launch.cluster.strategy import Distribution, distribution_of, make_strategy
 from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.devices import check_devices
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from estimator_tl.config.typed import RunConfigSettings
 
 _TF_CONFIG = "TF_CONFIG"
 _SESSION_FIELDS = (
@@ -35,7 +40,7 @@ _SESSION_FIELDS = (
 _LAUNCH_FIELDS = tuple(field.name for field in dataclasses.fields(LaunchSpec))
 
 
-def run_config(model_dir: str | None = None, **settings: Any) -> Any:
+def run_config(model_dir: str | None = None, **settings: Unpack[RunConfigSettings]) -> Any:
     """Returns a `RunConfig` for a program with its own main: distribution, devices, session and checkpoints.
 
     The environment variable TF_CONFIG describes the cluster, in any of its usual forms. The function sets the variable
@@ -63,18 +68,19 @@ def run_config(model_dir: str | None = None, **settings: Any) -> Any:
     unknown = [name for name in settings if name not in names]
     if unknown:
         raise UserError(f"run_config has no setting {unknown[0]!r}; {nearest(unknown[0], names, limit=60)}")
-    estimator_fields = {name: settings.pop(name) for name in tuple(settings) if name not in _LAUNCH_FIELDS}
-    session_config = settings.pop("session_config", None)
+    launch_fields: dict[str, Any] = {name: value for name, value in settings.items() if name in _LAUNCH_FIELDS}
+    estimator_fields = {name: value for name, value in settings.items() if name not in _LAUNCH_FIELDS}
+    session_config = launch_fields.pop("session_config", None)
     if session_config is not None and not isinstance(session_config, str):
         estimator_fields["session_config"] = session_config
     elif session_config:
-        settings["session_config"] = session_config
-    launch = LaunchSpec(**settings)
+        launch_fields["session_config"] = session_config
+    launch = LaunchSpec(**launch_fields)
     cluster = from_tf_config(os.environ.get(_TF_CONFIG, ""))
     if estimator_fields.get("train_distribute") is not None:
-        if settings:
+        if launch_fields:
             raise UserError(
-                f"{next(iter(settings))} has no effect beside your own train_distribute; set it in a "
+                f"{next(iter(launch_fields))} has no effect beside your own train_distribute; set it in a "
                 "ConfigProto, session_config, or leave train_distribute out."
             )
         config = estimator.RunConfig(model_dir=model_dir, **estimator_fields)
