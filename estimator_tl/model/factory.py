@@ -259,7 +259,7 @@ def check_replicas(backbone: Backbone, plan: VariablePlan, replicas: int) -> Non
     """Checks that a backbone can be trained by several synchronous replicas.
 
     Raises:
-      UserError: it trains variables that are not float32, or can only be trained on one device.
+      UserError: the plan trains variables that are not float32, or the backbone can only be trained on one device.
     """
     if replicas < 2:
         return
