@@ -51,13 +51,13 @@ class Naming:
             rename = dict(rename)
         if rename and not (isinstance(rename, dict) and all(isinstance(n, str) for n in (*rename, *rename.values()))):
             raise UserError(f"rename={rename!r} is not a map of names; write e.g. rename={{'conv1': 'stem/conv'}}.")
-        patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())
+        regexes = [exclude] if isinstance(exclude, str) else list(exclude or ())
         try:
-            compiled = tuple(re.compile(pattern) for pattern in patterns)
+            patterns = tuple(re.compile(regex) for regex in regexes)
         except (re.error, TypeError) as error:
             raise UserError(f"exclude={exclude!r} is not a regex ({error}); write e.g. exclude='^logits/'.") from error
-        short = {name.strip("/"): value.strip("/") for name, value in (rename or {}).items()}
-        return cls((scope or "").strip("/"), short, compiled, skip_mismatched, ema)
+        renames = {name.strip("/"): value.strip("/") for name, value in (rename or {}).items()}
+        return cls((scope or "").strip("/"), renames, patterns, skip_mismatched, ema)
 
     def in_checkpoint(self, name: str) -> str:
         """Returns the name that a variable of the network has in the checkpoint."""
