@@ -92,7 +92,9 @@ class Naming:
         if missing:
             raise UserError(_missing_text(missing, files, network))
         if not keys:
-            raise UserError(f"no variable of network {network} gets its value from {files.path}; exclude less.")
+            raise UserError(
+                f"no variable of network {network} gets its value from {files.path}; exclude fewer variables."
+            )
         return keys
 
     def _check_matches(self, names: Sequence[str]) -> None:
@@ -128,8 +130,8 @@ class Naming:
 def _missing_text(missing: Sequence[tuple[str, str]], files: CheckpointFiles, network: str) -> str:
     parts = []
     for name, target in missing[:_MAX_NAMES]:
-        label = name if name == target else f"{name} (sought as {target})"
-        parts.append(f"{label}, nearest there: {', '.join(_similar_names(target, files.keys)) or 'none'}")
+        label = name if name == target else f"{name} (expected as {target})"
+        parts.append(f"{label}, most similar: {', '.join(_similar_names(target, files.keys)) or 'none'}")
     more = f"; and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
     return (
         f"{files.path} lacks {len(missing)} variables of network {network}: {'; '.join(parts)}{more}; "
