@@ -39,7 +39,7 @@ def good(tmp_path_factory):
         ({"network": "endpoints_network"}, "several endpoints; choose one with features=: .'maps', 'pooled', 'logits'"),
         ({"network": "endpoints_network", "features": "pool"}, "unknown endpoint .*'pool'; did you mean 'pooled'"),
         ({"features": "pooled"}, "returns one tensor, no endpoints; leave features=.'pooled'. out"),
-        ({"network": "endpoints_network", "features": "logits"}, "lacks 2 variables.*classifier/kernel, nearest there"),
+        ({"network": "endpoints_network", "features": "logits"}, "lacks 2 variables.*classifier/kernel, most similar"),
         ({"channels": 2}, "channels=2 .*must be 3, or 1 for grey images"),
         ({"pooling": "average"}, "unknown pooling 'average'"),
         ({"scope": 3}, "scope=3 is not a name; write e.g."),
@@ -47,8 +47,11 @@ def good(tmp_path_factory):
         ({"exclude": "("}, "exclude='.' is not a regex .*; write e.g."),
         ({"exclude": "^botom"}, "no variable of the network matches '.botom'"),
         ({"rename": {"stm": "a"}}, "no variable of the network begins with 'stm'"),
-        ({"exclude": "."}, "no variable of network .* gets its value from .*; exclude less"),
-        ({"rename": {"top/bn": "top/norm"}}, r"top/bn/gamma \(sought as top/norm/gamma\), nearest there: top/bn/gamma"),
+        ({"exclude": "."}, "no variable of network .* gets its value from .*; exclude fewer"),
+        (
+            {"rename": {"top/bn": "top/norm"}},
+            r"top/bn/gamma \(expected as top/norm/gamma\), most similar: top/bn/gamma",
+        ),
         ({"scop": "a"}, "no argument 'scop'; did you mean 'scope'"),
     ],
 )
@@ -92,7 +95,7 @@ def test_missing_variables_name_the_scope_that_finds_them(tmp_path):
     path = networks.save_v1(tmp_path / "m.ckpt", {f"resnet/v1/{name}": value for name, value in VALUES.items()})
     with pytest.raises(
         UserError,
-        match="lacks 10 variables of network .*: stem/conv1/kernel, nearest there: resnet/v1/stem/conv1/kernel; .*"
+        match="lacks 10 variables of network .*: stem/conv1/kernel, most similar: resnet/v1/stem/conv1/kernel; .*"
         "and 7 more; give scope='resnet/v1', or leave such variables as they are initialized with exclude='regex'",
     ):
         etl.backbone(spec(path))

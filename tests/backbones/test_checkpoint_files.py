@@ -38,7 +38,7 @@ def test_twins_of_replicas_are_ignored(tmp_path):
     networks.save_v1(tmp_path / "model.ckpt", {**twins, **VALUES, "global_step": np.int64(7)})
     assert_values(etl.backbone(spec(tmp_path / "model.ckpt")), VALUES)
     networks.save_v1(tmp_path / "twins.ckpt", twins)
-    with pytest.raises(UserError, match="stem/conv1/kernel, nearest there: none"):
+    with pytest.raises(UserError, match="stem/conv1/kernel, most similar: none"):
         etl.backbone(spec(tmp_path / "twins.ckpt"))
 
 

@@ -88,7 +88,7 @@ def test_settings_that_are_on_are_named(name, tmp_path):
     with pytest.raises(UserError) as error:
         etl.backbone(path)
     assert str(error.value).endswith(
-        "; it is of Keras 2.99.0 and has MultiHeadAttention with softmax_robust_masking=True; use a TensorFlow as new, "
-        f"or save it again with Keras {keras2_version()}."
+        "; it is from Keras 2.99.0 and has MultiHeadAttention with softmax_robust_masking=True; use a TensorFlow with "
+        f"this Keras, or save it again with Keras {keras2_version()}."
     )
     assert "\n" not in str(error.value)

@@ -175,12 +175,12 @@ class CheckpointBackbone(Backbone):
         keras_updates = [update for layer in call.recording.layers for update in layer.updates]
         candidates = list({id(update): update for update in (*call.updates, *keras_updates)}.values())
         # A Keras model inside the network also has updates for the placeholders that it was made with.
-        fed = [
+        fed_updates = [
             update
             for update in candidates
             if all(op is source or op.type != "Placeholder" for op in ancestors([update], source))
         ]
-        updates = [update for update in fed if written_variables([update], owners, source)]
+        updates = [update for update in fed_updates if written_variables([update], owners, source)]
         if self.structure.has_statistics and not written_variables([*updates, output], owners, source):
             raise UserError(
                 f"network {self._network.spec} moves no batch-norm statistics when it is called with training=True; "

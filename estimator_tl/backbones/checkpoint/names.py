@@ -51,13 +51,13 @@ class Naming:
             rename = dict(rename)
         if rename and not (isinstance(rename, dict) and all(isinstance(n, str) for n in (*rename, *rename.values()))):
             raise UserError(f"rename={rename!r} is not a map of names; write e.g. rename={{'conv1': 'stem/conv'}}.")
-        patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())
+        regexes = [exclude] if isinstance(exclude, str) else list(exclude or ())
         try:
-            compiled = tuple(re.compile(pattern) for pattern in patterns)
+            patterns = tuple(re.compile(regex) for regex in regexes)
         except (re.error, TypeError) as error:
             raise UserError(f"exclude={exclude!r} is not a regex ({error}); write e.g. exclude='^logits/'.") from error
-        short = {name.strip("/"): value.strip("/") for name, value in (rename or {}).items()}
-        return cls((scope or "").strip("/"), short, compiled, skip_mismatched, ema)
+        renames = {name.strip("/"): value.strip("/") for name, value in (rename or {}).items()}
+        return cls((scope or "").strip("/"), renames, patterns, skip_mismatched, ema)
 
     def in_checkpoint(self, name: str) -> str:
         """Returns the name that a variable of the network has in the checkpoint."""
@@ -92,7 +92,9 @@ class Naming:
         if missing:
             raise UserError(_missing_text(missing, files, network))
         if not keys:
-            raise UserError(f"no variable of network {network} gets its value from {files.path}; exclude less.")
+            raise UserError(
+                f"no variable of network {network} gets its value from {files.path}; exclude fewer variables."
+            )
         return keys
 
     def _check_matches(self, names: Sequence[str]) -> None:
@@ -128,8 +130,8 @@ class Naming:
 def _missing_text(missing: Sequence[tuple[str, str]], files: CheckpointFiles, network: str) -> str:
     parts = []
     for name, target in missing[:_MAX_NAMES]:
-        label = name if name == target else f"{name} (sought as {target})"
-        parts.append(f"{label}, nearest there: {', '.join(_similar_names(target, files.keys)) or 'none'}")
+        label = name if name == target else f"{name} (expected as {target})"
+        parts.append(f"{label}, most similar: {', '.join(_similar_names(target, files.keys)) or 'none'}")
     more = f"; and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
     return (
         f"{files.path} lacks {len(missing)} variables of network {network}: {'; '.join(parts)}{more}; "

@@ -127,9 +127,9 @@ class InputGraph:
             if name in seen or name == source:
                 continue
             seen.add(name)
-            read = self._value(name)
-            if read is not None:
-                values[name] = read()
+            value_of = self._value(name)
+            if value_of is not None:
+                values[name] = value_of()
                 continue
             names.append(name)
             pending.extend(node_of(tensor_in) for tensor_in in self.flat.inputs(name))

@@ -176,26 +176,26 @@ def fit_map(function: Function, shape: Sequence[int], values: Range) -> Fit | No
     # Multiples of 4 in [0, 255], so that a quarter and a half of them are integers too, for models that round.
     noise = np.random.RandomState(0).randint(0, 64, (2, *shape)) * 4 / 255.0
     first, second = (low + noise * (high - low)).astype(np.float32)
-    dark = np.full(shape, low, np.float32)
-    base, one, other = (_values(function, image) for image in (dark, first, second))
-    mixed = _values(function, dark + (first - dark) / 4), _values(function, (first + second) / 2)
+    darkest = np.full(shape, low, np.float32)
+    base, one, other = (_values(function, image) for image in (darkest, first, second))
+    blends = _values(function, darkest + (first - darkest) / 4), _values(function, (first + second) / 2)
     tolerance = _LINEAR * np.abs(one - base).max(initial=0) + 1e-9
     expected = base + (one - base) / 4, (one + other) / 2
-    if not all(_holds(np.abs(a - b) <= tolerance) for a, b in zip(mixed, expected)):
+    if not all(_holds(np.abs(a - b) <= tolerance) for a, b in zip(blends, expected)):
         return None
     columns = []
     for channel in range(channels):
-        image = dark.copy()
+        image = darkest.copy()
         image[..., channel] = high
         columns.append((_values(function, image) - base) / (high - low))
     matrix = np.stack(columns, axis=-1)
     size = np.abs(matrix).sum(axis=1)
-    live = size > 1e-6 * size.max(initial=0)
-    if not live.any() or not np.isfinite(matrix).all():
+    is_live = size > 1e-6 * size.max(initial=0)
+    if not is_live.any() or not np.isfinite(matrix).all():
         return None
     if np.abs(one - base).max() < 0.1 * size.max() * (high - low):  # only the ends of the range differ: it rounds
         return None
-    return Fit(values, matrix[live], (base - matrix.sum(axis=1) * low)[live])
+    return Fit(values, matrix[is_live], (base - matrix.sum(axis=1) * low)[is_live])
 
 
 def map_text(fit: Fit) -> str:

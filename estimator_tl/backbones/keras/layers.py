@@ -104,13 +104,13 @@ def called_as_saved(model: Any, config: Any) -> tuple[bool, tuple[str, ...]]:
     layers: dict[str, list[Any]] = {}
     for layer in inner_layers(model):
         layers.setdefault(layer.name, []).extend([layer, *inner_layers(layer)])
-    fixed = {
+    names_by_value = {
         value: [name for name in _names_called_with(config, value) if any(map(_uses_training, layers.get(name, ())))]
         for value in (False, True)
     }
     notes = [
         f"{', '.join(names)}: saved as called with training={value}; the plan above decides in its place"
-        for value, names in fixed.items()
+        for value, names in names_by_value.items()
         if names
     ]
     in_inference = [layer.name for layer in inner_layers(model) if _stays_in_inference(layer)]
@@ -120,7 +120,7 @@ def called_as_saved(model: Any, config: Any) -> tuple[bool, tuple[str, ...]]:
         )
     if any(getattr(layer, "compute_dtype", "") == "float16" for layer in inner_layers(model)):
         notes.append("it computes in float16, here without loss scaling: gradients below 6e-8 are 0")
-    return any(_draws(layer) for name in fixed[False] for layer in layers[name]), tuple(notes)
+    return any(_draws(layer) for name in names_by_value[False] for layer in layers[name]), tuple(notes)
 
 
 def _names_called_with(config: Any, value: bool) -> list[str]:

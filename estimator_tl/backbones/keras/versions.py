@@ -161,7 +161,8 @@ def remedy(path: str) -> str:
         f"{part['class_name']} with {n}={v!r}" for part in parts(saved_config(path)) for n, v in _newer(part) if v
     ]
     because = f" and has {settings[0]}" if settings else ""
-    return f"it is of Keras {version}{because}; use a TensorFlow as new, or save it again with Keras {installed}"
+    advice = f"use a TensorFlow with this Keras, or save it again with Keras {installed}"
+    return f"it is from Keras {version}{because}; {advice}"
 
 
 def saved_version(path: str) -> str:

@@ -92,7 +92,8 @@ class TextEncoderBackbone(SavedModelBackbone):
         return tf.TensorShape([shape[0], self._tokenize.length, shape[2]])
 
     def digest(self) -> str:
-        return joined_digest({"encoder": super().digest(), **{name: read() for name, read in self._tokenizer.items()}})
+        tokenizer_digests = {name: digest() for name, digest in self._tokenizer.items()}
+        return joined_digest({"encoder": super().digest(), **tokenizer_digests})
 
     def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)

@@ -51,7 +51,9 @@ class WordPiece:
             with open(path, encoding="utf-8-sig") as stream:
                 self.vocabulary = [line.rstrip("\n") for line in stream]
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not a vocabulary: {error}; give a UTF-8 file with a piece a line.") from error
+            raise UserError(
+                f"{path} is not a vocabulary: {error}; give a UTF-8 file with one piece per line."
+            ) from error
         missing = [token for token in (_PAD, _UNKNOWN, _BEGIN, _END) if token not in self.vocabulary]
         if missing:
             raise UserError(f"{path} is not a WordPiece vocabulary: it lacks {', '.join(missing)}; give a vocab.txt.")

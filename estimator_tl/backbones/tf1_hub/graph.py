@@ -66,10 +66,10 @@ class ModuleGraph:
           roots: names of tensors or ops.
           through_loops: False to leave out nodes that are needed only through a while loop.
         """
-        fed = {node_of(self.input)}
+        input_node = node_of(self.input)
 
         def needs(name: str) -> list[str]:
-            if name in fed or (not through_loops and self.nodes[name].op == "Exit"):
+            if name == input_node or (not through_loops and self.nodes[name].op == "Exit"):
                 return []
             return [node_of(source) for source in self.nodes[name].input]
 
