@@ -177,7 +177,7 @@ def test_tables_as_folders(text_run, capsys):
     for split in ("train", "test"):
         after, err = evaluated(capsys, text_run, f"--split={split}")
         assert after["accuracy"] == 1.0
-        assert f"{text_run}/t.csv has no example of 'cat' any more" in err
+        assert f"{text_run}/t.csv no longer has an example of 'cat'" in err
     write_table(text_run / "t.csv", ("cat", "jam", "road", "tail"))
     said = f"{text_run}/t.csv holds the class 'jam', which the run does not know; rename it or take it out of the data"
     assert refused(capsys, "evaluate", f"--model_dir={text_run}/run").startswith(said)

@@ -226,7 +226,7 @@ def test_an_exit_code_passes_through(script, leaving, code):
         (["."], ". is a folder; name its script, or use -m."),
         (["-m"], "-m needs the name of a module"),
         (["-m", "no_such_module.task"], "no module named 'no_such_module.task'"),
-        (["--verbosity=info", "program.py"], "the script comes first"),
+        (["--verbosity=info", "program.py"], "give the script first"),
     ],
 )
 def test_bad_calls_get_one_line(script, arguments, message):

@@ -151,4 +151,4 @@ def test_inspect_refuses_a_source_that_was_changed(keras_h5, pictures, tmp_path,
 
     tiny_keras_model(seed=9).save(str(copy))
     assert main(["inspect", f"--model_dir={tmp_path / 'run'}"]) == 2
-    assert "no longer what the run was made from" in capsys.readouterr().err
+    assert "has changed since the run began" in capsys.readouterr().err
