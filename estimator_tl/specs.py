@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Union
 
+from estimator_tl.types import Tensor
+
 #: Graph collection that is empty if a resumed run would read its input from the start.
 INPUT_PLACE = "estimator_tl/input_place"
 
@@ -72,7 +74,7 @@ def linear_range(low: float, high: float) -> Callable[[Any], Any]:
     """Returns a preprocessing function that maps [0, 255] to [low, high]."""
     scale = (high - low) / 255.0
 
-    def preprocess(pixels: Any) -> Any:
+    def preprocess(pixels: Tensor) -> Any:
         return pixels * scale + low
 
     return preprocess

@@ -30,7 +30,7 @@ AREAS = {
         "tests.optimization",
         "tests.inputs",
         "tests.faults",
-        "tests.test_traps",
+        "tests.test_pitfalls",
         "tests.recipes",
     ),
     "commands, runs, export": ("tests.cli", "tests.launch", "tests.scripts", "tests.export", "tests.test_readme"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.checkpoints import checkpoint_values
 from tests.cluster import Cluster
-from tests.contract.test_variables import checkpoint_values
 
 TASKS = {
     "parameter_server": {"chief": 1, "worker": 1, "ps": 1},

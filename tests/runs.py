@@ -8,7 +8,7 @@ import numpy as np
 
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 
 HEAD = frozenset({"head/logits/kernel", "head/logits/bias"})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "estimator_tl"
-LEAVES = {"files", "metric_names", "registry", "spans", "specs", "structure", "errors"}
+LEAVES = {"files", "metric_names", "registry", "spans", "specs", "structure", "errors", "types"}
 DOORS = {"tf_internals", "compat"}
 ALLOWED = {
     "cli": {"config", "launch", "inputs", "model", "backbones", "tuning", "heads", "optimization", "export"}

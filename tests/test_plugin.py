@@ -12,7 +12,7 @@ import pytest
 
 from estimator_tl import backbones, heads, inputs, tuning
 from estimator_tl.cli.main import main
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 
 PLUGIN = Path(__file__).parent / "fixtures" / "plugin"
 KERNEL = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)

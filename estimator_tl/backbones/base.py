@@ -13,6 +13,7 @@ from estimator_tl.backbones.input.range import Finding
 from estimator_tl.errors import SOURCE, UserError, about
 from estimator_tl.specs import ImageSpec, InputSpec
 from estimator_tl.structure import CallMode, SourceStructure
+from estimator_tl.types import Tensor, Variable
 
 
 class TakesTextError(UserError):
@@ -38,9 +39,9 @@ class BuiltBackbone:
         the variables' initializers already give them.
     """
 
-    features: Any
-    variables: Mapping[str, Any]
-    updates: Sequence[Any]
+    features: Tensor
+    variables: Mapping[str, Variable]
+    updates: Sequence[Tensor]
     regularization_losses: Sequence[tuple[str | None, Any]]
     initial_values: Callable[[], Mapping[str, Any]] | None
 
@@ -91,7 +92,7 @@ class Backbone(abc.ABC):
         """Returns the pretrained values by variable name, as arrays; variables without one keep their initializers."""
 
     @abc.abstractmethod
-    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def build(self, inputs: Tensor, mode: CallMode) -> BuiltBackbone:
         """Builds the backbone into the current graph.
 
         Args:
@@ -123,7 +124,7 @@ class Backbone(abc.ABC):
         rank = len(self.output_shape)
         return rank if self.pooling == "none" else min(2, rank)
 
-    def pool(self, features: Any) -> Any:
+    def pool(self, features: Tensor) -> Any:
         """Pools an output to float32 [batch, depth], as `pooling` says; an output of rank 2 is not pooled.
 
         Pooling is over the positions of an image, [batch, height, width, depth], or the tokens of a sequence, [batch,
@@ -147,7 +148,7 @@ class Backbone(abc.ABC):
                 )
             return compat.tf.concat(pooled, axis=-1)
 
-    def _pool_one(self, features: Any) -> Any:
+    def _pool_one(self, features: Tensor) -> Any:
         check_floating(features.dtype)
         features = compat.tf.cast(features, compat.tf.float32)  # before pooling: a mean in float16 would lose digits
         rank = features.shape.rank
@@ -158,7 +159,7 @@ class Backbone(abc.ABC):
             return features
         return self._reduced(features)
 
-    def _reduced(self, features: Any) -> Any:
+    def _reduced(self, features: Tensor) -> Any:
         """Returns the mean or the maximum, as `pooling` says, over all positions of float32 [batch, ..., depth]."""
         reduce = compat.tf.reduce_max if self.pooling == "max" else compat.tf.reduce_mean
         return reduce(features, axis=list(range(1, features.shape.rank - 1)))

@@ -16,6 +16,7 @@ from absl import logging
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
+from estimator_tl.types import GraphDef
 
 #: Ops that change the object in their first input: a variable, a generator's state, or a table.
 _WRITES = re.compile(
@@ -82,7 +83,7 @@ def check_inference(handle: str, effects: Effects, remedy: str) -> tuple[str, ..
 class Library:
     """The nodes and the functions of a GraphDef, for questions about their effects."""
 
-    def __init__(self, graph_def: Any):
+    def __init__(self, graph_def: GraphDef):
         """Indexes the nodes and functions of a GraphDef by name."""
         self._graph = _Body({node.name: node for node in graph_def.node}, {}, [])
         self._functions = {function.signature.name: function for function in graph_def.library.function}

@@ -9,6 +9,7 @@ from estimator_tl.cli.command import Command, CommandFlags, refuse_arguments
 from estimator_tl.config import ModelSpec
 from estimator_tl.errors import UserError, shortened
 from estimator_tl.specs import DATA_RULES
+from estimator_tl.types import Variable
 
 
 def define(command: CommandFlags) -> None:
@@ -163,7 +164,7 @@ def _variables_text(structure: Any, plan: Any) -> str:
     return "\n".join(lines)
 
 
-def _state(variable: Any, plan: Any) -> str:
+def _state(variable: Variable, plan: Any) -> str:
     if variable.name in plan.trainable:
         return "train"
     return "statistics" if plan.may_change(variable) else "frozen"

@@ -15,6 +15,7 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError, nearest
 from estimator_tl.files import write_whole
 from estimator_tl.metric_names import lower_is_better
+from estimator_tl.types import Estimator
 
 _BEST = "best.json"
 
@@ -73,7 +74,7 @@ class BestExporter(estimator.Exporter):  # type: ignore[misc,name-defined]
 
     def export(
         self,
-        estimator: Any,
+        estimator: Estimator,
         export_path: str,
         checkpoint_path: str,
         eval_result: Mapping[str, Any],

@@ -20,6 +20,7 @@ from estimator_tl.inputs.images.feature import decode_image
 from estimator_tl.specs import ImageSpec, InputSpec, TextSpec
 from estimator_tl.tf_internals.files.checkpoint_state import latest_checkpoint
 from estimator_tl.tf_internals.graphs.placement import on_cpu
+from estimator_tl.types import Estimator
 
 BYTES_KEY = "image_bytes"
 
@@ -82,7 +83,7 @@ def whole_versions(export_dir: str) -> Iterator[None]:
 
 
 def export_saved_model(
-    trained: Any, export_dir: str, spec: InputSpec, labels: Sequence[str] = (), checkpoint_path: str | None = None
+    trained: Estimator, export_dir: str, spec: InputSpec, labels: Sequence[str] = (), checkpoint_path: str | None = None
 ) -> str:
     """Exports an Estimator as ``export_dir/VERSION``, a SavedModel for TF Serving.
 

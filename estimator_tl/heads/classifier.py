@@ -14,6 +14,7 @@ from estimator_tl.heads.registry import registry
 from estimator_tl.heads.spec_of_head import spec_of_head
 from estimator_tl.specs import WEIGHT_KEY
 from estimator_tl.tf_internals.graphs.placement import on_cpu
+from estimator_tl.types import EstimatorSpec, Tensor
 
 _SERVED = ("class_ids", "classes", "all_class_ids", "all_classes", "probabilities", "logits")
 
@@ -81,7 +82,7 @@ class Classifier:
                 f"the classifier takes features [batch, depth], but the backbone gives rank {feature_rank}; {remedy}."
             )
 
-    def logits(self, features: Any, training: bool) -> Any:
+    def logits(self, features: Tensor, training: bool) -> Any:
         """Returns float32 logits [batch, n_classes], or [batch, 1] for two classes.
 
         Args:
@@ -98,13 +99,13 @@ class Classifier:
         self,
         features: Mapping[str, Any],
         mode: str,
-        logits: Any,
-        labels: Any,
+        logits: Tensor,
+        labels: Tensor,
         train_op_fn: Callable[[Any], Any],
-        regularization_losses: Sequence[Any],
-        embedding: Any,
+        regularization_losses: Sequence[Tensor],
+        embedding: Tensor,
         on_tpu: bool = False,
-    ) -> Any:
+    ) -> EstimatorSpec:
         """Returns the EstimatorSpec of the Estimator API's multi-class or binary head.
 
         Args:
@@ -145,20 +146,20 @@ class Classifier:
         loss_fn = self._smoothed_loss if self.label_smoothing else None
         return estimator.MultiClassHead(n_classes=self.class_count, loss_fn=loss_fn, **common)
 
-    def _smoothed_loss(self, labels: Any, logits: Any) -> Any:
+    def _smoothed_loss(self, labels: Tensor, logits: Tensor) -> Any:
         """Returns the cross-entropy [batch, 1] with labels smoothed as in Szegedy et al. 2016, section 7."""
         one_hot = tf.one_hot(tf.squeeze(labels, -1), self.class_count)
         targets = one_hot * (1.0 - self.label_smoothing) + self.label_smoothing / self.class_count
         return tf.expand_dims(tf.nn.softmax_cross_entropy_with_logits(targets, logits), -1)
 
     def _binary_loss(self) -> Callable[[Any, Any], Any]:
-        def loss(labels: Any, logits: Any) -> Any:
+        def loss(labels: Tensor, logits: Tensor) -> Any:
             targets = tf.cast(labels, tf.float32) * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
             return tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
 
         return loss
 
-    def _name_classes(self, spec: Any, embedding: Any) -> Any:
+    def _name_classes(self, spec: Any, embedding: Tensor) -> Any:
         """Replaces class numbers by label strings in the predictions, and adds the features."""
         predictions = dict(spec.predictions)
         batch = tf.shape(predictions["probabilities"])[0]

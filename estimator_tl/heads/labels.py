@@ -9,12 +9,13 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
+from estimator_tl.types import Tensor
 
 # The part of a session's error that `naming_bad_labels` shows.
 _FAILED = re.compile(r"\[(the labels of this batch [^\]]*)\]")
 
 
-def class_numbers(labels: Any, count: int, names: Sequence[str] | None, batch: Any, on_tpu: bool = False) -> Any:
+def class_numbers(labels: Tensor, count: int, names: Sequence[str] | None, batch: Tensor, on_tpu: bool = False) -> Any:
     """Returns int32 or int64 [batch, 1]: the class number of each example.
 
     Args:
@@ -44,7 +45,7 @@ def class_numbers(labels: Any, count: int, names: Sequence[str] | None, batch: A
     return _assert(numbers, in_range, _range_text(count, names, labels), labels)
 
 
-def _assert(numbers: Any, holds: Any, text: str, labels: Any) -> Any:
+def _assert(numbers: Any, holds: Any, text: str, labels: Tensor) -> Any:
     """Returns the numbers, but makes the session fail where a condition does not hold."""
     with tf.control_dependencies([tf.debugging.Assert(holds, [f"the labels of this batch {text}", labels])]):
         return tf.identity(numbers)
@@ -66,7 +67,7 @@ def naming_bad_labels() -> Iterator[None]:
         raise UserError(f"{match[1]}; correct them in the input_fn.") from None
 
 
-def _as_tensor(labels: Any, count: int) -> Any:
+def _as_tensor(labels: Tensor, count: int) -> Any:
     """Returns labels as a dense tensor and checks, if its shape is known, that it is [batch] or [batch, 1]."""
     if labels is None:
         raise UserError("the input_fn gives no labels; let it return (features, labels) for training and evaluation.")
@@ -86,7 +87,7 @@ def _as_tensor(labels: Any, count: int) -> Any:
     return labels
 
 
-def _as_integers(labels: Any, count: int, names: Sequence[str] | None) -> tuple[Any, list[tuple[Any, str]]]:
+def _as_integers(labels: Tensor, count: int, names: Sequence[str] | None) -> tuple[Any, list[tuple[Any, str]]]:
     """Returns labels as integers, and the checks for that: pairs of a condition and the message if it fails."""
     if labels.dtype == tf.string:
         if not names:
@@ -107,7 +108,7 @@ def _as_integers(labels: Any, count: int, names: Sequence[str] | None) -> tuple[
     return labels, []
 
 
-def _range_text(count: int, names: Sequence[str] | None, labels: Any) -> str:
+def _range_text(count: int, names: Sequence[str] | None, labels: Tensor) -> str:
     if labels.dtype == tf.string and names:
         more = ", ..." if count > 5 else ""
         return f"hold a string that is not a class name (known: {', '.join(names[:5])}{more})"

@@ -7,11 +7,12 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
+from estimator_tl.types import Tensor
 
 ACTIVATIONS = ("relu", "elu", "selu", "gelu", "swish", "tanh", "sigmoid", "linear")
 
 
-def dense(inputs: Any, units: int, name: str) -> Any:
+def dense(inputs: Tensor, units: int, name: str) -> Any:
     """Returns inputs @ kernel + bias for inputs [batch, depth]; the kernel begins Glorot uniform, the bias at zero."""
     depth = inputs.shape[-1]
     if depth is None:
@@ -26,7 +27,7 @@ def dense(inputs: Any, units: int, name: str) -> Any:
         return tf.linalg.matmul(inputs, kernel) + bias
 
 
-def hidden_stack(inputs: Any, hidden_units: Sequence[int], activation: str, dropout: float, training: bool) -> Any:
+def hidden_stack(inputs: Tensor, hidden_units: Sequence[int], activation: str, dropout: float, training: bool) -> Any:
     """Returns the features after dense layers with activation, each followed by dropout in training.
 
     Without hidden units dropout applies to the features themselves.
@@ -42,7 +43,7 @@ def hidden_stack(inputs: Any, hidden_units: Sequence[int], activation: str, drop
     return outputs
 
 
-def _drop(inputs: Any, rate: float, training: bool, index: int) -> Any:
+def _drop(inputs: Tensor, rate: float, training: bool, index: int) -> Any:
     """Applies dropout that only depends on the graph's seed, the layer's index, the global step and the replica.
 
     So a resumed run drops the same values as a run that was never stopped.

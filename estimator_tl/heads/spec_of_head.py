@@ -12,6 +12,7 @@ from typing import Any
 from estimator_tl.compat import estimator, tf
 from estimator_tl.specs import WEIGHT_KEY
 from estimator_tl.tf_internals import tpu
+from estimator_tl.types import EstimatorSpec, Tensor
 
 #: Predictions of the API's heads that hold numbers.
 _NUMBERS = ("logits", "probabilities", "class_ids")
@@ -22,14 +23,14 @@ def spec_of_head(
     *,
     features: Mapping[str, Any],
     mode: str,
-    logits: Any,
-    labels: Any,
+    logits: Tensor,
+    labels: Tensor,
     train_op_fn: Callable[[Any], Any],
-    regularization_losses: Sequence[Any] | None,
-    embedding: Any,
+    regularization_losses: Sequence[Tensor] | None,
+    embedding: Tensor,
     on_tpu: bool,
     numbers: Sequence[str] = _NUMBERS,
-) -> Any:
+) -> EstimatorSpec:
     """Returns the EstimatorSpec, or TPUEstimatorSpec, of a head of the API.
 
     Args:
@@ -65,7 +66,11 @@ def spec_of_head(
 
 
 def _metrics(
-    head: Any, features: Mapping[str, Any], logits: Any, labels: Any, regularization_losses: Sequence[Any] | None
+    head: Any,
+    features: Mapping[str, Any],
+    logits: Tensor,
+    labels: Tensor,
+    regularization_losses: Sequence[Tensor] | None,
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Returns the metrics of a head for a TPU: a function, and its tensors by name, [batch, ...] or [1]."""
     tensors = {"labels": labels, "logits": logits}
@@ -74,7 +79,7 @@ def _metrics(
     if regularization_losses:
         tensors["regularization"] = tf.reshape(tf.add_n(regularization_losses), [1])
 
-    def measure(labels: Any, logits: Any, regularization: Any = None, **columns: Any) -> Any:
+    def measure(labels: Tensor, logits: Tensor, regularization: Any = None, **columns: Any) -> Any:
         losses = None if regularization is None else [tf.reduce_mean(regularization)]
         metrics = head.update_metrics(head.metrics(losses), columns, logits, labels, regularization_losses=losses)
         return {name: (metric.result(), tf.group(*metric.updates)) for name, metric in metrics.items()}

@@ -24,6 +24,7 @@ from estimator_tl.launch.run.disk import remove_debris
 from estimator_tl.launch.stopping import StopEvaluationHook, StopRequests
 from estimator_tl.tf_internals.estimators import is_for_tpu, with_config, without_saving
 from estimator_tl.tf_internals.files.checkpoint_state import correct_state
+from estimator_tl.types import Estimator
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,7 +36,7 @@ _LAUNCH = ("stall_minutes", "cluster_wait_secs", "max_run_hours")
 
 
 def train_and_evaluate(
-    estimator: Any, train_spec: Any, eval_spec: Any | None = None, **settings: Unpack[ProgramSettings]
+    estimator: Estimator, train_spec: Any, eval_spec: Any | None = None, **settings: Unpack[ProgramSettings]
 ) -> Outcome:
     """Trains and evaluates as `tf.estimator.train_and_evaluate` does, and also ends cleanly on signals and failures.
 
@@ -96,7 +97,7 @@ class ProgramJob(Job):
 
     def __init__(
         self,
-        model: Any,
+        model: Estimator,
         train_spec: Any,
         eval_spec: Any | None,
         rules: EvaluationSpec,

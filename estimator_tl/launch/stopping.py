@@ -15,6 +15,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import STOPPED_EXIT_CODE, UserError
+from estimator_tl.types import RunContext, RunValues, Session
 
 _SIGNALS = ("SIGTERM", "SIGUSR1")
 _GRACE_SECS = 120.0
@@ -105,22 +106,22 @@ class StopHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
                 tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.identity(self._vote)), axis=None
             )
 
-    def after_create_session(self, session: Any, coord: Any) -> None:
+    def after_create_session(self, session: Session, coord: Any) -> None:
         self._requests.stepping = True
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         self._requests.stepping = False
         if self._in_step:
             self._request_at_end_of_data(int(session.run(self._step)))
 
-    def before_run(self, run_context: Any) -> Any:
+    def before_run(self, run_context: RunContext) -> Any:
         self._in_step = True
         if not self._agree:
             return None
         vote = float(self._requests.pending() is not None)
         return tf.compat.v1.train.SessionRunArgs(self._votes, {self._vote: vote})
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         self._in_step, self._has_stepped = False, True
         if self._agree:
             if run_values.results > 0:
@@ -147,7 +148,7 @@ class StopEvaluationHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mis
         """Args: requests: the stop requests."""
         self._requests = requests
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         if self._requests.stop and self._requests.stop.resumes:
             raise EvaluationStopped
 

@@ -23,6 +23,7 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from estimator_tl.launch.cluster.run_config import run_config
 from estimator_tl.launch.programs import train_and_evaluate
+from estimator_tl.types import Estimator
 
 _NEEDED = ("train_files", "eval_files", "train_steps")  # eval_steps is None for the whole set
 MakeInputFn = Callable[[list[str], bool], Callable[[], Any]]
@@ -95,7 +96,7 @@ def run_fn(
     return run
 
 
-def _export(model: Any, receiver_fn: Callable[[], Any], folder: str) -> None:
+def _export(model: Estimator, receiver_fn: Callable[[], Any], folder: str) -> None:
     parent = os.path.dirname(os.path.abspath(folder))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as temporary:

@@ -28,6 +28,7 @@ from estimator_tl.tf_internals.graphs.scaffolds import assigning_scaffold
 from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_plan
 from estimator_tl.tuning.hooks import FitsCheckpointHook, FrozenCheckHook, PlanHook
 from estimator_tl.tuning.table import phase_line, plan_table
+from estimator_tl.types import EstimatorSpec, RunConfig, Tensor, Variable
 
 
 def make_model_fn(
@@ -103,7 +104,7 @@ def make_model_fn(
     show = show_plan or (lambda text: logging.info("%s", text))
     model = _Model(backbone, head, plan, rule, values, show, train_steps, only_phase)
 
-    def model_fn(features: Any, labels: Any, mode: str, params: Any = None, config: Any = None) -> Any:
+    def model_fn(features: Tensor, labels: Tensor, mode: str, params: Any = None, config: Any = None) -> Any:
         # Under MirroredStrategy AutoGraph would convert everything that is called here, which costs time for nothing.
         make_spec = tf.autograph.experimental.do_not_convert(model.spec)
         return make_spec(features, labels, mode, params or {}, config)
@@ -124,7 +125,9 @@ class _Model:
     train_steps: int | None
     only_phase: int | None
 
-    def spec(self, features: Any, labels: Any, mode: str, params: Mapping[str, Any], config: Any) -> Any:
+    def spec(
+        self, features: Tensor, labels: Tensor, mode: str, params: Mapping[str, Any], config: RunConfig
+    ) -> EstimatorSpec:
         """Builds the graph of a mode; returns its EstimatorSpec, or its TPUEstimatorSpec on a TPU."""
         key, training = self.backbone.input_spec.key, mode == estimator.ModeKeys.TRAIN
         columns, cores = _as_columns(features, key), tpu.cores_of(params)
@@ -167,7 +170,7 @@ class _Model:
             spec = spec._replace(host_call=tpu.host_call(scalars, getattr(config, "model_dir", None), step))
         return spec._replace(scaffold_fn=(lambda: scaffold) if scaffold else None)
 
-    def _train_op(self, loss: Any, network: BuiltBackbone, trainable: Sequence[Any], rate: Any, cores: int) -> Any:
+    def _train_op(self, loss: Tensor, network: BuiltBackbone, trainable: Sequence[Any], rate: Any, cores: int) -> Any:
         optimizer = self.optimizer if rate is None else self.optimizer.with_learning_rate(rate)
         only = None
         if len(self._graph_spans) == 1:
@@ -189,7 +192,9 @@ class _Model:
         """Names of the trainable variables of the plan that a training graph does not move."""
         return self.plan.trainable.difference(*(span.trainable for span in self._graph_spans))
 
-    def _training_hooks(self, network: BuiltBackbone, head_variables: Sequence[Any], config: Any) -> list[Any]:
+    def _training_hooks(
+        self, network: BuiltBackbone, head_variables: Sequence[Variable], config: RunConfig
+    ) -> list[Any]:
         sizes = {variable.op.name: variable.shape.num_elements() for variable in head_variables}
         phase = "" if self.only_phase is None else phase_line(self.plan, self.only_phase, sizes)
         resting = (*self.plan.frozen, *sorted(self._resting_names))
@@ -200,7 +205,7 @@ class _Model:
             FrozenCheckHook({name: network.variables[name] for name in resting}),
         ]
 
-    def _input_hooks(self, inputs: Any, mode: str, config: Any) -> list[Any]:
+    def _input_hooks(self, inputs: Tensor, mode: str, config: RunConfig) -> list[Any]:
         """Returns the hooks that check the batches of an input_fn."""
         if mode == estimator.ModeKeys.PREDICT:
             return []
@@ -229,7 +234,7 @@ class _InitialValues:
                 self.start.check_honoured(model_dir)
             store_fingerprint(self.start)
 
-    def scaffold(self, network: BuiltBackbone, head_variables: Sequence[Any]) -> Any:
+    def scaffold(self, network: BuiltBackbone, head_variables: Sequence[Variable]) -> Any:
         """Returns a Scaffold that assigns the values if no checkpoint is restored; None without such values."""
         head = {variable.op.name: variable for variable in head_variables}
         if not (self.start or self.recalibrate_on or network.initial_values):
@@ -283,7 +288,7 @@ def _check_phases_begin(plan: VariablePlan, train_steps: int | None) -> None:
         )
 
 
-def _as_columns(features: Any, key: str) -> Mapping[str, Any]:
+def _as_columns(features: Tensor, key: str) -> Mapping[str, Any]:
     if not isinstance(features, Mapping):
         return {key: features}
     if key not in features:

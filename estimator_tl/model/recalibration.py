@@ -19,6 +19,7 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode, SourceVariable
 from estimator_tl.tf_internals.files.checkpoints import assign
+from estimator_tl.types import Session, Tensor
 
 MOST_BATCHES = 100
 
@@ -60,7 +61,7 @@ def recalibrate(
         names = [v.name for v in backbone.structure.variables if v.name in initial]
         assign(session, network.variables, {name: initial[name] for name in names})
 
-        def after_call(batch: Any, before: float) -> list[Any]:
+        def after_call(batch: Tensor, before: float) -> list[Any]:
             start = {v.name: np.full(v.shape, before, np.float32) for v in statistics}
             assign(session, network.variables, start)
             session.run([network.features, *network.updates], {images: batch})
@@ -78,7 +79,7 @@ def _next_batch(batches: Any) -> Any:
     return iterator.get_next()
 
 
-def _batches(session: Any, next_batch: Any, most: int) -> Iterator[Any]:
+def _batches(session: Session, next_batch: Any, most: int) -> Iterator[Any]:
     for _ in range(most):
         try:
             yield session.run(next_batch)

@@ -14,6 +14,7 @@ from estimator_tl.spans import Interval, Span
 from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.graphs.gating import Gate, NotGatedError
 from estimator_tl.tf_internals.graphs.slots import create_slots
+from estimator_tl.types import Tensor, Variable
 
 #: Graph collection of the `Gradient`s that each replica's train op applies.
 GRADIENTS = "estimator_tl/gradients"
@@ -30,7 +31,7 @@ class Gradient:
     """
 
     value: Any
-    variable: Any
+    variable: Variable
     moves: Any = None
 
     @property
@@ -41,9 +42,9 @@ class Gradient:
 
 def train_op(
     optimizer: Optimizer | ForeignOptimizer,
-    loss: Any,
-    variables: Sequence[Any],
-    updates: Sequence[Any],
+    loss: Tensor,
+    variables: Sequence[Variable],
+    updates: Sequence[Tensor],
     total_steps: int | None,
     spans: Sequence[Span] = (Span(),),
     steps: Mapping[str, Sequence[Interval]] | None = None,

@@ -6,9 +6,10 @@ from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.errors import UserError
+from estimator_tl.types import Strategy
 
 
-def check_devices(strategy: Any, session_config: Any) -> None:
+def check_devices(strategy: Strategy, session_config: Any) -> None:
     """Checks that a session has all devices of a strategy; TensorFlow would wait without end for a missing device.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.errors import LostPeersError, UserError, first_line
 from estimator_tl.revival.api import load_v1_estimator
+from estimator_tl.types import Dataset, EstimatorSpec, Tensor
 
 #: The tag of the summary that TPUEstimator writes already.
 _LOSS = "loss"
@@ -43,7 +44,7 @@ def mean_over_cores(gradients: Sequence[tuple[Any, Any]], cores: int) -> list[tu
     return [(sum_over_cores(tf.convert_to_tensor(gradient)) / cores, variable) for gradient, variable in gradients]
 
 
-def spec(**fields: Any) -> Any:
+def spec(**fields: Any) -> EstimatorSpec:
     """Returns a TPUEstimatorSpec. Args: the fields of the spec."""
     return load_v1_estimator().tpu.TPUEstimatorSpec(**fields)
 
@@ -200,10 +201,10 @@ def per_host(input_fn: Callable[..., Any]) -> Callable[..., Any]:
     """
     tf = load_tensorflow()
 
-    def narrow(tensor: Any) -> Any:
+    def narrow(tensor: Tensor) -> Any:
         return tf.cast(tensor, tf.int32) if tensor.dtype == tf.int64 else tensor
 
-    def narrow_all(dataset: Any) -> Any:
+    def narrow_all(dataset: Dataset) -> Any:
         return dataset.map(lambda *batch: tf.nest.map_structure(narrow, batch))
 
     def input_fn_of_host(params: Any, config: Any) -> Any:

@@ -14,6 +14,7 @@ from estimator_tl.specs import INPUT_PLACE
 from estimator_tl.tf_internals.files.checkpoint_state import correct_state, newest_checkpoint
 from estimator_tl.tf_internals.files.checkpoints import extend_checkpoint
 from estimator_tl.tf_internals.graphs.replicas import copies
+from estimator_tl.types import Session
 
 _STOP = "signal_early_stopping/STOP"
 _READ_BYTES = 16 << 20
@@ -35,11 +36,11 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             self._frozen.update({f"{name}/replica_{i}": copy for i, copy in enumerate(others, 1)})
         self._before: dict[str, str] = {}
 
-    def after_create_session(self, session: Any, coord: Any) -> None:
+    def after_create_session(self, session: Session, coord: Any) -> None:
         if not self._before:  # after a recovery the digests of the first session still count
             self._before = self._digests(session)
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         after = self._digests(session)
         changed = [name for name, digest in self._before.items() if after[name] != digest]
         if changed:
@@ -48,7 +49,7 @@ class FrozenCheckHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
                 "something outside the plan (an optimizer, a hook, an op of the model) writes to them."
             )
 
-    def _digests(self, session: Any) -> dict[str, str]:
+    def _digests(self, session: Session) -> dict[str, str]:
         digests: dict[str, str] = {}
         for part in self._parts():
             for name, value in session.run(part).items():

@@ -8,7 +8,7 @@ from estimator_tl.compat import tf
 from estimator_tl.structure import CallMode
 from estimator_tl.tf_internals.files.checkpoints import assign
 from tests import networks
-from tests.backbones.test_backbones import IMAGES
+from tests.backbones.building import IMAGES
 from tests.tiny import SIZE
 
 VALUES = networks.random_values(networks.v1_network, SIZE, seed=5)

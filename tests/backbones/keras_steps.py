@@ -9,7 +9,7 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.compat import estimator
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.tiny import random_batches
 
 

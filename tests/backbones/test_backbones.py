@@ -14,6 +14,7 @@ from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode
 from tests import tiny
+from tests.backbones.building import IMAGES, build
 
 ALL = ["hub_module", "keras_h5", "keras_zip", "keras_folder", "application"]
 
@@ -59,19 +60,6 @@ def test_names_do_not_depend_on_what_was_built_before():
     keras.Sequential([keras.layers.Conv2D(1, 1), keras.layers.BatchNormalization()])
     assert [v.name for v in etl.backbone(handle).structure.variables] == first
     assert "conv2d/kernel" in first
-
-
-def build(backbone, images, **mode):
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        built = backbone.build(tf.constant(images), CallMode(**mode))
-        session.run(tf.compat.v1.global_variables_initializer())
-        if built.initial_values:
-            for name, value in built.initial_values().items():
-                built.variables[name].load(value, session)
-        return session.run(built.features), len(built.updates), len(built.regularization_losses)
-
-
-IMAGES = np.random.RandomState(0).rand(2, 8, 8, 3).astype(np.float32)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten", "none"])

@@ -17,9 +17,10 @@ from estimator_tl.compat import estimator, tf
 from estimator_tl.registry import absolute_paths
 from estimator_tl.structure import CallMode
 from tests import networks, runs
+from tests.backbones.building import IMAGES
 from tests.backbones.checkpoints import TOP, TRAINABLE, VALUES, assert_values, built, spec
-from tests.backbones.test_backbones import IMAGES
-from tests.contract.test_variables import HEAD, checkpoint_values, train_and_compare
+from tests.checkpoints import checkpoint_values
+from tests.contract.training import HEAD, train_and_compare
 from tests.tiny import SIZE, Source, random_batches
 
 # The network.

@@ -11,9 +11,9 @@ from estimator_tl.compat import keras, tf
 from estimator_tl.errors import UserError
 from estimator_tl.structure import CallMode
 from tests import networks
+from tests.backbones.building import IMAGES
 from tests.backbones.checkpoints import TRAINABLE, VALUES, spec
-from tests.backbones.test_backbones import IMAGES
-from tests.contract.test_variables import HEAD, train_and_compare
+from tests.contract.training import HEAD, train_and_compare
 from tests.tiny import SIZE, Source
 
 # What is refused.

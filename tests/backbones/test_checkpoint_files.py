@@ -11,9 +11,10 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from tests import networks, runs
+from tests.backbones.building import IMAGES
 from tests.backbones.checkpoints import TOP, TRAINABLE, VALUES, assert_values, built, spec
-from tests.backbones.test_backbones import IMAGES
-from tests.contract.test_variables import checkpoint_values, make_estimator
+from tests.checkpoints import checkpoint_values
+from tests.contract.training import make_estimator
 from tests.tiny import SIZE, Source, random_batches
 
 # Kinds of files.

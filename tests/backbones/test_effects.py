@@ -13,12 +13,12 @@ from estimator_tl.backbones.saved_model import loading
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from tests.backbones.test_features import features_of
+from tests.backbones.named_features import features_of
+from tests.backbones.traced_modules import IMAGES, save_traces
 from tests.tiny import SIZE
 from tests.tiny_tf1 import HUB_FORMAT_V3
 
 V1 = tf.compat.v1
-IMAGES = tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32)
 WRITES = (
     "{path} writes to {name} each time it is called for inference, so its answers change from call to call and no part "
     "of it would stay frozen; {remedy}."
@@ -290,28 +290,6 @@ def test_networks_of_checkpoints(tmp_path, caplog):
         assert not caplog.records
         assert list(opened("dropping").draws) == ["RandomUniform"]
     assert "draws random numbers when it is called for inference (RandomUniform)" in caplog.text
-
-
-class Switched(tf.Module):
-    def __init__(self):
-        super().__init__()
-        self.kernel = tf.Variable(tf.ones([3, 4]), name="kernel")
-        self.mean = tf.Variable(tf.zeros([3]), trainable=False, name="bn/moving_mean")
-
-    @tf.function
-    def __call__(self, images, training=False):
-        colours = tf.reduce_mean(images, [1, 2])
-        if training:
-            self.mean.assign(tf.reduce_mean(colours, 0))
-        return tf.matmul(colours - self.mean, self.kernel)
-
-
-def save_traces(path, *values):
-    model = Switched()
-    for value in values:
-        model.__call__.get_concrete_function(IMAGES, training=value)
-    tf.saved_model.save(model, str(path))
-    return str(path)
 
 
 def test_a_model_that_was_saved_for_training_only(tmp_path):

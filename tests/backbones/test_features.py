@@ -10,29 +10,9 @@ from estimator_tl.cli.main import main
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from tests import networks, tiny_text, tiny_tf1
-from tests.contract.test_variables import checkpoint_values
+from tests.backbones.named_features import PICTURES, Endpoints, features_of
+from tests.checkpoints import checkpoint_values
 from tests.tiny import SIZE, random_batches
-
-PICTURES = np.random.RandomState(1).rand(2, SIZE, SIZE, 3).astype(np.float32)
-
-
-class Endpoints(tf.Module):
-    """Two layers in Hub's format for images, which returns what is inside on request; the size of pictures is free."""
-
-    def __init__(self):
-        super().__init__()
-        draw = np.random.RandomState(0)
-        self.first = tf.Variable(draw.randn(3, 4).astype("f"), name="first/kernel")
-        self.second = tf.Variable(draw.randn(4, 5).astype("f"), name="second/kernel")
-        self.variables_of_hub = [self.first, self.second]
-
-    @tf.function
-    def __call__(self, inputs, training=False, return_endpoints=False):
-        first = tf.nn.relu(tf.einsum("bhwc,cd->bhwd", inputs, self.first))
-        second = tf.reduce_mean(tf.einsum("bhwc,cd->bhwd", first, self.second), [1, 2])
-        if training:
-            second += 1.0
-        return {"default": second, "first": first} if return_endpoints else second
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +25,6 @@ def endpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub") / "endpoints"
     tf.saved_model.save(module, str(folder))
     return str(folder)
-
-
-def features_of(backbone, inputs=PICTURES):
-    model_fn = etl.make_model_fn(backbone, etl.heads.classifier(n_classes=3))
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        spec = model_fn(tf.constant(inputs), None, "infer")
-        scaffold = spec.scaffold or tf.compat.v1.train.Scaffold()
-        scaffold.finalize()
-        session.run([scaffold.init_op, scaffold.local_init_op], scaffold.init_feed_dict)
-        if scaffold.init_fn:
-            scaffold.init_fn(session)
-        found = session.run(spec.predictions["features"])
-    assert backbone.output_shape is None or backbone.output_shape[-1] == found.shape[-1]
-    return found
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,7 @@ from estimator_tl.backbones.input.range import BYTES, UNIT, Finding, UnknownRang
 from estimator_tl.compat import tf
 from tests import networks, tiny, tiny_tf1
 from tests.backbones import rescaling_modules as modules
-from tests.backbones.rescaling_modules import (
-    Conditional,
-    Module,
-    SignatureOnly,
-    Statistics,
-    Switched,
-    save,
-)
+from tests.backbones.rescaling_modules import Conditional, Module, SignatureOnly, Statistics, Switched, save
 
 
 @pytest.mark.parametrize(

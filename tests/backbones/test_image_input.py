@@ -10,8 +10,8 @@ from estimator_tl.cli.main import main
 from estimator_tl.compat import estimator, keras, tf
 from estimator_tl.errors import UserError
 from tests import tiny_text
-from tests.backbones.test_features import features_of
-from tests.contract.test_variables import checkpoint_values
+from tests.backbones.named_features import features_of
+from tests.checkpoints import checkpoint_values
 from tests.tiny import SIZE, random_batches
 from tests.tiny_tf1 import HUB_FORMAT_V3
 

@@ -13,8 +13,8 @@ import estimator_tl as etl
 from estimator_tl.backbones.saved_model import interface, loading
 from estimator_tl.compat import keras, tf
 from estimator_tl.errors import UserError
-from tests.backbones.test_features import Endpoints
-from tests.backbones.test_signatures import Called, Signed
+from tests.backbones.named_features import Endpoints
+from tests.backbones.signed_modules import Called, Signed
 from tests.tiny import SIZE, save_tiny_module, tiny_keras_model
 from tests.tiny_encoder import save_encoder
 from tests.tiny_text import save_sentence_encoder

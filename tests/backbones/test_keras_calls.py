@@ -7,12 +7,12 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.cli.main import main
-from estimator_tl.compat import hub, keras, tf
-from estimator_tl.structure import CallMode
+from estimator_tl.compat import hub, keras
 from estimator_tl.tuning.table import plan_table
 from tests import tiny
+from tests.backbones.building import IMAGES
 from tests.backbones.keras_steps import in_full, one_step
-from tests.backbones.test_backbones import IMAGES
+from tests.backbones.keras_training import training_features
 
 LAYERS = keras.layers
 STATISTICS = {"bn/moving_mean", "bn/moving_variance"}
@@ -51,16 +51,6 @@ def saved_guide(request, tmp_path_factory):
     gamma, beta = (weight.numpy() for weight in inner.get_layer("bn").trainable_weights)
     net = (net - net.mean((0, 1, 2))) / np.sqrt(net.var((0, 1, 2)) + 1e-3) * gamma + beta
     return path, model(IMAGES, training=False).numpy(), net.mean((1, 2))
-
-
-def training_features(backbone, **mode):
-    """Returns the features of two runs of a graph for training."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        built = backbone.build(tf.constant(IMAGES), CallMode(**mode))
-        session.run(tf.compat.v1.global_variables_initializer())
-        for name, value in built.initial_values().items():
-            built.variables[name].load(value, session)
-        return session.run(built.features), session.run(built.features)
 
 
 @pytest.mark.parametrize(("batch_norm", "expected"), [("inference", WEIGHTS), ("train", WEIGHTS | STATISTICS)])

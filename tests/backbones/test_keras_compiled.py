@@ -9,9 +9,9 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, keras, tf
 from estimator_tl.errors import UserError
 from tests import tiny
+from tests.backbones.building import IMAGES, build
 from tests.backbones.keras_steps import in_full
-from tests.backbones.test_backbones import IMAGES, build
-from tests.backbones.test_keras_nested import Subclassed
+from tests.backbones.subclassed import Subclassed
 
 LAYERS = keras.layers
 NETWORK = ["conv/bias", "conv/kernel", "norm/beta", "norm/gamma", "norm/moving_mean", "norm/moving_variance"]

@@ -8,8 +8,8 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.compat import keras
 from estimator_tl.errors import UserError
+from tests.backbones.building import IMAGES, build
 from tests.backbones.keras_steps import assert_same, one_step
-from tests.backbones.test_backbones import IMAGES, build
 
 LAYERS = keras.layers
 

@@ -9,10 +9,9 @@ import estimator_tl as etl
 from estimator_tl.compat import keras
 from estimator_tl.errors import UserError
 from tests import tiny
+from tests.backbones.building import IMAGES, build
 from tests.backbones.keras_steps import in_full, one_step
-from tests.backbones.test_backbones import IMAGES, build
-
-LAYERS = keras.layers
+from tests.backbones.subclassed import LAYERS, Subclassed
 
 
 def inner_model(name):
@@ -100,16 +99,6 @@ def test_cut_inside_nested_models(nested, tmp_path):
 def test_places_that_nested_models_do_not_have(nested, features, message):
     with pytest.raises(UserError, match=message):
         etl.backbone(nested[0], features=features)
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.conv = LAYERS.Conv2D(3, 3, name="conv")
-        self.norm = LAYERS.BatchNormalization(name="norm")
-
-    def call(self, inputs, training=False):
-        return self.norm(self.conv(inputs), training=training)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from estimator_tl.cli.main import main
 from estimator_tl.compat import keras, tf
 from estimator_tl.errors import UserError
 from tests import custom_layers, keras20, tiny
+from tests.backbones.building import IMAGES, build
 from tests.backbones.keras_steps import assert_same, in_full, one_step
-from tests.backbones.test_backbones import IMAGES, build
 
 LAYERS = keras.layers
 

@@ -8,10 +8,10 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.compat import estimator, keras, tf
 from tests import tiny
+from tests.backbones.building import IMAGES, build
 from tests.backbones.keras_steps import in_full
-from tests.backbones.test_backbones import IMAGES, build
-from tests.backbones.test_keras_calls import training_features
-from tests.contract.test_variables import checkpoint_values
+from tests.backbones.keras_training import training_features
+from tests.checkpoints import checkpoint_values
 
 LAYERS = keras.layers
 

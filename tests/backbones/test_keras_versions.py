@@ -16,7 +16,7 @@ from estimator_tl.compat.keras2 import keras2_version, rewrite_keras_metadata
 from estimator_tl.compat.versions import has_native_estimator
 from estimator_tl.errors import UserError
 from tests import tiny
-from tests.backbones.test_backbones import IMAGES, build
+from tests.backbones.building import IMAGES, build
 
 LAYERS = keras.layers
 OFF = {"InputLayer": {"optional": False}, "MultiHeadAttention": {"softmax_robust_masking": False}}

@@ -15,42 +15,13 @@ from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.tf_internals.graphs import text_ops
-from tests.backbones.test_features import features_of
-from tests.contract.test_variables import checkpoint_values
+from tests.backbones.named_features import features_of
+from tests.backbones.tokenizers import Words
+from tests.checkpoints import checkpoint_values
 from tests.tiny_encoder import PIECES, Encoder, save_encoder
 from tests.tiny_text import write_table
 
-NAMES = ("input_word_ids", "input_mask", "input_type_ids")
 TEXTS = ["the cat and fur", "motor"]
-
-
-class Words(tf.Module):
-    """White-space tokens by number; longer rows are cut at `length`, shorter ones padded."""
-
-    def __init__(self, length=6):
-        super().__init__()
-        self.table = tf.lookup.StaticHashTable(
-            tf.lookup.KeyValueTensorInitializer(tf.constant(PIECES), tf.range(len(PIECES))), default_value=1
-        )
-        self.length = length
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def tokenize(self, texts):
-        words = tf.strings.split(texts)
-        return words.with_values(self.table.lookup(words.flat_values))
-
-    @tf.function(input_signature=[[tf.RaggedTensorSpec([None, None], tf.int32)], tf.TensorSpec([], tf.int32)])
-    def pack(self, segments, seq_length):
-        ids = segments[0]
-        shape = [ids.nrows(tf.int32), seq_length]
-        mask = tf.ones_like(ids).to_tensor(0, shape=shape)
-        values = (ids.to_tensor(0, shape=shape), mask, tf.zeros_like(mask))
-        return {name: tf.ensure_shape(value, [None, None]) for name, value in zip(NAMES, values)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def __call__(self, texts):
-        packed = self.pack([self.tokenize(texts)], self.length)
-        return {name: tf.ensure_shape(value, [None, self.length]) for name, value in packed.items()}
 
 
 class Packing(Words):
@@ -160,7 +131,7 @@ def test_an_encoder_of_fixed_length(folders, tmp_path):
 SAVE_SPLITTER = """
 import sys
 from estimator_tl.compat import tf
-from tests.backbones.test_preprocessing import PIECES, Words
+from tests.backbones.tokenizers import PIECES, Words
 text = tf.load_op_library(sys.argv[1])
 
 class Splitter(Words):

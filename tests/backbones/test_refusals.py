@@ -15,7 +15,7 @@ import estimator_tl as etl
 from estimator_tl.cli.main import main
 from estimator_tl.compat import keras
 from estimator_tl.errors import UserError
-from tests.backbones.test_backbones import build
+from tests.backbones.building import build
 
 
 def corrupt_zip(path, version):

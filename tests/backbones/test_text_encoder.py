@@ -13,7 +13,7 @@ from estimator_tl.backbones.text.wordpiece import WordPiece
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.tiny_encoder import DEPTH, PIECES, save_encoder
 from tests.tiny_text import write_table
 

@@ -15,7 +15,8 @@ from estimator_tl.structure import CallMode
 from estimator_tl.tf_internals.files.checkpoints import assign
 from estimator_tl.tuning import collections
 from tests import runs
-from tests.contract.test_variables import HEAD, checkpoint_values, train_and_compare
+from tests.checkpoints import checkpoint_values
+from tests.contract.training import HEAD, train_and_compare
 from tests.tiny import DEPTH, SIZE, random_batches
 from tests.tiny_tf1 import DECAY, L2, Form, save_tf1_module
 

@@ -12,8 +12,8 @@ import pytest
 
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
-from tests.contract.test_variables import checkpoint_values
-from tests.launch.test_run_rules import make_first
+from tests.checkpoints import checkpoint_values
+from tests.launch.first_runs import make_first
 from tests.tiny_text import write_table
 
 

@@ -17,7 +17,8 @@ from estimator_tl.backbones.keras import applications as keras_applications
 from estimator_tl.compat import estimator, keras
 from estimator_tl.errors import UserError
 from tests import applications, tiny
-from tests.contract.test_variables import HEAD, checkpoint_values
+from tests.checkpoints import checkpoint_values
+from tests.contract.training import HEAD
 
 SMALLEST = {
     "VGG16": 32, "VGG19": 32, "ResNet50": 32, "ResNet101": 32, "ResNet152": 32, "InceptionV3": 75,

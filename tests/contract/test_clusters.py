@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import runs
-from tests.contract.test_matrix import STEPS, tuning_and_moves
+from tests.contract.cells import STEPS, tuning_and_moves
 from tests.launched import TASKS, cluster_of, equals_source, flags_of, saved_steps, slowly, state, train
 from tests.runs import HEAD, moved
 from tests.tiny import write_pictures

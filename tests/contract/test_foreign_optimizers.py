@@ -8,7 +8,7 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.compat import estimator, keras, tf
 from estimator_tl.errors import UserError
-from tests.contract.test_phases import HEAD, RATE, moved_by_step, one_batch, three_phases, train
+from tests.contract.phase_runs import HEAD, RATE, moved_by_step, one_batch, three_phases, train
 
 V1 = tf.compat.v1.train
 LEGACY = keras.optimizers.legacy
@@ -118,7 +118,7 @@ def test_under_mirrored_a_step_is_that_of_one_device(source, name, tmp_path):
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
 @pytest.mark.parametrize("name", ["wrapped_adam", "keras_adam"])
-def test_trap_16_begins_anew_for_optimizers_of_others_too(source, name, tmp_path):
+def test_begins_anew_for_optimizers_of_others_too(source, name, tmp_path):
     states = train(make_model_fn(source, "linear_probe_then_full(40)", FOREIGN[name]), source, tmp_path, 41)
     for variable in source.trainable:
         change = np.abs(states[41][variable] - states[40][variable])
@@ -134,7 +134,7 @@ class Decaying(V1.MomentumOptimizer):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-def test_trap_3_weight_decay_leaves_alone_what_rests(source, tmp_path):
+def test_weight_decay_leaves_alone_what_rests(source, tmp_path):
     """With a gradient of zero alone, decay and momentum would go on moving it."""
     spec, top = next(iter(source.partial.items()))
     tuning = f"phases(phase({spec}, until=2), phase(frozen, until=4), full)"
@@ -151,7 +151,7 @@ def refused(source, optimizer, tuning="full", **kwargs):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-def test_trap_13_new_keras_optimizers_are_refused_with_the_reason(source):
+def test_new_keras_optimizers_are_refused_with_the_reason(source):
     for kind in {type(keras.optimizers.Adam()), type(tf.keras.optimizers.Adam())}:
         for given in (kind(RATE), lambda kind=kind: kind(RATE)):
             assert "works in eager execution only" in refused(source, given)

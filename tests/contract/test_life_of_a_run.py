@@ -11,7 +11,7 @@ import pytest
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from tests import runs
-from tests.contract.test_matrix import SOURCES
+from tests.contract.cells import SOURCES
 from tests.tiny_text import write_table
 
 IN_MAKE_TEST = ("hub_module",)

@@ -7,11 +7,9 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
-from tests.contract.test_variables import checkpoint_values
-from tests.tiny import random_batches
+from tests.checkpoints import checkpoint_values
+from tests.contract.phase_runs import HEAD, RATE, moved_by_step, one_batch, three_phases, train
 
-RATE = 0.01
-HEAD = frozenset({"head/logits/kernel", "head/logits/bias"})
 OPTIMIZERS = {
     "adam": lambda: etl.optimizers.adam(RATE),
     "momentum": lambda: etl.optimizers.sgd(RATE, momentum=0.9),
@@ -30,35 +28,6 @@ def make_model_fn(source, tuning, optimizer="adam", **kwargs):
     )
 
 
-def one_batch(source):
-    return lambda: random_batches(source.size)().take(1).repeat()
-
-
-def train(model_fn, source, model_dir, *stops, **config):
-    """Trains to each of the steps in turn, with a checkpoint of every step."""
-    run_config = estimator.RunConfig(
-        tf_random_seed=1, save_checkpoints_steps=1, keep_checkpoint_max=0, log_step_count_steps=1000, **config
-    )
-    for stop in stops:
-        model = estimator.Estimator(model_fn, str(model_dir), run_config, params={})
-        model.train(one_batch(source), max_steps=stop)
-    return [checkpoint_values(model_dir / f"model.ckpt-{step}") for step in range(stops[-1] + 1)]
-
-
-def moved_by_step(states, names):
-    """For each step, the variables of `names` that it changed."""
-    return [
-        frozenset(name for name in names if not np.array_equal(before[name], after[name]))
-        for before, after in zip(states, states[1:])
-    ]
-
-
-def three_phases(source):
-    spec, top = next(iter(source.partial.items()))
-    tuning = f"phases(phase(frozen, until=2), phase({spec}, until=4), full)"
-    return tuning, [HEAD, HEAD, HEAD | top, HEAD | top, HEAD | source.trainable, HEAD | source.trainable]
-
-
 @pytest.mark.parametrize("source", ["hub_module", "keras_h5"], indirect=True)
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_each_step_moves_exactly_its_phase(source, optimizer, tmp_path):
@@ -75,7 +44,7 @@ def test_each_step_moves_exactly_its_phase(source, optimizer, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-def test_trap_3_a_part_may_rest_and_come_back(source, tmp_path):
+def test_a_part_may_rest_and_come_back(source, tmp_path):
     """At rest it is moved neither by its momentum nor by Adam."""
     spec, top = next(iter(source.partial.items()))
     tuning = f"phases(phase(full, until=2), phase({spec}, until=4), full)"
@@ -87,7 +56,7 @@ def test_trap_3_a_part_may_rest_and_come_back(source, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["keras_h5"], indirect=True)
-def test_trap_16_a_group_begins_with_adams_first_step(source, tmp_path):
+def test_a_group_begins_with_adams_first_step(source, tmp_path):
     """Adam's first step is one learning rate long; with a global bias correction it would be about three."""
     states = train(make_model_fn(source, "linear_probe_then_full(40)"), source, tmp_path, 42)
     for first, second in ((40, 41), (0, 1)):

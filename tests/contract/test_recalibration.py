@@ -11,7 +11,7 @@ import estimator_tl as etl
 from estimator_tl.cli.main import main
 from estimator_tl.compat import estimator, keras, tf
 from estimator_tl.errors import UserError
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import HEAD, states, train
 from tests.tiny import SIZE
 

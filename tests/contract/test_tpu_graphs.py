@@ -8,7 +8,7 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from tests import tpus
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import HEAD, moved
 
 SOURCES = ("hub_module", "keras_h5", "tf1_module", "v1_checkpoint")
@@ -29,7 +29,7 @@ def make_model_fn(source, tuning, optimizer="adam"):
 
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("policy", ["frozen", "partial", "full"])
-def test_trap_22_eight_cores_sum_the_gradients_of_what_trains(name, policy, request, tmp_path, monkeypatch):
+def test_eight_cores_sum_the_gradients_of_what_trains(name, policy, request, tmp_path, monkeypatch):
     source = request.getfixturevalue(name)
     tuning, top = next(iter(source.partial.items()))
     tuning = tuning if policy == "partial" else policy

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.faults.killed_run import STEPS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 
 import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.tiny import random_batches
 
 
@@ -47,7 +47,7 @@ def test_own_input_goes_on_where_it_was(keras_h5, pictures, tmp_path):
     assert not any("resume:" in text for text in shown)
 
 
-def test_trap_15_a_foreign_input_says_that_it_begins_anew(keras_h5, tmp_path):
+def test_a_foreign_input_says_that_it_begins_anew(keras_h5, tmp_path):
     shown = []
     make_estimator(keras_h5, tmp_path / "whole").train(shuffled, max_steps=5)
     parts = make_estimator(keras_h5, tmp_path / "parts", shown)
@@ -58,7 +58,7 @@ def test_trap_15_a_foreign_input_says_that_it_begins_anew(keras_h5, tmp_path):
         assert "this input_fn does not save its position" in text.splitlines()[-1]
 
 
-def test_trap_15_the_hook_keeps_the_place_of_a_foreign_input(keras_h5, tmp_path):
+def test_the_hook_keeps_the_place_of_a_foreign_input(keras_h5, tmp_path):
     shown = []
     make_estimator(keras_h5, tmp_path / "whole").train(shuffled, max_steps=5)
     for stop in (2, 5):

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from estimator_tl.cli.main import main
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import HEAD, files, moved, states, train
 
 TOP = "--tuning=last_layers(3)"
@@ -38,7 +38,7 @@ def test_a_change_needs_to_be_allowed(keras_h5, pictures, tmp_path, capsys):
     assert files(tmp_path) == before
 
 
-def test_trap_11_unfreezing_more_is_as_if_it_had_been_a_phase(keras_h5, pictures, tmp_path, capsys):
+def test_unfreezing_more_is_as_if_it_had_been_a_phase(keras_h5, pictures, tmp_path, capsys):
     """The slots begin empty and Adam with its first step, so the numbers are those of a run with phases."""
     same = "--nobackbone_dropout"
     train(tmp_path / "run", keras_h5, pictures, 3, same)
@@ -67,7 +67,7 @@ def test_trap_11_unfreezing_more_is_as_if_it_had_been_a_phase(keras_h5, pictures
     assert capsys.readouterr().out.endswith("the checkpoints agree with the plan\n")
 
 
-def test_trap_11_freezing_again_and_another_optimizer(keras_h5, pictures, tmp_path, capsys):
+def test_freezing_again_and_another_optimizer(keras_h5, pictures, tmp_path, capsys):
     train(tmp_path / "run", keras_h5, pictures, 2, "--tuning=full")
     train(tmp_path / "run", keras_h5, pictures, 4, "--tuning=frozen", "--allow_plan_change")
     assert "no new slot variables" in capsys.readouterr().err

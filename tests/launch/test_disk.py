@@ -18,9 +18,9 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.files import write_whole
 from estimator_tl.launch.evaluating.evaluation import read_history
-from tests.cli.test_bad_input import refused
-from tests.contract.test_variables import checkpoint_values
-from tests.launch.test_programs import made
+from tests.checkpoints import checkpoint_values
+from tests.cli.refusals import refused
+from tests.launch.program_estimators import made
 from tests.runs import files, train
 
 SHARD = ".data-00000-of-00001"

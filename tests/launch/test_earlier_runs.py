@@ -14,7 +14,7 @@ import pytest
 
 from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "earlier_runs"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())

@@ -21,7 +21,7 @@ from estimator_tl.launch.evaluating.listeners import EvaluationListener
 from estimator_tl.launch.hooks import ReachedHook
 from estimator_tl.launch.stopping import EvaluationStopped, StopRequests
 from tests import linear
-from tests.cli.test_bad_input import refused
+from tests.cli.refusals import refused
 from tests.runs import save_checkpoint, train
 
 

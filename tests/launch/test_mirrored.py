@@ -12,7 +12,7 @@ import pytest
 
 from estimator_tl.compat import tf
 from estimator_tl.launch.training import TrainJob
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import HEAD, moved, states, train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ import estimator_tl as etl
 from estimator_tl.cli.main import main
 from estimator_tl.compat import estimator
 from estimator_tl.errors import UserError
-from tests.cli.test_bad_input import refused
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
+from tests.cli.refusals import refused
 from tests.runs import files, save_checkpoint, train
 from tests.tiny import random_batches
 

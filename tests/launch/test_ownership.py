@@ -19,7 +19,7 @@ from estimator_tl.compat import estimator
 from estimator_tl.errors import UserError
 from estimator_tl.launch.run import ownership
 from estimator_tl.launch.run.ownership import LOCK, owning
-from tests.cli.test_bad_input import refused
+from tests.cli.refusals import refused
 from tests.runs import files, train
 from tests.tiny import random_batches
 

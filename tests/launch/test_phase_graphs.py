@@ -11,10 +11,10 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.spans import Span
 from estimator_tl.tuning.hooks import FrozenCheckHook, PlanHook
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import HEAD, moved, states, train
 from tests.tiny import random_batches
-from tests.tuning.test_policies import layered
+from tests.tuning.structures import layered
 
 PHASES = "phases(phase(frozen,3),phase(last_layers(3),6),full)"
 

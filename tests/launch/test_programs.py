@@ -16,8 +16,9 @@ from estimator_tl.errors import UserError
 from estimator_tl.launch.evaluating.evaluation import read_history
 from estimator_tl.revival.api import load_v1_estimator
 from tests import linear
+from tests.checkpoints import checkpoint_values
 from tests.cluster import Cluster
-from tests.contract.test_variables import checkpoint_values
+from tests.launch.program_estimators import made, model_fn_of, once
 from tests.runs import moved
 from tests.tiny import random_batches
 
@@ -27,25 +28,6 @@ PROGRAM = Path(__file__).parent.parent / "programs" / "own_main.py"
 def receiver():
     images = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 3], name="image")
     return estimator.export.ServingInputReceiver({"image": images}, {"image": images})
-
-
-def model_fn_of(source, tuning="frozen"):
-    backbone = etl.backbone(source.handle)
-    policy = etl.tuning.registry.make(tuning)
-    return etl.make_model_fn(backbone, etl.heads.classifier(n_classes=3), policy, show_plan=lambda text: None)
-
-
-def once():
-    return random_batches(8)().take(2)
-
-
-def made(source, model_dir, max_steps, exporters=(), **config):
-    config = etl.run_config(str(model_dir), tf_random_seed=1, keep_checkpoint_max=0, **config)
-    return (
-        estimator.Estimator(model_fn_of(source), config=config, params={}),
-        estimator.TrainSpec(random_batches(8), max_steps=max_steps),
-        estimator.EvalSpec(once, steps=None, exporters=list(exporters)),
-    )
 
 
 def test_every_checkpoint_is_evaluated_and_the_last_exported(keras_h5, tmp_path):

@@ -17,7 +17,7 @@ from estimator_tl.tf_internals.eager import run_eagerly_apart
 from tests import runs, tiny
 from tests.backbones import rescaling_models as models
 from tests.backbones.rescaling_models import functional
-from tests.launch.test_run_rules import make_first, settings
+from tests.launch.first_runs import make_first, settings
 
 
 def save(make, path):

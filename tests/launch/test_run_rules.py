@@ -13,24 +13,13 @@ from estimator_tl.config import ModelSpec
 from estimator_tl.launch.run import run_dir, session
 from estimator_tl.specs import DATA_RULES
 from tests import runs
-from tests.backbones.test_effects import save_traces
+from tests.backbones.traced_modules import save_traces
+from tests.launch.first_runs import make_first, settings
 
 EARLIER = (
     "began under earlier rules and keeps them: image orientation and transparency are ignored, nested folders left "
     "out; train into another --model_dir for today's."
 )
-
-
-def settings(model_dir):
-    return json.loads((model_dir / "run.json").read_text())["settings"]
-
-
-def make_first(model_dir):
-    """Takes out of run.json what runs of the first generation did not store."""
-    record = json.loads((model_dir / "run.json").read_text())
-    del record["settings"]["data"]["rules"]
-    record["settings"]["model"]["input_range"] = None
-    (model_dir / "run.json").write_text(json.dumps(record))
 
 
 def test_a_run_stores_its_rules_and_its_range(hub_module, pictures, tmp_path):

@@ -20,7 +20,7 @@ from estimator_tl.launch import training
 from estimator_tl.launch.evaluating.evaluation import read_history
 from estimator_tl.launch.run import session
 from estimator_tl.launch.stopping import Stop, StopEvaluationHook, StopHook, StopRequests, stopping_at_signals
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import train
 
 ROOT = Path(__file__).resolve().parents[2]

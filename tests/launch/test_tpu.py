@@ -19,7 +19,7 @@ from estimator_tl.launch.cluster import strategy
 from estimator_tl.launch.cluster.description import Cluster
 from estimator_tl.revival.api import load_v1_estimator
 from estimator_tl.tf_internals import tpu
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.launched import saved_steps
 from tests.runs import HEAD, moved, train
 

@@ -8,7 +8,7 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.compat import estimator
 from estimator_tl.errors import UserError
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import HEAD, files, states, train
 from tests.tiny import random_batches, write_pictures
 
@@ -23,7 +23,7 @@ def first_run(keras_h5, pictures, tmp_path_factory):
     return model_dir, values
 
 
-def test_trap_8_statistics_and_head_are_warm_started(first_run, keras_h5, pictures, tmp_path, capsys):
+def test_statistics_and_head_are_warm_started(first_run, keras_h5, pictures, tmp_path, capsys):
     model_dir, values = first_run
     flags = [f"--warm_start_from={model_dir}"]
     train(tmp_path / "run", keras_h5, pictures, 2, *flags)
@@ -39,7 +39,7 @@ def test_trap_8_statistics_and_head_are_warm_started(first_run, keras_h5, pictur
     assert checkpoint_values(tmp_path / "run" / "model.ckpt-3")["global_step"] == 3
 
 
-def test_trap_8_a_new_head_is_allowed(first_run, keras_h5, tmp_path, capsys):
+def test_a_new_head_is_allowed(first_run, keras_h5, tmp_path, capsys):
     model_dir, values = first_run
     others = write_pictures(tmp_path / "pictures", classes=("ant", "bee", "fly"))
     train(tmp_path / "run", keras_h5, others, 1, f"--warm_start_from={model_dir}")
@@ -50,7 +50,7 @@ def test_trap_8_a_new_head_is_allowed(first_run, keras_h5, tmp_path, capsys):
     assert not np.array_equal(zero["head/logits/kernel"], values["head/logits/kernel"])
 
 
-def test_trap_8_a_warm_start_that_would_be_ignored_is_an_error(first_run, keras_h5, pictures, tmp_path, capsys):
+def test_a_warm_start_that_would_be_ignored_is_an_error(first_run, keras_h5, pictures, tmp_path, capsys):
     model_dir, _ = first_run
     train(tmp_path / "run", keras_h5, pictures, 1)
     before = files(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 import estimator_tl as etl
 from estimator_tl.cli.main import main
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import HEAD, moved
 
 

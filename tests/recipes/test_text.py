@@ -11,7 +11,7 @@ import pytest
 import estimator_tl as etl
 from estimator_tl.backbones.fetching import module_cache
 from estimator_tl.compat import tf
-from tests.backbones.test_preprocessing import Words
+from tests.backbones.tokenizers import Words
 from tests.recipes.running import blocks, check, replaced, run_both, section
 from tests.tiny_encoder import DEPTH, save_encoder
 from tests.tiny_text import write_table

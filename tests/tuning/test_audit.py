@@ -11,7 +11,7 @@ from estimator_tl.compat import tf
 from estimator_tl.structure import SourceStructure, SourceVariable
 from estimator_tl.tf_internals.files.checkpoints import assign
 from estimator_tl.tuning.audit import Course, audit, audit_table, contradictions, state_of
-from tests.contract.test_variables import checkpoint_values
+from tests.checkpoints import checkpoint_values
 from tests.runs import train
 
 STRUCTURE = SourceStructure(

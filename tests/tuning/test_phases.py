@@ -10,7 +10,7 @@ from estimator_tl import tuning
 from estimator_tl.errors import UserError
 from estimator_tl.spans import Interval, Span
 from estimator_tl.tuning.table import plan_table
-from tests.tuning.test_policies import B_BN, flat, layered
+from tests.tuning.structures import B_BN, flat, layered
 
 ALL = B_BN | {"b/kernel", "a/kernel", "a_bn/gamma", "a_bn/beta"}
 

@@ -8,31 +8,11 @@ from estimator_tl import tuning
 from estimator_tl.errors import UserError
 from estimator_tl.structure import SourceStructure, SourceVariable
 from estimator_tl.tuning.table import plan_table, summary
-
-
-def layered(layers=("in", "a", "a_bn", "relu", "b", "b_bn", "out")):
-    variables = []
-    for name in layers:
-        if name.endswith("_bn"):
-            leaves = (("gamma", True), ("beta", True), ("moving_mean", False), ("moving_variance", False))
-            variables += [
-                SourceVariable(f"{name}/{leaf}", (4,), "float32", can, name, f"{name}/gamma") for leaf, can in leaves
-            ]
-        elif name in ("a", "b"):
-            variables.append(SourceVariable(f"{name}/kernel", (3, 4), "float32", True, name))
-    return SourceStructure("layered", tuple(variables), layers=tuple(layers))
-
-
-def flat():
-    source = layered()
-    return SourceStructure("flat", tuple(v for v in source.variables), None, one_training_switch=True)
+from tests.tuning.structures import B_BN, flat, layered
 
 
 def select(spec, structure=None):
     return set(tuning.registry.make(spec).select(structure or layered()))
-
-
-B_BN = {"b_bn/gamma", "b_bn/beta"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +81,7 @@ def test_batch_norm_of_a_frozen_source_never_trains():
     assert set(plan.frozen) == {v.name for v in layered().variables}
 
 
-def test_trap_18_one_switch_refuses_partial_training_batch_norm():
+def test_one_switch_refuses_partial_training_batch_norm():
     with pytest.raises(UserError, match="one training switch"):
         tuning.make_plan(flat(), tuning.last_groups(2), batch_norm="train")
 

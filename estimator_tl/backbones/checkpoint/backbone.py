@@ -28,6 +28,7 @@ from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.eager import run_eagerly_apart
 from estimator_tl.tf_internals.graphs.flat import FlatGraph
 from estimator_tl.tf_internals.graphs.ops import ancestors, met_by_data, used_variables, written_variables
+from estimator_tl.types import Tensor, Variable
 
 
 class CheckpointBackbone(Backbone):
@@ -98,7 +99,7 @@ class CheckpointBackbone(Backbone):
         """Returns the network's endpoints, its structure, draws and output shape, and its graph."""
         with tf.Graph().as_default() as graph:
             tf.compat.v1.train.get_or_create_global_step()  # so that the network does not make one as its own variable
-            inputs = tf.compat.v1.placeholder(tf.float32, [None, *shape[1:]], "pictures")
+            inputs = tf.compat.v1.placeholder(tf.float32, [None, *shape[1:]], "images")
             call = self._network.call(inputs, training=False)
             endpoints = [str(key) for key in call.outputs] if isinstance(call.outputs, Mapping) else []
             output = self._joined(call)
@@ -130,7 +131,7 @@ class CheckpointBackbone(Backbone):
         types = {variable.name: tf.as_dtype(variable.dtype).as_numpy_dtype for variable in self.structure.variables}
         return {name: np.asarray(values[key], types[name]) for name, key in self._keys.items()}
 
-    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def build(self, inputs: Tensor, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.image_spec)
         with _averaging_statistics():
             call = self._network.call(inputs, training=mode.training)
@@ -153,7 +154,7 @@ class CheckpointBackbone(Backbone):
         outputs = self._network.endpoints(call.outputs, self._features)
         return outputs[0] if len(outputs) == 1 else self.pool(outputs)
 
-    def _match(self, variables: Sequence[Any]) -> dict[str, Any]:
+    def _match(self, variables: Sequence[Variable]) -> dict[str, Any]:
         """Returns the graph's variables by their names in the structure, without the variable scope of the caller."""
         outer = tf.compat.v1.get_variable_scope().name
         by_name = {_name(variable).removeprefix(f"{outer}/"): variable for variable in variables}
@@ -165,7 +166,7 @@ class CheckpointBackbone(Backbone):
             )
         return {v.name: by_name[v.name] for v in self.structure.variables}
 
-    def _updates(self, call: NetworkCall, inputs: Any, output: Any, variables: Mapping[str, Any]) -> list[Any]:
+    def _updates(self, call: NetworkCall, inputs: Tensor, output: Any, variables: Mapping[str, Variable]) -> list[Any]:
         """Returns the ops of a call in training mode that update statistics.
 
         Raises:
@@ -189,11 +190,11 @@ class CheckpointBackbone(Backbone):
         return updates
 
 
-def _name(variable: Any) -> str:
+def _name(variable: Variable) -> str:
     return str(variable.name).removesuffix(":0")
 
 
-def _owners(variables: Mapping[str, Any]) -> dict[str, str]:
+def _owners(variables: Mapping[str, Variable]) -> dict[str, str]:
     """Returns the name of a variable by the name of its operation, with all copies that a strategy makes."""
     return {
         copy.op.name: name
@@ -202,7 +203,7 @@ def _owners(variables: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _structure(handle: str, graph: Any, inputs: Any, output: Any, call: NetworkCall) -> SourceStructure:
+def _structure(handle: str, graph: Any, inputs: Tensor, output: Any, call: NetworkCall) -> SourceStructure:
     trainable = {_name(variable) for variable in graph.get_collection(tf.compat.v1.GraphKeys.TRAINABLE_VARIABLES)}
     for layer in call.recording.layers:
         trainable -= {_name(w) for w in layer.weights} - {_name(w) for w in layer.trainable_weights}
@@ -245,7 +246,7 @@ def _averaging_statistics() -> Any:
     return tf.variable_creator_scope(create)
 
 
-def _make_local(variables: Sequence[Any]) -> None:
+def _make_local(variables: Sequence[Variable]) -> None:
     """Makes variables that the features do not depend on local: they are initialized, but not in checkpoints."""
     keys = tf.compat.v1.GraphKeys
     step = tf.compat.v1.train.get_global_step()
@@ -260,14 +261,14 @@ def _make_local(variables: Sequence[Any]) -> None:
             graph.add_to_collection(keys.LOCAL_VARIABLES, variable)
 
 
-def _keep_only(updates: Sequence[Any], call_updates: Sequence[Any]) -> None:
+def _keep_only(updates: Sequence[Tensor], call_updates: Sequence[Any]) -> None:
     """Removes the updates of a call from UPDATE_OPS, except for `updates`."""
     dropped = {id(update) for update in call_updates} - {id(update) for update in updates}
     collection = tf.compat.v1.get_default_graph().get_collection_ref(tf.compat.v1.GraphKeys.UPDATE_OPS)
     collection[:] = [update for update in collection if id(update) not in dropped]
 
 
-def _losses(call: NetworkCall, variables: Mapping[str, Any]) -> list[tuple[str | None, Any]]:
+def _losses(call: NetworkCall, variables: Mapping[str, Variable]) -> list[tuple[str | None, Any]]:
     """Returns the regularization losses of a call, the same in each replica of a strategy.
 
     The losses that `get_variable` and TensorFlow 1 layers add to the collection are in the first replica only, so this

@@ -14,6 +14,7 @@ from estimator_tl.compat import tf
 from estimator_tl.compat.keras2 import lack_of_keras2, use_of_keras2
 from estimator_tl.errors import UserError, check_known, first_line
 from estimator_tl.tf_internals.graphs.recording import Recorded, recorded
+from estimator_tl.types import Tensor
 
 #: Exceptions that mistakes in a network raise. TensorFlow may raise others to stop a replica.
 _MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NameError, AssertionError, ImportError)
@@ -32,8 +33,8 @@ class NetworkCall:
 
     outputs: Any
     recording: Recorded
-    updates: Sequence[Any]
-    losses: Sequence[Any]
+    updates: Sequence[Tensor]
+    losses: Sequence[Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Network:
     file: str
     digest: str
 
-    def call(self, inputs: Any, training: bool) -> NetworkCall:
+    def call(self, inputs: Tensor, training: bool) -> NetworkCall:
         """Builds the network into the current graph.
 
         Raises:

@@ -12,6 +12,7 @@ from estimator_tl.backbones.input.range import Finding, chosen_range
 from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.specs import ImageSpec, InputSpec, TextSpec, linear_range
+from estimator_tl.types import Tensor
 
 
 def one_image(shape: Sequence[int | None], image_size: int | tuple[int, int] | None) -> tuple[int, int, int, int]:
@@ -101,7 +102,7 @@ def text_spec(**image_settings: Any) -> TextSpec:
     return TextSpec()
 
 
-def check_input(handle: str, inputs: Any, spec: InputSpec) -> Any:
+def check_input(handle: str, inputs: Tensor, spec: InputSpec) -> Any:
     """Checks an input tensor against the contract.
 
     Returns:
@@ -133,7 +134,7 @@ def check_input(handle: str, inputs: Any, spec: InputSpec) -> Any:
     return _as_float32(handle, inputs, spec)
 
 
-def _as_float32(handle: str, images: Any, spec: ImageSpec) -> Any:
+def _as_float32(handle: str, images: Tensor, spec: ImageSpec) -> Any:
     """Returns images as float32; refuses integers unless the backbone takes [0, 255]."""
     # A decoder gives integers from 0 to 255, which only such a backbone takes unchanged.
     as_decoded = images.dtype.is_integer and spec.range == (0.0, 255.0)

@@ -14,6 +14,7 @@ from estimator_tl.backbones.input.walk import SHAPES, weight_boundary
 from estimator_tl.compat import tf
 from estimator_tl.tf_internals.eager import run_eagerly_apart
 from estimator_tl.tf_internals.graphs.flat import CALLS, CONDITIONS, FlatGraph, node_of
+from estimator_tl.types import GraphDef
 
 _READS = ("ReadVariableOp", "VariableV2", "Variable")
 #: Ops that move elements or change their type; messages do not count them as arithmetic.
@@ -178,7 +179,7 @@ def _owner(node: str, layers: Collection[str]) -> str:
 
 
 @contextlib.contextmanager
-def running(graph_def: Any, source: str, tensor: str, dtype: Any) -> Iterator[Function]:
+def running(graph_def: GraphDef, source: str, tensor: str, dtype: Any) -> Iterator[Function]:
     """Gives a function that runs a graph on the CPU.
 
     Args:

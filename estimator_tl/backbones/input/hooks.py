@@ -9,6 +9,7 @@ from absl import logging
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.specs import ImageSpec
+from estimator_tl.types import RunContext, RunValues, Session, Tensor
 
 # Graph collection of the images that each replica takes.
 _IMAGES = "estimator_tl/images"
@@ -22,7 +23,7 @@ class ImageRangeHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     It fetches the minimum and the maximum with the first step only, but their ops stay in the graph.
     """
 
-    def __init__(self, handle: str, spec: ImageSpec, images: Any, model_dir: str | None):
+    def __init__(self, handle: str, spec: ImageSpec, images: Tensor, model_dir: str | None):
         """Prepares the hook in the graph of a replica.
 
         Args:
@@ -49,10 +50,10 @@ class ImageRangeHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             "max": [_on_its_device(tf.reduce_max, batch) for batch in images],
         }
 
-    def before_run(self, run_context: Any) -> Any:
+    def before_run(self, run_context: RunContext) -> Any:
         return tf.compat.v1.train.SessionRunArgs(self._values) if self._values else None
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         if not self._values:
             return
         self._values = None
@@ -97,10 +98,10 @@ class AnyBatchHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     def __init__(self) -> None:
         self._has_batch = False
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         self._has_batch = True
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         check_any_batch(self._has_batch)
 
 
@@ -117,6 +118,6 @@ def check_any_batch(has_batch: bool) -> None:
         )
 
 
-def _on_its_device(reduce: Any, batch: Any) -> Any:
+def _on_its_device(reduce: Any, batch: Tensor) -> Any:
     with tf.device(batch.device):
         return reduce(tf.cast(batch, tf.float32))

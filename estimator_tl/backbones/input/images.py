@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError
+from estimator_tl.types import Tensor
 
 _CHANNELS = (1, 3, 4)
 _BYTES = (0.0, 255.0)
@@ -74,7 +75,7 @@ def range_of(dtype: Any, input_range: tuple[float, float] | None) -> tuple[float
     return _BYTES
 
 
-def cast(inputs: Any, dtype: Any) -> Any:
+def cast(inputs: Tensor, dtype: Any) -> Any:
     """Casts inputs to the type that a backbone takes; for uint8 it rounds and clips the values."""
     if inputs.dtype == dtype:
         return inputs

@@ -10,9 +10,10 @@ from estimator_tl.backbones.input.graph import InputGraph
 from estimator_tl.backbones.input.range import Array
 from estimator_tl.compat import tf
 from estimator_tl.tf_internals.graphs.flat import FlatGraph
+from estimator_tl.types import MetaGraphDef, Variable
 
 
-def of_function(concrete: Any, variables: Iterable[Any]) -> InputGraph:
+def of_function(concrete: Any, variables: Iterable[Variable]) -> InputGraph:
     """Returns the graph of a function in memory, with the values that it captured.
 
     Args:
@@ -41,7 +42,7 @@ def _is_number(dtype: Any) -> bool:
     return bool(dtype.is_floating or dtype.is_integer)
 
 
-def of_saved_function(meta_graph: Any, name: str, value: Callable[[int], Array]) -> InputGraph:
+def of_saved_function(meta_graph: MetaGraphDef, name: str, value: Callable[[int], Array]) -> InputGraph:
     """Returns the graph of a function in a SavedModel's file.
 
     Args:

@@ -11,6 +11,7 @@ from estimator_tl.backbones.input.contract import range_words
 from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, Range, UnknownRangeError
 from estimator_tl.errors import SOURCE
 from estimator_tl.specs import ImageSpec, linear_range
+from estimator_tl.types import Tensor
 
 _OPTION = "include_preprocessing"
 #: Of values in [0, 255], as in the preprocessing layers of several families.
@@ -79,7 +80,7 @@ def _linear(values: Range, shape: tuple[int, int, int, int]) -> ImageSpec:
     return ImageSpec(*shape[1:], linear_range(*values), range_words(values), values)
 
 
-def _standardize(pixels: Any) -> Any:
+def _standardize(pixels: Tensor) -> Any:
     return (pixels - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
 
 

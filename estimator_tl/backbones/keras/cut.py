@@ -9,12 +9,13 @@ from estimator_tl.backbones.base import feature_names
 from estimator_tl.backbones.keras.objects import ADDED
 from estimator_tl.compat import keras
 from estimator_tl.errors import SOURCE, UserError, about, nearest
+from estimator_tl.types import KerasModel, Tensor
 
 #: The name of a layer, or several.
 Features = Union[str, Sequence[str]]
 
 
-def cut(model: Any, features: Features | None, drop_top: int) -> Any:
+def cut(model: KerasModel, features: Features | None, drop_top: int) -> Any:
     """Returns a model that ends at named layers and shares the layers of `model`.
 
     Args:
@@ -41,22 +42,22 @@ def cut(model: Any, features: Features | None, drop_top: int) -> Any:
     return _cut(model, names) if names else model
 
 
-def has_added(model: Any) -> bool:
+def has_added(model: KerasModel) -> bool:
     """Returns whether a model has layers that Keras makes for `model.add_loss` and `model.add_metric`."""
     return any(type(layer).__name__ in ADDED for layer in getattr(model, "layers", ()))
 
 
-def without_added(model: Any) -> Any:
+def without_added(model: KerasModel) -> Any:
     """Returns a model of the layers that its outputs need; see `has_added`."""
     return keras.Model(model.inputs, _single_or_list(model.outputs), name=model.name)
 
 
-def _single_or_list(tensors: list[Any]) -> Any:
+def _single_or_list(tensors: list[Tensor]) -> Any:
     """Returns the only tensor of a list; or the list, if there are several."""
     return tensors if len(tensors) > 1 else tensors[0]
 
 
-def _cut(model: Any, names: list[str]) -> Any:
+def _cut(model: KerasModel, names: list[str]) -> Any:
     if not getattr(model, "inputs", None) or not hasattr(model, "layers"):
         raise UserError(f"{SOURCE} has no graph of layers that could be cut at {names[0]!r}; leave features= out.")
     layers = [layer.name for layer in model.layers]
@@ -87,7 +88,7 @@ def _cut(model: Any, names: list[str]) -> Any:
         ) from error
 
 
-def _split(model: Any, name: str, layers: list[str]) -> tuple[str, str]:
+def _split(model: KerasModel, name: str, layers: list[str]) -> tuple[str, str]:
     """Returns a nested model and the name of a layer in it; the second is empty for a layer of the model itself."""
     if name in layers:
         return name, ""
@@ -98,7 +99,7 @@ def _split(model: Any, name: str, layers: list[str]) -> tuple[str, str]:
     raise UserError(f"{SOURCE} has no layer {name!r}; {nearest(name, layers + inner)}")
 
 
-def _tensor(model: Any, name: str, of_input: bool = False) -> Any:
+def _tensor(model: KerasModel, name: str, of_input: bool = False) -> Any:
     """Returns a layer's output, or input, in the graph of the model.
 
     A layer may also have outputs elsewhere: nested models have separate graphs, and other models may share the layer.

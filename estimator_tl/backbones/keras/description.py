@@ -24,6 +24,7 @@ from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.structure import SourceStructure, SourceVariable
 from estimator_tl.tf_internals.keras.calls import inner_layers
 from estimator_tl.tf_internals.keras.lookups import keep_vocabularies, learned_of_data, set_weights, sized
+from estimator_tl.types import KerasModel
 
 
 class Description:
@@ -40,7 +41,7 @@ class Description:
 
     def __init__(
         self,
-        model: Any,
+        model: KerasModel,
         handle: str,
         image_size: int | tuple[int, int] | None,
         rebuilding: Callable[[], AbstractContextManager[None]],
@@ -79,7 +80,7 @@ class Description:
         if image:
             self.images = (image, keras_finding(model, image))
 
-    def _names(self, model: Any) -> list[str]:
+    def _names(self, model: KerasModel) -> list[str]:
         """Returns the names that the variables have in a graph.
 
         They differ from the model's names where nested models share names, or a user's layer names its variables.
@@ -106,13 +107,13 @@ class Description:
         return model
 
 
-def values_of(model: Any, structure: SourceStructure) -> dict[str, Any]:
+def values_of(model: KerasModel, structure: SourceStructure) -> dict[str, Any]:
     """Returns the values of an eager model, with all layers trainable, by the names of its structure."""
     names = [variable.name for variable in structure.variables]
     return dict(zip(names, [_as_float32(weight.numpy()) for weight in weights_of(model)]))
 
 
-def weights_of(model: Any) -> list[Any]:
+def weights_of(model: KerasModel) -> list[Any]:
     """Returns all variables of a model in layer order, each once."""
     weights = {id(weight): weight for layer in model.layers for weight in layer.weights}
     excluded = learned_of_data(model)
@@ -129,7 +130,7 @@ def _as_float32(value: Any) -> Any:
     return value.astype("float32") if str(value.dtype) in HALF else value
 
 
-def _structure(handle: str, model: Any, graph_names: list[str]) -> SourceStructure:
+def _structure(handle: str, model: KerasModel, graph_names: list[str]) -> SourceStructure:
     batch_norm = {
         id(w): id(layer.weights[0]) for layer in inner_layers(model) if is_batch_norm(layer) for w in layer.weights
     }
@@ -156,13 +157,13 @@ def _structure(handle: str, model: Any, graph_names: list[str]) -> SourceStructu
     return SourceStructure(handle, tuple(variables), layers=tuple(layer.name for layer in model.layers))
 
 
-def _is_text(model: Any) -> bool:
+def _is_text(model: KerasModel) -> bool:
     """Returns whether a model takes strings and tokenizes them with its own layers."""
     inputs = getattr(model, "inputs", None) or ()
     return any(tensor.dtype == tf.string for tensor in inputs)
 
 
-def _input_shape(model: Any) -> tuple[int | None, ...]:
+def _input_shape(model: KerasModel) -> tuple[int | None, ...]:
     """Returns the static shape of a model's only input, batch first; refuses inputs other than images and texts."""
     shape = model.input_shape
     if isinstance(shape, (list, dict)):

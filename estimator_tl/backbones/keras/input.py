@@ -10,11 +10,12 @@ from estimator_tl.backbones.input.range import Finding
 from estimator_tl.backbones.input.sources import of_function
 from estimator_tl.compat import keras, tf
 from estimator_tl.tf_internals.keras.calls import inner_layers
+from estimator_tl.types import KerasModel, Layer, Tensor
 
 _UNTRACEABLE = Finding("layers that cannot be traced", None)
 
 
-def keras_finding(model: Any, shape: Sequence[int]) -> Finding:
+def keras_finding(model: KerasModel, shape: Sequence[int]) -> Finding:
     """Returns what a Functional or Sequential model does to its images. Eager only.
 
     Args:
@@ -28,7 +29,7 @@ def keras_finding(model: Any, shape: Sequence[int]) -> Finding:
     return graph.finding(shape, {layer.name for layer in inner_layers(model)})
 
 
-def _trace(model: Any, shape: Sequence[int]) -> InputGraph:
+def _trace(model: KerasModel, shape: Sequence[int]) -> InputGraph:
     try:
         head = head_of(model)
     except ValueError:  # Keras cannot cut the model there
@@ -38,13 +39,13 @@ def _trace(model: Any, shape: Sequence[int]) -> InputGraph:
     return of_function(concrete, concrete.graph.variables)
 
 
-def head_of(model: Any) -> Any:
+def head_of(model: KerasModel) -> Any:
     """Returns the part of a model that ends with the first layers that have kernels, also in nested models."""
     ends = [tensor for node in _first_weighted(model) for tensor in _outputs(model, node)]
     return keras.Model(model.inputs, ends or model.outputs)
 
 
-def _outputs(model: Any, node: Any) -> Iterator[Any]:
+def _outputs(model: KerasModel, node: Any) -> Iterator[Any]:
     layer = node.layer
     if layer is not model and isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
         inputs = list(node.keras_inputs)
@@ -53,7 +54,7 @@ def _outputs(model: Any, node: Any) -> Iterator[Any]:
         yield from tf.nest.flatten(node.outputs)
 
 
-def _first_weighted(model: Any) -> list[Any]:
+def _first_weighted(model: KerasModel) -> list[Any]:
     """Returns the first nodes that combine tensors that depend on the input alone with kernels."""
     is_plain: dict[int, bool] = {}
     first = []
@@ -74,11 +75,11 @@ def _first_weighted(model: Any) -> list[Any]:
     return first
 
 
-def _node_of(tensor: Any) -> Any:
+def _node_of(tensor: Tensor) -> Any:
     layer, index, _ = tensor._keras_history
     return layer.inbound_nodes[index]
 
 
-def _has_kernels(layer: Any) -> bool:
+def _has_kernels(layer: Layer) -> bool:
     """Returns whether a layer has weights with more than one number per channel; statistics have one."""
     return any(sum(size != 1 for size in weight.shape) > 1 for weight in layer.weights)

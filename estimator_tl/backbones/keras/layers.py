@@ -9,6 +9,7 @@ from estimator_tl.backbones.safety import parts
 from estimator_tl.compat import keras
 from estimator_tl.structure import CallMode
 from estimator_tl.tf_internals.keras.calls import draws_by_itself, fix_training, inner_layers, takes_training
+from estimator_tl.types import KerasModel, Layer
 
 _BATCH_NORM = {"BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization"}
 # Attributes that make layers random in training; 0 turns each off.
@@ -17,36 +18,36 @@ _OPERATIONS = ("TFOpLambda", "SlicingOpLambda")  # layers that call TensorFlow f
 _KERAS = f"{keras.Model.__module__.partition('.')[0]}."
 
 
-def is_batch_norm(layer: Any) -> bool:
+def is_batch_norm(layer: Layer) -> bool:
     """Returns whether a layer is Keras's batch norm, or a user's class derived from it."""
     return any(kind.__name__ in _BATCH_NORM for kind in type(layer).__mro__)
 
 
-def is_of_keras(layer: Any) -> bool:
+def is_of_keras(layer: Layer) -> bool:
     """Returns whether a layer's class is one of Keras's own."""
     return type(layer).__module__.startswith(_KERAS)
 
 
-def is_random(model: Any) -> bool:
+def is_random(model: KerasModel) -> bool:
     """Returns whether a model may draw random numbers in training."""
     return any(map(_draws, inner_layers(model)))
 
 
-def _draws(layer: Any) -> bool:
+def _draws(layer: Layer) -> bool:
     return bool(_rates(layer)) or _augments(layer)
 
 
-def _rates(layer: Any) -> list[str]:
+def _rates(layer: Layer) -> list[str]:
     """Returns the attributes that make a layer random and are not 0."""
     values = {name: getattr(layer, name, None) for name in _RANDOM_RATES}
     return [name for name, value in values.items() if isinstance(value, (int, float)) and value]
 
 
-def _augments(layer: Any) -> bool:
+def _augments(layer: Layer) -> bool:
     return draws_by_itself(layer) and all(not hasattr(layer, name) for name in _RANDOM_RATES)
 
 
-def saved_models_inside(model: Any) -> str:
+def saved_models_inside(model: KerasModel) -> str:
     """Returns, as a clause about a model, which of its layers load a SavedModel; empty where none does."""
     names = [layer.name for layer in inner_layers(model) if type(layer).__module__.startswith("tensorflow_hub")]
     if not names:
@@ -54,7 +55,7 @@ def saved_models_inside(model: Any) -> str:
     return f"holds a SavedModel in its layer {', '.join(names)}, which each replica would load separately"
 
 
-def has_statistics(layer: Any) -> bool:
+def has_statistics(layer: Layer) -> bool:
     """Returns whether a layer, other than batch norm, has variables that gradients do not move, outside of its parts.
 
     In training it may write to them: spectral normalization does, and a SavedModel inside (`hub.KerasLayer`) may.
@@ -65,7 +66,7 @@ def has_statistics(layer: Any) -> bool:
     return not is_batch_norm(layer) and any(id(weight) not in trainable for weight in weights)
 
 
-def set_mode(model: Any, mode: CallMode, names: Mapping[int, str]) -> list[Any]:
+def set_mode(model: KerasModel, mode: CallMode, names: Mapping[int, str]) -> list[Any]:
     """Sets every layer of a model to a mode, regardless of how the model was saved, and returns its batch norms.
 
     Args:
@@ -87,14 +88,14 @@ def set_mode(model: Any, mode: CallMode, names: Mapping[int, str]) -> list[Any]:
     return batch_norms
 
 
-def _turn_off_randomness(layer: Any) -> None:
+def _turn_off_randomness(layer: Layer) -> None:
     """Sets the rates of a layer to 0, because a user's dropout may ignore `training`."""
     for name in _rates(layer):
         if not isinstance(getattr(type(layer), name, None), property):  # a recurrent layer has its cell's rates
             setattr(layer, name, 0.0)
 
 
-def called_as_saved(model: Any, config: Any) -> tuple[bool, tuple[str, ...]]:
+def called_as_saved(model: KerasModel, config: Any) -> tuple[bool, tuple[str, ...]]:
     """Returns whether dropout layers were saved as called in inference mode, and notes for people about calls.
 
     Args:
@@ -127,12 +128,12 @@ def _names_called_with(config: Any, value: bool) -> list[str]:
     return list(dict.fromkeys(name for name, training in _fixed_calls(config) if training is value))
 
 
-def _uses_training(layer: Any) -> bool:
+def _uses_training(layer: Layer) -> bool:
     """Returns whether a layer may behave differently in training than in inference."""
     return is_batch_norm(layer) or _draws(layer) or (takes_training(layer) and not is_of_keras(layer))
 
 
-def _stays_in_inference(layer: Any) -> bool:
+def _stays_in_inference(layer: Layer) -> bool:
     return takes_training(layer) and has_statistics(layer)
 
 

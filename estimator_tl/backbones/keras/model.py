@@ -29,6 +29,7 @@ from estimator_tl.tf_internals.eager import freed_at_once, give_back, run_eagerl
 from estimator_tl.tf_internals.keras.calls import inner_layers, plain_variable
 from estimator_tl.tf_internals.keras.lookups import sized
 from estimator_tl.tf_internals.tpu import outside_of_steps
+from estimator_tl.types import KerasModel, Tensor
 
 _ADDED = "losses and metrics that were added to the model itself (add_loss, add_metric) are left out"
 _Image = tuple[int, int, int, int]
@@ -128,7 +129,7 @@ class KerasBackbone(Backbone):
         values, self._values = self.values(), None
         return values
 
-    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def build(self, inputs: Tensor, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
         if self._description.takes_column:
             inputs = tf.expand_dims(inputs, -1)
@@ -156,7 +157,7 @@ class KerasBackbone(Backbone):
         return {variable.name: plain_variable(weight) for variable, weight in zip(variables, weights)}
 
 
-def _check_one_graph(model: Any) -> None:
+def _check_one_graph(model: KerasModel) -> None:
     if not hasattr(model, "input_shape") or not hasattr(model, "get_config"):
         raise NoLayersError(
             f"{SOURCE} is not a Functional or Sequential Keras model; "
@@ -164,7 +165,7 @@ def _check_one_graph(model: Any) -> None:
         )
 
 
-def _check_one_output(model: Any) -> None:
+def _check_one_output(model: KerasModel) -> None:
     if isinstance(model.output_shape, (list, dict)):
         raise UserError(
             f"{SOURCE} has several outputs {model.output_shape}; choose with features='LAYER', or join layers with "

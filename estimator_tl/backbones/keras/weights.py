@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from estimator_tl.errors import SOURCE, UserError, first_line
+from estimator_tl.types import KerasModel, Layer
 
 _NAMES = "layer_names"
 _PART = 500  # names per attribute, which holds 64 kB at most
 
 
-def load_weights(model: Any, path: str) -> None:
+def load_weights(model: KerasModel, path: str) -> None:
     """Loads a weights file in either of Keras's two HDF5 layouts into a model.
 
     Keras chooses the layout by the file's name. It reads ``*.weights.h5`` in the
@@ -42,7 +43,7 @@ def load_weights(model: Any, path: str) -> None:
         ) from error
 
 
-def _names_of_first(group: Any, model: Any) -> list[str]:
+def _names_of_first(group: Any, model: KerasModel) -> list[str]:
     """Returns the layers with weights in a file of the old layout, in its order, as many as the model has.
 
     Keras assigns them to the layers of the model in this order, and compares their shapes.
@@ -53,7 +54,7 @@ def _names_of_first(group: Any, model: Any) -> list[str]:
     return [name for name in names if _has_weights(group[name])][:count]
 
 
-def _has_weights(layer: Any) -> bool:
+def _has_weights(layer: Layer) -> bool:
     return any(key.startswith("weight_names") and len(value) for key, value in layer.attrs.items())
 
 

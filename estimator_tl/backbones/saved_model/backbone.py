@@ -27,6 +27,7 @@ from estimator_tl.errors import SOURCE, UserError, about, check_known
 from estimator_tl.specs import POOLINGS
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.types import Tensor
 
 
 class SavedModelBackbone(Backbone):
@@ -108,11 +109,11 @@ class SavedModelBackbone(Backbone):
         variables = self._caller(of_model(load_eagerly(self.path))).variables()
         return {entry.name: variable.numpy() for entry, variable in zip(self.structure.variables, variables)}
 
-    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def build(self, inputs: Tensor, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
         return self._build_on(inputs, mode)
 
-    def _build_on(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def _build_on(self, inputs: Tensor, mode: CallMode) -> BuiltBackbone:
         with about(self.handle):
             loaded = load_in_graph(self.path)
             model = loaded.model

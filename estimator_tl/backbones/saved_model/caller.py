@@ -21,6 +21,7 @@ from estimator_tl.backbones.saved_model.traces import (
 )
 from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError, nearest
+from estimator_tl.types import Tensor
 
 _DEFAULT_SIGNATURE = "serving_default"
 _DEFAULT_OUTPUTS = ("default", "pooled_output")  # of Hub's models in general, and of its encoders
@@ -182,7 +183,7 @@ class Caller:
                 return f"{advice}, which does not"
         return "export it again for inference, without augmentation and with batch norm in inference mode"
 
-    def call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
+    def call(self, model: Any, inputs: Tensor, training: bool) -> list[Any]:
         """Returns the selected outputs for a batch.
 
         Args:
@@ -200,7 +201,7 @@ class Caller:
             return self._call_one_by_one(model, inputs)
         return self._call(model, inputs, training)
 
-    def _call(self, model: Any, inputs: Any, training: bool) -> list[Any]:
+    def _call(self, model: Any, inputs: Tensor, training: bool) -> list[Any]:
         if self.signature is not None:
             if not isinstance(inputs, Mapping):
                 inputs = dict.fromkeys(self.functions[0].inputs[1], inputs)
@@ -209,7 +210,7 @@ class Caller:
         switch = {"training": value} if value in self._training_values else {}
         return self.selected(model(inputs, **switch, **self.arguments))
 
-    def _call_one_by_one(self, model: Any, inputs: Any) -> list[Any]:
+    def _call_one_by_one(self, model: Any, inputs: Tensor) -> list[Any]:
         """Returns the outputs for a batch, from a model that takes one example at a time."""
 
         def call(example: Any) -> list[Any]:

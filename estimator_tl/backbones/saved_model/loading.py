@@ -20,6 +20,7 @@ from estimator_tl.tf_internals.files.object_graphs import keys_by_number
 from estimator_tl.tf_internals.files.saved_models import missing_operations, read_saved_model
 from estimator_tl.tf_internals.graphs import text_ops
 from estimator_tl.tf_internals.graphs.replicas import listed_as_wholes
+from estimator_tl.types import Strategy, Variable
 
 
 def describe(path: str) -> interface.Interface:
@@ -132,7 +133,7 @@ class Loaded:
     """
 
     model: Any
-    variables: list[Any]
+    variables: list[Variable]
 
     def keep_only(self, read: Iterable[Any]) -> None:
         """Removes the model's variables that nothing reads from the graph's collections.
@@ -169,7 +170,7 @@ def load_in_graph(path: str) -> Loaded:
             model = tf.saved_model.load(path)
         return Loaded(model, [v for v in tf.compat.v1.global_variables() if id(v) not in before])
 
-    def load_for_all(strategy: Any) -> Loaded:
+    def load_for_all(strategy: Strategy) -> Loaded:
         del strategy
         with listed_as_wholes():
             return load()

@@ -19,6 +19,7 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.structure import CallMode
 from estimator_tl.tf_internals.graphs.placement import on_cpu
+from estimator_tl.types import Tensor
 
 _DEFAULT_LENGTH = 128  # tokens
 
@@ -95,19 +96,19 @@ class TextEncoderBackbone(SavedModelBackbone):
         tokenizer_digests = {name: digest() for name, digest in self._tokenizer.items()}
         return joined_digest({"encoder": super().digest(), **tokenizer_digests})
 
-    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def build(self, inputs: Tensor, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
         with on_cpu():
             tokens = self._tokenize(inputs)
         self._mask = tf.cast(tokens["input_mask"], tf.float32)[:, :, tf.newaxis]
         return self._build_on(tokens, mode)
 
-    def _pool_one(self, features: Any) -> Any:
+    def _pool_one(self, features: Tensor) -> Any:
         if _lacks_length(features.shape):
             features = tf.ensure_shape(features, self._full_shape(features.shape))
         return super()._pool_one(features)
 
-    def _reduced(self, features: Any) -> Any:
+    def _reduced(self, features: Tensor) -> Any:
         """Pools [batch, tokens, depth] over the tokens of each text, without padding."""
         if features.shape.rank != 3:
             return super()._reduced(features)

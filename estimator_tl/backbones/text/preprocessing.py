@@ -16,6 +16,7 @@ from estimator_tl.backbones.saved_model.loading import load_eagerly, load_in_gra
 from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError, about
 from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.types import Tensor
 
 _DEFAULT_LENGTH = 128  # of the preprocessing models on Hub
 
@@ -58,7 +59,7 @@ class Preprocessing:
             raise _no_preprocessing("its outputs are not all [batch, length]")
         return frozenset(tokens), lengths.pop()
 
-    def _tokens(self, model: Any, texts: Any) -> Any:
+    def _tokens(self, model: Any, texts: Tensor) -> Any:
         can_pack = hasattr(model, "tokenize") and hasattr(model, "bert_pack_inputs")
         if can_pack and self._length not in (None, _DEFAULT_LENGTH):
             return model.bert_pack_inputs([model.tokenize(texts)], seq_length=tf.constant(self._length))
@@ -69,7 +70,7 @@ class Preprocessing:
         """Returns ``sha256:...`` of the model's folder."""
         return folder_digest(self._path)
 
-    def __call__(self, texts: Any) -> dict[str, Any]:
+    def __call__(self, texts: Tensor) -> dict[str, Any]:
         """Returns the inputs of an encoder for strings [batch], in the current graph."""
         with about(self._path):
             model = load_in_graph(self._path).model

@@ -13,6 +13,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
+from estimator_tl.types import Tensor
 
 _PAD, _UNKNOWN, _BEGIN, _END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 _LONGEST_WORD = 100  # characters; longer words are unknown, as in BERT
@@ -65,7 +66,7 @@ class WordPiece:
         self.length = length
         self._longest_piece = max(len(piece.removeprefix("##")) for piece in self.vocabulary)
 
-    def __call__(self, texts: Any) -> dict[str, Any]:
+    def __call__(self, texts: Tensor) -> dict[str, Any]:
         """Returns the int32 [batch, length] inputs of a BERT encoder for strings [batch]."""
         table = self._table()
         words = tf.strings.split(self._cleaned(texts))
@@ -87,7 +88,7 @@ class WordPiece:
         initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(self.vocabulary), numbers)
         return tf.lookup.StaticHashTable(initializer, default_value=-1)
 
-    def _cleaned(self, texts: Any) -> Any:
+    def _cleaned(self, texts: Tensor) -> Any:
         texts = tf.strings.regex_replace(texts, _CONTROL, "")
         texts = tf.strings.regex_replace(texts, _IDEOGRAPHS, r" \0 ")
         if self.lower_case:
@@ -98,7 +99,7 @@ class WordPiece:
         texts = tf.strings.regex_replace(texts, r"\p{Z}", " ")
         return tf.strings.regex_replace(texts, _PUNCTUATION, r" \0 ")
 
-    def _pieces(self, table: Any, words: Any) -> Any:
+    def _pieces(self, table: Any, words: Tensor) -> Any:
         """Returns the numbers of each word's pieces, int32 ragged [words, pieces]."""
         unknown = self.vocabulary.index(_UNKNOWN)
         lengths = tf.range(1, self._longest_piece + 1)

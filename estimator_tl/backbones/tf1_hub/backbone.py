@@ -29,6 +29,7 @@ from estimator_tl.specs import POOLINGS, ImageSpec
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
 from estimator_tl.tf_internals.files import meta_graphs
 from estimator_tl.tf_internals.graphs.flat import FlatGraph
+from estimator_tl.types import Tensor, Variable
 
 #: The file that only modules in this format have.
 FORMAT_FILE = "tfhub_module.pb"
@@ -183,7 +184,7 @@ class TF1HubBackbone(Backbone):
         entry = self._entries[name]
         return _part((reader or self._reader()).get_tensor(entry.key), entry.part)
 
-    def build(self, inputs: Any, mode: CallMode) -> BuiltBackbone:
+    def build(self, inputs: Tensor, mode: CallMode) -> BuiltBackbone:
         inputs = check_input(self.handle, inputs, self.input_spec)
         graph = self._inference
         updates: list[str] = []
@@ -251,7 +252,7 @@ class TF1HubBackbone(Backbone):
         return variables
 
     def _import(
-        self, graph: ModuleGraph, inputs: Any, variables: Mapping[str, Any], fetches: Sequence[str]
+        self, graph: ModuleGraph, inputs: Tensor, variables: Mapping[str, Variable], fetches: Sequence[str]
     ) -> list[Any]:
         """Imports all nodes that the fetches need, with their tables and the files of the tables."""
         inputs = image_input.cast(inputs, graph.input_type)

@@ -12,6 +12,7 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError, check_known
 from estimator_tl.tf_internals.files import meta_graphs
 from estimator_tl.tf_internals.graphs.flat import in_order
+from estimator_tl.types import Tensor
 
 
 class ModuleGraph:
@@ -136,7 +137,7 @@ class ModuleGraph:
         return meta_graphs.dtype_name(self.nodes[variable].attr["dtype"].type)
 
 
-def _input(signature: str, inputs: Any) -> Any:
+def _input(signature: str, inputs: Tensor) -> Any:
     """Returns the TensorInfo of the only input, which takes images or strings."""
     if len(inputs) == 1:
         (info,) = inputs.values()
@@ -153,7 +154,7 @@ def _input(signature: str, inputs: Any) -> Any:
     )
 
 
-def _input_text(inputs: Any) -> str:
+def _input_text(inputs: Tensor) -> str:
     return ", ".join(
         f"{name} ({meta_graphs.dtype_name(info.dtype)}, {meta_graphs.static_shape(info)})"
         for name, info in sorted(inputs.items())

@@ -14,6 +14,7 @@ from typing import Any
 from estimator_tl.compat import tf
 from estimator_tl.errors import first_line
 from estimator_tl.tf_internals.files.meta_graphs import in_current_graph
+from estimator_tl.types import GraphDef, MetaGraphDef, Variable
 
 RESOURCE_VARIABLE = "VarHandleOp"
 _REFERENCE_VARIABLES = ("VariableV2", "Variable")
@@ -40,9 +41,9 @@ def node_of(name: str) -> str:
 
 
 def import_nodes(
-    meta_graph: Any,
+    meta_graph: MetaGraphDef,
     names: Iterable[str],
-    variables: Mapping[str, Any],
+    variables: Mapping[str, Variable],
     replacements: Mapping[str, Any],
     fetches: Sequence[str],
 ) -> list[Any]:
@@ -134,7 +135,7 @@ def _write(node: Any, op: str) -> Any:
     return node
 
 
-def _set_seeds(graph_def: Any) -> None:
+def _set_seeds(graph_def: GraphDef) -> None:
     """Derives the seeds of random ops without one from the graph's seed, as TensorFlow does for new ops."""
     graph = tf.compat.v1.get_default_graph()
     if graph.seed is None:

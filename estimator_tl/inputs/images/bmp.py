@@ -12,6 +12,7 @@ from typing import Any
 from estimator_tl.compat import tf
 from estimator_tl.inputs.images.graph_bytes import int64, numbers, piece
 from estimator_tl.inputs.images.orientation import is_one_of
+from estimator_tl.types import Tensor
 
 #: How many bytes at the start of a file decide whether it can be decoded.
 HEAD = 70
@@ -44,7 +45,7 @@ def why_not(head: bytes) -> str | None:
     return None
 
 
-def decode(encoded: Any) -> Any:
+def decode(encoded: Tensor) -> Any:
     """Decodes a BMP.
 
     Args:
@@ -71,7 +72,7 @@ def decode(encoded: Any) -> Any:
     )
 
 
-def _rows(encoded: Any, start: Any, height: Any, stride: Any) -> Any:
+def _rows(encoded: Tensor, start: Any, height: Any, stride: Any) -> Any:
     """Returns uint8 [height, stride], the topmost row first."""
     data = piece(encoded, start, stride * tf.abs(height))
     # The reshape fails where the file ends before the last row.
@@ -80,7 +81,7 @@ def _rows(encoded: Any, start: Any, height: Any, stride: Any) -> Any:
     return tf.reverse(rows, bottom_up)
 
 
-def _from_palette(encoded: Any, rows: Any, header: Any, width: Any, bits: Any) -> Any:
+def _from_palette(encoded: Tensor, rows: Any, header: Any, width: Any, bits: Any) -> Any:
     size = 4 * tf.bitwise.left_shift(int64(1), bits)
     colors = tf.io.decode_raw(piece(encoded, 14 + header, size), tf.uint8, fixed_length=4 << 8)
     shifts = tf.range(8 - bits, -1, -bits)

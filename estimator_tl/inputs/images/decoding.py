@@ -11,6 +11,7 @@ from estimator_tl.inputs.images import bmp, gif, orientation
 from estimator_tl.inputs.images.graph_bytes import numbers, piece
 from estimator_tl.tf_internals.graphs.functions import traced
 from estimator_tl.tf_internals.graphs.placement import on_cpu
+from estimator_tl.types import Tensor
 
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)  # for red, green and blue, as in libjpeg and libpng
 #: The kinds of images that are decoded, each with the offset and the bytes of its signature.
@@ -24,7 +25,7 @@ KINDS = {
 _WITH_ALPHA = (4, 6)  # color types in a PNG's header
 
 
-def decode_pixels(encoded: Any, channels: int) -> Any:
+def decode_pixels(encoded: Tensor, channels: int) -> Any:
     """Decodes an image of any size as a viewer shows it.
 
     The EXIF orientation is applied, and transparency is composited on white. Of an animation the first frame is used.
@@ -39,7 +40,7 @@ def decode_pixels(encoded: Any, channels: int) -> Any:
     return orientation.upright(*decode_stored(encoded, channels))
 
 
-def decode_stored(encoded: Any, channels: int, kinds: Collection[str] = tuple(KINDS)) -> tuple[Any, Any]:
+def decode_stored(encoded: Tensor, channels: int, kinds: Collection[str] = tuple(KINDS)) -> tuple[Any, Any]:
     """Decodes an image like `decode_pixels`, but leaves it in the stored orientation.
 
     Args:
@@ -60,7 +61,7 @@ def decode_stored(encoded: Any, channels: int, kinds: Collection[str] = tuple(KI
 def _function(channels: int, kinds: tuple[str, ...]) -> Any:
     """Returns the graph function of `decode_stored`; it is traced once and called in each graph."""
 
-    def decode(encoded: Any) -> tuple[Any, Any]:
+    def decode(encoded: Tensor) -> tuple[Any, Any]:
         with on_cpu():
             pixels, exif = _decode(encoded, channels, kinds)
             return pixels, orientation.of_exif(exif)
@@ -68,7 +69,7 @@ def _function(channels: int, kinds: tuple[str, ...]) -> Any:
     return traced(decode, tf.TensorSpec([], tf.string))
 
 
-def _decode(encoded: Any, channels: int, kinds: Sequence[str]) -> tuple[Any, Any]:
+def _decode(encoded: Tensor, channels: int, kinds: Sequence[str]) -> tuple[Any, Any]:
     """Returns the pixels and the EXIF block, a scalar string."""
     decoders: dict[str, Callable[[], tuple[Any, Any]]] = {
         "JPEG": lambda: (_jpeg(encoded, channels), orientation.exif_of_jpeg(encoded)),
@@ -87,13 +88,13 @@ def _decode(encoded: Any, channels: int, kinds: Sequence[str]) -> tuple[Any, Any
     return pixels, exif
 
 
-def _decode_any(encoded: Any, channels: int) -> Any:
+def _decode_any(encoded: Tensor, channels: int) -> Any:
     pixels = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
     pixels.set_shape([None, None, channels or None])
     return tf.cast(pixels, tf.float32)
 
 
-def _jpeg(encoded: Any, channels: int) -> Any:
+def _jpeg(encoded: Tensor, channels: int) -> Any:
     if channels != 1:
         return _decode_any(encoded, channels)
     # libjpeg does not convert CMYK to grey.
@@ -101,7 +102,7 @@ def _jpeg(encoded: Any, channels: int) -> Any:
     return tf.cond(is_cmyk, lambda: _in_channels(_decode_any(encoded, 3), 1), lambda: _decode_any(encoded, 1))
 
 
-def _png(encoded: Any, channels: int) -> tuple[Any, Any]:
+def _png(encoded: Tensor, channels: int) -> tuple[Any, Any]:
     depth, color = tf.unstack(numbers(encoded, 24, 2))
     exif, has_clear_color = orientation.exif_of_png(encoded)
     transparent = has_clear_color | orientation.is_one_of(color, _WITH_ALPHA)
@@ -118,11 +119,11 @@ def _png(encoded: Any, channels: int) -> tuple[Any, Any]:
     return tf.cond(transparent, transparent_on_white, opaque), exif
 
 
-def _decode_16_bits(encoded: Any, channels: int) -> Any:
+def _decode_16_bits(encoded: Tensor, channels: int) -> Any:
     return tf.cast(tf.io.decode_png(encoded, channels, tf.uint16), tf.float32) / 257.0
 
 
-def _webp(encoded: Any, channels: int) -> Any:
+def _webp(encoded: Tensor, channels: int) -> Any:
     pixels = _decode_any(encoded, 0)  # the op only takes the number of channels that the file has
     rgb = tf.cond(tf.equal(tf.shape(pixels)[2], 4), lambda: _on_white(pixels), lambda: pixels[..., :3])
     return _in_channels(rgb, channels)
@@ -139,7 +140,7 @@ def _in_channels(rgb: Any, channels: int) -> Any:
     return rgb
 
 
-def _unknown_kind(encoded: Any, channels: int) -> Any:
+def _unknown_kind(encoded: Tensor, channels: int) -> Any:
     message = "not the beginning of a JPEG, PNG, GIF, BMP or WebP:"
     with tf.control_dependencies([tf.debugging.Assert(False, [message, piece(encoded, 0, 12)])]):
         return tf.zeros([1, 1, channels])

@@ -11,11 +11,12 @@ from estimator_tl.compat import tf
 from estimator_tl.inputs.images.decoding import KINDS, decode_stored
 from estimator_tl.inputs.images.orientation import is_sideways, upright
 from estimator_tl.specs import ImageSpec
+from estimator_tl.types import Tensor
 
 _CHANNELS = (1, 3)
 
 
-def decode_image(encoded: Any, spec: ImageSpec, kinds: Collection[str] = tuple(KINDS)) -> Any:
+def decode_image(encoded: Tensor, spec: ImageSpec, kinds: Collection[str] = tuple(KINDS)) -> Any:
     """Decodes one image into the form that a backbone takes.
 
     The image looks as in a viewer: upright, as EXIF says, and on white where it is transparent. An image that is stored
@@ -42,14 +43,14 @@ def decode_image(encoded: Any, spec: ImageSpec, kinds: Collection[str] = tuple(K
     return spec.preprocess(resized)
 
 
-def _as_stored(encoded: Any, channels: int) -> Any:
+def _as_stored(encoded: Tensor, channels: int) -> Any:
     """Returns float32 [height, width, channels] and ignores orientation and transparency, as the first rules do."""
     pixels = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
     pixels.set_shape([None, None, channels])
     return tf.cast(pixels, tf.float32)
 
 
-def _resize(pixels: Any, size: Any) -> Any:
+def _resize(pixels: Tensor, size: Any) -> Any:
     """Resizes an image. The default case fits every image, but takes over twice the time of the first two."""
     stored = tf.shape(pixels)[:2]
     return tf.case(

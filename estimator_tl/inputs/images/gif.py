@@ -6,13 +6,14 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.inputs.images.graph_bytes import int64, numbers, piece
+from estimator_tl.types import Tensor
 
 _EXTENSION, _CONTROL = 0x21, 0xF9
 _WHITE = b"\xff\xff\xff"
 _MOST_BLOCKS = 10_000
 
 
-def decode(encoded: Any) -> Any:
+def decode(encoded: Tensor) -> Any:
     """Decodes the first frame.
 
     Args:
@@ -32,7 +33,7 @@ def decode(encoded: Any) -> Any:
     return tf.pad(tf.cast(pixels, tf.float32), [[top, bottom], [left, right], [0, 0]], constant_values=255.0)
 
 
-def _first_frame(encoded: Any) -> tuple[Any, Any]:
+def _first_frame(encoded: Tensor) -> tuple[Any, Any]:
     """Returns the positions of the first frame's descriptor and of its control extension, 0 for no extension."""
 
     def next_bytes(position: Any) -> Any:
@@ -60,7 +61,7 @@ def _palette_size(packed: Any) -> Any:
     return tf.where(packed >= 0x80, 3 * tf.bitwise.left_shift(int64(2), packed % 8), int64(0))
 
 
-def _without_transparency(encoded: Any, frame: Any, control: Any) -> Any:
+def _without_transparency(encoded: Tensor, frame: Any, control: Any) -> Any:
     """Returns the file without transparency: the transparent color becomes white in the palette."""
     flags, _, _, color = tf.unstack(numbers(encoded, control + 3, 4))
     local, everywhere = numbers(encoded, frame + 9, 1)[0], numbers(encoded, 10, 1)[0]
@@ -74,6 +75,6 @@ def _without_transparency(encoded: Any, frame: Any, control: Any) -> Any:
     return tf.cond(tf.equal(flags % 2, 1), whiten, lambda: encoded)
 
 
-def _replace(encoded: Any, position: Any, value: bytes) -> Any:
+def _replace(encoded: Tensor, position: Any, value: bytes) -> Any:
     end = position + len(value)
     return tf.strings.join([piece(encoded, 0, position), value, piece(encoded, end, tf.strings.length(encoded))])

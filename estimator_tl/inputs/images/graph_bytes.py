@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.types import Tensor
 
 
-def piece(encoded: Any, position: Any, size: Any) -> Any:
+def piece(encoded: Tensor, position: Any, size: Any) -> Any:
     """Returns `size` bytes from a position on; fewer where the file ends earlier.
 
     Args:
@@ -22,12 +23,12 @@ def piece(encoded: Any, position: Any, size: Any) -> Any:
     return tf.strings.substr(encoded, start, tf.cast(size, tf.int64))
 
 
-def length(encoded: Any) -> Any:
+def length(encoded: Tensor) -> Any:
     """Returns the number of bytes in a scalar string, int64."""
     return tf.cast(tf.strings.length(encoded), tf.int64)
 
 
-def numbers(encoded: Any, position: Any, count: int, kind: str = "uint8", little_endian: bool = True) -> Any:
+def numbers(encoded: Tensor, position: Any, count: int, kind: str = "uint8", little_endian: bool = True) -> Any:
     """Reads numbers at a position of a file; missing ones are zero where the file ends earlier.
 
     Args:

@@ -17,6 +17,7 @@ from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.inputs.images.graph_bytes import int64, length, numbers, piece
+from estimator_tl.types import Tensor
 
 UPRIGHT = 1
 _EXIF = b"Exif\0\0"
@@ -26,7 +27,7 @@ _MOST_PARTS = 1000  # an ICC profile has up to 255
 _SEARCHED = 1 << 18
 
 
-def exif_of_jpeg(encoded: Any) -> Any:
+def exif_of_jpeg(encoded: Tensor) -> Any:
     """Returns the EXIF block of a JPEG, a scalar string; empty for a file without EXIF.
 
     Most files have no EXIF. A search for its signature takes less time than a walk over the segments, so only files
@@ -41,16 +42,16 @@ def exif_of_jpeg(encoded: Any) -> Any:
     return tf.cond(may_have_exif, lambda: _exif_of_segments(encoded), lambda: "")
 
 
-def _exif_of_segments(encoded: Any) -> Any:
+def _exif_of_segments(encoded: Tensor) -> Any:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 5, "uint16", little_endian=False)
 
-    def has_next(position: Any, words: Any) -> Any:
+    def has_next(position: Any, words: Tensor) -> Any:
         del position
         ends = (words[0] < 0xFF01) | is_one_of(words[0], [0xFFD9, 0xFFDA])
         return ~(ends | _is_exif(words))
 
-    def next_part(position: Any, words: Any) -> tuple[Any, Any]:
+    def next_part(position: Any, words: Tensor) -> tuple[Any, Any]:
         has_no_size = is_one_of(words[0], [0xFF01, *range(0xFFD0, 0xFFD9)])
         step = tf.where(has_no_size, int64(2), 2 + words[1])
         step = tf.where(tf.equal(words[0], 0xFFFF), int64(1), step)  # 0xFF bytes may fill the space before a marker
@@ -62,12 +63,12 @@ def _exif_of_segments(encoded: Any) -> Any:
     return piece(encoded, position + 4, size)
 
 
-def _is_exif(words: Any) -> Any:
+def _is_exif(words: Tensor) -> Any:
     """Returns whether a segment begins as an EXIF segment does; its second word, the size, may be any."""
     return tf.reduce_all(tf.equal(tf.gather(words, [0, 2, 3, 4]), [0xFFE1, 0x4578, 0x6966, 0]))
 
 
-def exif_of_png(encoded: Any) -> tuple[Any, Any]:
+def exif_of_png(encoded: Tensor) -> tuple[Any, Any]:
     """Returns the EXIF block of a PNG, a scalar string (empty for a file without EXIF), and whether it has tRNS.
 
     Args:
@@ -79,11 +80,11 @@ def exif_of_png(encoded: Any) -> tuple[Any, Any]:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 2, "int32", little_endian=False)
 
-    def has_next(position: Any, words: Any, block: Any, clear: Any) -> Any:
+    def has_next(position: Any, words: Tensor, block: Any, clear: Any) -> Any:
         del position, block, clear
         return ~is_one_of(words[1], ends) & (words[0] >= 0)
 
-    def next_part(position: Any, words: Any, block: Any, clear: Any) -> tuple[Any, Any, Any, Any]:
+    def next_part(position: Any, words: Tensor, block: Any, clear: Any) -> tuple[Any, Any, Any, Any]:
         block = tf.where(tf.equal(words[1], exif), tf.stack([position + 8, words[0]]), block)
         after = position + 12 + words[0]
         return after, words_at(after), block, clear | tf.equal(words[1], transparent)
@@ -96,7 +97,7 @@ def exif_of_png(encoded: Any) -> tuple[Any, Any]:
     return piece(encoded, block[0], block[1]), clear
 
 
-def exif_of_webp(encoded: Any) -> Any:
+def exif_of_webp(encoded: Tensor) -> Any:
     """Returns the EXIF block of a WebP image, a scalar string; empty for an image without EXIF.
 
     Args:
@@ -107,11 +108,11 @@ def exif_of_webp(encoded: Any) -> Any:
     def words_at(position: Any) -> Any:
         return numbers(encoded, position, 2, "int32")
 
-    def has_next(position: Any, words: Any) -> Any:
+    def has_next(position: Any, words: Tensor) -> Any:
         del position
         return ~is_one_of(words[0], ends) & (words[1] >= 0)
 
-    def next_part(position: Any, words: Any) -> tuple[Any, Any]:
+    def next_part(position: Any, words: Tensor) -> tuple[Any, Any]:
         step = 8 + words[1] + words[1] % 2
         return position + step, words_at(position + step)
 
@@ -163,7 +164,7 @@ def is_sideways(orientation: Any) -> Any:
     return orientation >= 5
 
 
-def upright(pixels: Any, orientation: Any) -> Any:
+def upright(pixels: Tensor, orientation: Any) -> Any:
     """Turns and mirrors an image as its orientation says.
 
     Args:

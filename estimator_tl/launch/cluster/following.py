@@ -14,6 +14,7 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import STALLED_EXIT_CODE, STOPPED_EXIT_CODE, LostPeersError
 from estimator_tl.launch.cluster import rendezvous
 from estimator_tl.launch.stopping import Stop, StopRequests
+from estimator_tl.types import Session
 
 LOOK_SECS = 2.0
 _END_SECS = 60.0
@@ -27,7 +28,7 @@ class ReadyHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         """Args: chief: writes the status of this run."""
         self._chief = chief
 
-    def after_create_session(self, session: Any, coord: Any) -> None:
+    def after_create_session(self, session: Session, coord: Any) -> None:
         self._chief.ready()
 
 

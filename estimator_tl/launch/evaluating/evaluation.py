@@ -18,6 +18,7 @@ from estimator_tl.files import write_whole
 from estimator_tl.launch.hooks.progress import show_evaluation
 from estimator_tl.launch.stopping import EvaluationStopped, StopRequests
 from estimator_tl.tf_internals.files.checkpoint_state import latest_checkpoint, step_of
+from estimator_tl.types import Estimator
 
 Metrics = dict[str, float]
 HISTORY = "evaluations.jsonl"
@@ -67,7 +68,7 @@ class Evaluator:
 
     def __init__(
         self,
-        model: Any,
+        model: Estimator,
         input_fn: Callable[[], Any],
         exporters: Sequence[Any] = (),
         rules: EvaluationSpec | None = None,

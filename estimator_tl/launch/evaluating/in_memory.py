@@ -21,6 +21,7 @@ from estimator_tl.launch.stopping import StopRequests
 from estimator_tl.tf_internals.estimators import call_input_fn
 from estimator_tl.tf_internals.files.checkpoints import assign
 from estimator_tl.tf_internals.graphs.replicas import has_copies
+from estimator_tl.types import RunContext, RunValues, Session, Variable
 
 _READ_BYTES = 64 << 20
 
@@ -28,7 +29,7 @@ _READ_BYTES = 64 << 20
 class InMemoryEvaluation:
     """A graph for evaluation with its session, next to the graph for training."""
 
-    def __init__(self, evaluator: Evaluator, requests: StopRequests, variables: Mapping[str, Any]):
+    def __init__(self, evaluator: Evaluator, requests: StopRequests, variables: Mapping[str, Variable]):
         """Builds the graph.
 
         Args:
@@ -69,7 +70,7 @@ class InMemoryEvaluation:
         self._session = v1.Session(graph=graph, config=config.session_config)
         self._session.run(tables)
 
-    def measure(self, training: Any, variables: Mapping[str, Any], step: int) -> dict[str, Any] | None:
+    def measure(self, training: Any, variables: Mapping[str, Variable], step: int) -> dict[str, Any] | None:
         """Evaluates the current values of a training session.
 
         Args:
@@ -100,7 +101,7 @@ class InMemoryEvaluation:
         self._write(metrics)
         return metrics
 
-    def _copy_values(self, training: Any, variables: Mapping[str, Any]) -> None:
+    def _copy_values(self, training: Any, variables: Mapping[str, Variable]) -> None:
         """Copies the variables of the training session in parts, so that only a part is in memory as arrays."""
         part: dict[str, Any] = {}
         size = 0
@@ -192,10 +193,10 @@ class InMemoryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._global_step = tf.compat.v1.train.get_global_step()
         self._variables = variables_of(tf.compat.v1.get_default_graph())
 
-    def after_create_session(self, session: Any, coord: Any) -> None:
+    def after_create_session(self, session: Session, coord: Any) -> None:
         self._step = int(session.run(self._global_step))
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         # The step is read and not counted: a call may be less than a step, e.g. if gradients are accumulated.
         previous, self._step = self._step, int(run_context.session.run(self._global_step))
         elapsed, rules = time.monotonic() - self._last_start, self._evaluator.rules

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.launch.evaluating.evaluation import Evaluator
 from estimator_tl.launch.stopping import StopRequests
+from estimator_tl.types import Session
 
 
 class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[misc]
@@ -39,7 +39,7 @@ class EvaluationListener(tf.compat.v1.train.CheckpointSaverListener):  # type: i
         self._total, self._every, self._throttle = total, every, throttle_secs
         self._last_step, self._last_start = start_step, -float("inf")
 
-    def after_save(self, session: Any, global_step_value: int) -> bool:
+    def after_save(self, session: Session, global_step_value: int) -> bool:
         """Evaluates if it is due; returns whether training should stop at this step."""
         del session
         step = int(global_step_value)
@@ -68,7 +68,7 @@ class UnlessEvaluated(tf.compat.v1.train.CheckpointSaverListener):  # type: igno
         """
         self._listener, self._has_evaluator, self._synchronous = listener, has_evaluator, synchronous
 
-    def after_save(self, session: Any, global_step_value: int) -> bool:
+    def after_save(self, session: Session, global_step_value: int) -> bool:
         """Returns whether training should stop at this step; synchronous tasks agree on a stop in their next step."""
         if self._has_evaluator():
             return False

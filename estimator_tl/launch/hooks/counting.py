@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator_tl.compat import tf
+from estimator_tl.types import RunContext, RunValues, Session
 
 
 class CountingHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
@@ -24,8 +25,8 @@ class CountingHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()
 
-    def after_create_session(self, session: Any, coord: Any) -> None:
+    def after_create_session(self, session: Session, coord: Any) -> None:
         self.step = int(session.run(self._global_step))
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         self.step += 1

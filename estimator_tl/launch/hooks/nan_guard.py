@@ -14,6 +14,7 @@ from estimator_tl.launch.hooks import nan_search
 from estimator_tl.optimization.training import GRADIENTS
 from estimator_tl.tf_internals.files.checkpoint_state import checkpoints
 from estimator_tl.tf_internals.graphs.ops import ancestors
+from estimator_tl.types import RunContext, RunValues, Session, Tensor
 
 _ITERATOR = "IteratorGetNext"
 _INPUTS = (_ITERATOR, "Placeholder")
@@ -72,21 +73,21 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._inputs = [tensor for op in needed if op.type == _ITERATOR for tensor in op.outputs]
         self._batches.clear()
 
-    def before_run(self, run_context: Any) -> Any:
+    def before_run(self, run_context: RunContext) -> Any:
         return tf.compat.v1.train.SessionRunArgs((self._loss, self._inputs))
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         loss, batch = run_values.results
         self._batches.append(dict(zip(self._inputs, batch)))
         if not np.isfinite(loss):
             self.fail(run_context.session, f"the loss is {float(loss)}")
 
-    def check_variables(self, session: Any) -> None:
+    def check_variables(self, session: Session) -> None:
         """Raises UserError if a variable is NaN or infinite."""
         if nan_search.bad_variables(session, self._variables):
             self.fail(session, "variables are NaN or infinite")
 
-    def fail(self, session: Any, symptom: str) -> None:
+    def fail(self, session: Session, symptom: str) -> None:
         """Raises UserError with the first cause. Args: session: of training. symptom: the beginning of the message."""
         step = int(session.run(self._step))
         bad = nan_search.bad_variables(session, self._variables)
@@ -102,7 +103,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
             cause += f" The checkpoint {checkpoint} is good; {remedy}"
         raise UserError(f"training failed at step {step}, {symptom}: {cause}")
 
-    def _restore_good(self, session: Any) -> tuple[str | None, bool]:
+    def _restore_good(self, session: Session) -> tuple[str | None, bool]:
         """Restores the newest checkpoint without NaN or infinity; training has stopped, so the session is free.
 
         Returns:
@@ -119,7 +120,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     def _feeds(self) -> list[dict[Any, Any]]:
         return list(reversed(self._batches)) or [{}]
 
-    def _cause_in_forward(self, session: Any, bad: list[str]) -> str | None:
+    def _cause_in_forward(self, session: Session, bad: list[str]) -> str | None:
         """Returns the cause in the data or else in an operation; None if bad variables may be the cause."""
         cause = None
         if not self._targets:
@@ -132,7 +133,7 @@ class NanGuardHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
                     cause = cause or _operation(tensor)
         return cause
 
-    def _cause_in_gradients(self, session: Any) -> str | None:
+    def _cause_in_gradients(self, session: Session) -> str | None:
         """Returns the cause in the operations that compute gradients; None if all gradients are finite."""
         gradients = self._loss.graph.get_collection(GRADIENTS) if self._targets else []
         values = {getattr(g.value, "values", g.value).name: g for g in gradients}
@@ -155,11 +156,11 @@ class _Listener(tf.compat.v1.train.CheckpointSaverListener):  # type: ignore[mis
     def __init__(self, guard: NanGuardHook):
         self._guard = guard
 
-    def before_save(self, session: Any, global_step_value: int) -> None:
+    def before_save(self, session: Session, global_step_value: int) -> None:
         self._guard.check_variables(session)
 
 
-def _data(tensor: Any, value: Any) -> str:
+def _data(tensor: Tensor, value: Any) -> str:
     value = np.atleast_1d(np.asarray(value, np.float32))
     rows = np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(axis=1))
     positions = ", ".join(map(str, rows[:5])) + ", ..." * (len(rows) > 5)
@@ -169,7 +170,7 @@ def _data(tensor: Any, value: Any) -> str:
     )
 
 
-def _operation(tensor: Any) -> str:
+def _operation(tensor: Tensor) -> str:
     return (
         f"{tensor.name} ({tensor.op.type}) in layer {_layer(tensor.op.name)} is NaN or infinite, although its inputs "
         f"are finite; {_RATE}, or keep the layer's input in its range, e.g. the input of a logarithm above 0."

@@ -10,6 +10,7 @@ import numpy as np
 from estimator_tl.compat import tf
 from estimator_tl.tf_internals.graphs.ops import ancestors
 from estimator_tl.tf_internals.graphs.replicas import copies
+from estimator_tl.types import Session, Tensor, Variable
 
 _AT_ONCE = 64
 
@@ -19,19 +20,19 @@ def finite(value: Any) -> bool:
     return bool(np.all(np.isfinite(np.asarray(value, np.float32))))
 
 
-def bad_variables(session: Any, variables: Iterable[Any]) -> list[str]:
+def bad_variables(session: Session, variables: Iterable[Variable]) -> list[str]:
     """Returns the names of the variables that hold NaN or infinity, in their order."""
     floating = [copy for variable in variables if variable.dtype.is_floating for copy in copies(variable)]
     return [floating[index].op.name for index, _ in _bad(session, floating, {})]
 
 
-def before_collectives(tensor: Any) -> list[Any]:
+def before_collectives(tensor: Tensor) -> list[Any]:
     """Returns this task's shares of a value that is summed over tasks; no task can compute the sum alone."""
     sums = [op for op in ancestors([tensor]) if op.type.startswith("Collective")]
     return [share for op in sums for share in op.inputs if share.dtype.is_floating] or [tensor]
 
 
-def origins(session: Any, targets: Sequence[Any], feed: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+def origins(session: Session, targets: Sequence[Any], feed: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
     """Finds the tensors from which NaN or infinity reaches the targets.
 
     An origin is a tensor with NaN or infinity whose inputs are all finite. Tensors that reach no target through bad
@@ -60,7 +61,7 @@ def origins(session: Any, targets: Sequence[Any], feed: Mapping[Any, Any]) -> li
     return [bad[n] for n in bad if n in seen and not any(tensor.name in bad for tensor in bad[n][0].op.inputs)]
 
 
-def _bad(session: Any, tensors: Sequence[Any], feed: Mapping[Any, Any]) -> list[tuple[int, Any]]:
+def _bad(session: Session, tensors: Sequence[Tensor], feed: Mapping[Any, Any]) -> list[tuple[int, Any]]:
     """Returns the positions and values of tensors with NaN or infinity.
 
     It fetches a few tensors at a time, as all activations together could fill the memory.

@@ -13,6 +13,7 @@ from estimator_tl.launch.hooks.counting import CountingHook
 from estimator_tl.optimization.training import GRADIENTS, Gradient
 from estimator_tl.tf_internals.graphs.replicas import copies
 from estimator_tl.tuning.collections import TRAINABLE
+from estimator_tl.types import RunContext, RunValues, Session, Tensor
 
 _HEAD = "head"
 
@@ -60,13 +61,13 @@ class NormsHook(CountingHook):
         }
         self._writer = tf.compat.v1.summary.FileWriterCache.get(self._model_dir) if self._model_dir else None
 
-    def before_run(self, run_context: Any) -> Any:
+    def before_run(self, run_context: RunContext) -> Any:
         if (self.step + 1) % self._every:
             return None
         self._before = run_context.session.run(self._variables) if self._writer else {}
         return tf.compat.v1.train.SessionRunArgs(self._gradient_norms)
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         super().after_run(run_context, run_values)
         if not run_values.results or not self._writer:
             return
@@ -83,7 +84,7 @@ class NormsHook(CountingHook):
                 summary.value.add(tag=f"norms/update_ratio/{group}", simple_value=0.0)
         self._writer.add_summary(summary, int(run_context.session.run(self._global_step)))
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         if self._writer:
             self._writer.flush()
 
@@ -108,7 +109,7 @@ class NormsHook(CountingHook):
         return tf.sqrt(tf.add_n(squares))
 
 
-def _over_tasks(tensors: Sequence[Any]) -> Any:
+def _over_tasks(tensors: Sequence[Tensor]) -> Any:
     """Returns the sum over all replicas of the current strategy. Args: tensors: one for each replica of this task."""
 
     def value() -> Any:

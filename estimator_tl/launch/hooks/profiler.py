@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.launch.hooks.counting import CountingHook
+from estimator_tl.types import RunContext, RunValues, Session
 
 
 def profile_window(text: str) -> tuple[int, int]:
@@ -45,17 +45,17 @@ class ProfilerHook(CountingHook):
         self._first, self._last, self._logdir = first, last, logdir
         self._running = False
 
-    def before_run(self, run_context: Any) -> None:
+    def before_run(self, run_context: RunContext) -> None:
         if not self._running and self._first <= self.step + 1 <= self._last:
             tf.profiler.experimental.start(self._logdir)
             self._running = True
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         super().after_run(run_context, run_values)
         if self.step >= self._last:
             self._stop()
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         self._stop()
 
     def _stop(self) -> None:

@@ -7,6 +7,7 @@ import time
 from typing import Any, TextIO
 
 from estimator_tl.compat import tf
+from estimator_tl.types import RunContext, RunValues, Session
 
 _BAR = 24
 _CLEAR_LINE = "\r\x1b[K"
@@ -41,7 +42,7 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._step = tf.compat.v1.train.get_global_step()
         self._first, self._last_line = None, 0.0
 
-    def before_run(self, run_context: Any) -> Any:
+    def before_run(self, run_context: RunContext) -> Any:
         now = time.monotonic()
         self._due = self._first is None or now - self._last_line >= self._every
         if not self._due:
@@ -50,7 +51,7 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         # The last one is Estimator's; a loss of the head may be inside the loop of a TPU.
         return tf.compat.v1.train.SessionRunArgs(losses[-1:])
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         if not self._due:
             return
         now = time.monotonic()
@@ -63,7 +64,7 @@ class ProgressHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
         self._last_line = now
         self._show(step, now, run_values.results)
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         if self._bar:
             self._stream.write(_CLEAR_LINE)
         if self._first is not None:

@@ -9,6 +9,7 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import UserError
 from estimator_tl.inputs import latest_step
 from estimator_tl.tf_internals.files import checkpoints
+from estimator_tl.types import Session
 
 
 def saver_hook(
@@ -42,7 +43,7 @@ class ReachedHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
     def begin(self) -> None:
         self._global_step = tf.compat.v1.train.get_global_step()
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         self.step = int(session.run(self._global_step))
 
     def check_saved(self, model_dir: str) -> None:

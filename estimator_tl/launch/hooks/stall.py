@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from estimator_tl.compat import tf
 from estimator_tl.errors import STALLED_EXIT_CODE
 from estimator_tl.launch.hooks.counting import CountingHook
+from estimator_tl.types import RunContext, RunValues, Session
 
 
 class StallWatchdog(CountingHook):
@@ -50,19 +51,19 @@ class StallWatchdog(CountingHook):
         self._ended = threading.Event()
         threading.Thread(target=self._watch, args=[self._ended], name="stall watchdog", daemon=True).start()
 
-    def after_create_session(self, session: Any, coord: Any) -> None:
+    def after_create_session(self, session: Session, coord: Any) -> None:
         super().after_create_session(session, coord)
         self._since = None
 
-    def before_run(self, run_context: Any) -> None:
+    def before_run(self, run_context: RunContext) -> None:
         self._awaited = f"step {self.step + 1}"
         self._since = time.monotonic()
 
-    def after_run(self, run_context: Any, run_values: Any) -> None:
+    def after_run(self, run_context: RunContext, run_values: RunValues) -> None:
         self._since = None
         super().after_run(run_context, run_values)
 
-    def end(self, session: Any) -> None:
+    def end(self, session: Session) -> None:
         self._ended.set()
 
     def _watch(self, ended: threading.Event) -> None:

@@ -22,6 +22,7 @@ from estimator_tl.optimization import optimizers
 from estimator_tl.registry import parse_call
 from estimator_tl.specs import DATA_RULES, ImageSpec
 from estimator_tl.tuning import VariablePlan
+from estimator_tl.types import Estimator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class OpenRun:
 
     saved: run_dir.SavedRun
     backbone: Backbone
-    estimator: Any
+    estimator: Estimator
     checkpoint: str
 
     def evaluate(self, input_fn: Callable[[], Any]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from estimator_tl.compat.versions import has_native_estimator, load_tensorflow
 from estimator_tl.files import no_room
 from estimator_tl.tf_internals.files.checkpoint_state import CHANGED, latest_checkpoint, listed_checkpoints, write_state
 from estimator_tl.tf_internals.graphs.replicas import copies
+from estimator_tl.types import Session, Variable
 
 _ASSIGN_BYTES = 32 << 20
 
 
-def assign(session: Any, variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def assign(session: Session, variables: Mapping[str, Variable], values: Mapping[str, Any]) -> None:
     """Assigns values to variables in a session, about 32 MB at a time, without adding an op to the graph."""
     pending: dict[Any, tuple[Any, Any]] = {}
     size = 0
@@ -78,11 +79,11 @@ def saver_hook(model_dir: str, listeners: Sequence[Any] = (), **when: Any) -> An
     class SaverHook(tf.compat.v1.train.CheckpointSaverHook):  # type: ignore[misc,name-defined]
         """Raises OSError if the disk is full; Estimator would take some of TensorFlow's errors for the end of data."""
 
-        def after_create_session(self, session: Any, coord: Any) -> None:
+        def after_create_session(self, session: Session, coord: Any) -> None:
             with _raising_if_disk_is_full(tf, model_dir):
                 super().after_create_session(session, coord)
 
-        def _save(self, session: Any, step: int) -> bool:
+        def _save(self, session: Session, step: int) -> bool:
             with _raising_if_disk_is_full(tf, model_dir):
                 return bool(super()._save(session, step))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.errors import SOURCE, UserError
+from estimator_tl.types import MetaGraphDef, Tensor
 
 # The format in Hub's ModuleDef. Its second field lists features that a reader must know; it is empty in all modules.
 _FORMAT_V3 = 3
@@ -54,7 +55,7 @@ def read_meta_graphs(folder: str) -> dict[frozenset[str], Any]:
     return {frozenset(graph.meta_info_def.tags): graph for graph in saved.meta_graphs}
 
 
-def listed_variables(meta_graph: Any, collection: str) -> list[ListedVariable]:
+def listed_variables(meta_graph: MetaGraphDef, collection: str) -> list[ListedVariable]:
     """Returns the variables of a collection, in its order."""
     from tensorflow.core.framework import variable_pb2
 
@@ -70,12 +71,12 @@ def listed_variables(meta_graph: Any, collection: str) -> list[ListedVariable]:
     return variables
 
 
-def listed_nodes(meta_graph: Any, collection: str) -> list[str]:
+def listed_nodes(meta_graph: MetaGraphDef, collection: str) -> list[str]:
     """Returns the names of the ops or tensors of a collection, in its order."""
     return list(meta_graph.collection_def[collection].node_list.value)
 
 
-def asset_files(meta_graph: Any, folder: str) -> dict[str, str]:
+def asset_files(meta_graph: MetaGraphDef, folder: str) -> dict[str, str]:
     """Returns the path of each asset of a meta graph, by the name of the tensor that takes the path."""
     from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -102,7 +103,7 @@ def dtype_name(enum: int) -> str:
     return name
 
 
-def in_current_graph(tensor: Any) -> Any:
+def in_current_graph(tensor: Tensor) -> Any:
     """Returns a tensor for use in the current graph: inside a function or a loop, the graph has to capture it."""
     graph = load_tensorflow().compat.v1.get_default_graph()
     if tensor.graph is graph or not hasattr(graph, "capture"):
@@ -110,7 +111,7 @@ def in_current_graph(tensor: Any) -> Any:
     return graph.capture(tensor)
 
 
-def attached_image_size(meta_graph: Any) -> tuple[int, int] | None:
+def attached_image_size(meta_graph: MetaGraphDef) -> tuple[int, int] | None:
     """Returns (height, width) from the ImageModuleInfo that Hub attached to a module; None if there is no attachment.
 
     tensorflow_hub no longer has the message classes. The messages are ModuleAttachment {1: key, 2: value}, with the

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from estimator_tl.types import MetaGraphDef
+
 
 def read_saved_model(path: str) -> Any:
     """Returns the SavedModel message of a folder; None if the model is stored as text or is damaged.
@@ -45,7 +47,7 @@ def decode_structure(value: Any) -> Any:
     return nested_structure_coder.decode_proto(value)
 
 
-def missing_operations(meta_graph: Any) -> list[str]:
+def missing_operations(meta_graph: MetaGraphDef) -> list[str]:
     """Returns the operations of a MetaGraphDef that are not registered in this process, sorted."""
     from tensorflow.python.framework import op_def_registry
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from estimator_tl.types import GraphDef
+
 _INSIDE = "-"  # between the name of a call and the names of the nodes inside it
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 #: The parts of node names that come from calls only.
@@ -39,7 +41,7 @@ class FlatGraph:
       versions: the VersionDef of the graph.
     """
 
-    def __init__(self, graph_def: Any):
+    def __init__(self, graph_def: GraphDef):
         """Args: graph_def: the GraphDef whose nodes and library to take."""
         self.nodes: dict[str, Any] = {}
         self.library = {function.signature.name: function for function in graph_def.library.function}
@@ -50,7 +52,7 @@ class FlatGraph:
         self._add(graph_def.node, "", {}, 0)
 
     @classmethod
-    def of_function(cls, graph_def: Any, name: str) -> tuple[FlatGraph, list[str], list[str]]:
+    def of_function(cls, graph_def: GraphDef, name: str) -> tuple[FlatGraph, list[str], list[str]]:
         """Returns the graph of one function of a library, the names of its argument tensors and of its results."""
         flat = cls(type(graph_def)(library=graph_def.library, versions=graph_def.versions))
         arguments = [argument.name for argument in flat.library[name].signature.input_arg]

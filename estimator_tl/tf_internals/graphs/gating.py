@@ -18,6 +18,7 @@ from estimator_tl.spans import Interval
 from estimator_tl.tf_internals.graphs.replicas import copies
 from estimator_tl.tf_internals.graphs.slots import parts
 from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer
+from estimator_tl.types import Tensor, Variable
 
 _APPLY = (
     "_apply_dense",
@@ -71,7 +72,7 @@ class Gate:
                 if hasattr(part, method):
                     setattr(part, method, self._gated(tf, getattr(part, method), current))
 
-    def moves(self, variable: Any) -> Any:
+    def moves(self, variable: Variable) -> Any:
         """Returns a bool scalar tensor, whether this step updates a variable; None if every step of the graph does."""
         intervals = self.steps.get(_name(variable))
         if intervals is None or not self.switch:
@@ -79,7 +80,7 @@ class Gate:
         return _is_active(load_tensorflow(), intervals, self.global_step)
 
     def _gated(self, tf: Any, apply: Callable[..., Any], current: list[Any]) -> Callable[..., Any]:
-        def gated(gradient: Any, variable: Any, *rest: Any, **kwargs: Any) -> Any:
+        def gated(gradient: Tensor, variable: Variable, *rest: Any, **kwargs: Any) -> Any:
             intervals = self.steps.get(_name(variable))
             if intervals is None:
                 return apply(gradient, variable, *rest, **kwargs)
@@ -104,7 +105,7 @@ class Gate:
         return gated
 
     @contextlib.contextmanager
-    def checked(self, variables: Iterable[Any]) -> Iterator[None]:
+    def checked(self, variables: Iterable[Variable]) -> Iterator[None]:
         """Checks that the body of the `with` block applies gradients to gated variables through the gate only.
 
         Raises:
@@ -122,11 +123,11 @@ class Gate:
             )
 
 
-def _name(variable: Any) -> str:
+def _name(variable: Variable) -> str:
     return re.sub(r"/replica_\d+$", "", variable.op.name)
 
 
-def _writes(variable: Any) -> list[Any]:
+def _writes(variable: Variable) -> list[Any]:
     return [op for op in variable.op.outputs[0].consumers() if _WRITES.match(op.type)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from estimator_tl.compat.keras2 import load_keras2
 from estimator_tl.compat.versions import load_tensorflow
+from estimator_tl.types import Variable
 
 _KERAS_PACKAGES = frozenset({"keras", "tf_keras"})
 
@@ -26,7 +27,7 @@ class Recorded:
       other_keras: the package of a Keras other than Keras 2 that created one of the variables, or None.
     """
 
-    variables: list[Any] = dataclasses.field(default_factory=list)
+    variables: list[Variable] = dataclasses.field(default_factory=list)
     regularizers: list[tuple[Any, Callable[[Any], Any]]] = dataclasses.field(default_factory=list)
     layers: list[Any] = dataclasses.field(default_factory=list)
     other_keras: str | None = None
@@ -38,7 +39,7 @@ def recorded() -> Iterator[Recorded]:
     tf = load_tensorflow()
     record = Recorded()
 
-    def add(variable: Any) -> Any:
+    def add(variable: Variable) -> Any:
         _add(record.variables, variable)
         layer = _calling_layer()
         if layer is not None:

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
+from estimator_tl.types import Variable
 
 
-def copies(variable: Any) -> tuple[Any, ...]:
+def copies(variable: Variable) -> tuple[Any, ...]:
     """Returns the copies of a variable, one for each replica of a strategy; the variable itself if it has no copies."""
     return tuple(getattr(variable, "values", None) or (variable,))
 
 
-def has_copies(variable: Any) -> bool:
+def has_copies(variable: Variable) -> bool:
     """True if each replica of a strategy has a copy of the variable."""
     return bool(getattr(variable, "values", None))
 
 
-def keep_as_it_is(variable: Any) -> None:
+def keep_as_it_is(variable: Variable) -> None:
     """Makes a frozen variable be saved from the first replica only.
 
     Keras averages batch-norm statistics over the replicas when they are saved. The average of three equal numbers may

@@ -7,10 +7,11 @@ from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.tf_internals.files.checkpoints import assign
+from estimator_tl.types import Session, Variable
 
 
 def assigning_scaffold(
-    variables: Mapping[str, Any], read: Callable[[], Mapping[str, Any]], others: Mapping[str, Any]
+    variables: Mapping[str, Variable], read: Callable[[], Mapping[str, Any]], others: Mapping[str, Any]
 ) -> Any:
     """Returns a Scaffold that assigns values to variables if no checkpoint is restored.
 
@@ -38,7 +39,7 @@ def assigning_scaffold(
                 self._init_op = _initializers_of_others(v1, variables)
             return super().finalize()
 
-    def init_fn(scaffold: Any, session: Any) -> None:
+    def init_fn(scaffold: Any, session: Session) -> None:
         del scaffold
         values = read()
         assign(session, {**variables, **others}, values)
@@ -50,7 +51,7 @@ def assigning_scaffold(
     return result
 
 
-def _initializers_of_others(v1: Any, variables: Mapping[str, Any]) -> Any:
+def _initializers_of_others(v1: Any, variables: Mapping[str, Variable]) -> Any:
     """Returns the default init_op of a Scaffold, without the initializers of these variables."""
     from tensorflow.python.ops import resources
 

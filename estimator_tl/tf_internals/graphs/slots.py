@@ -8,9 +8,10 @@ from typing import Any
 
 from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.tf_internals.keras.optimizer import KerasOptimizer
+from estimator_tl.types import Variable
 
 
-def create_slots(optimizer: Any, variables: Sequence[Any]) -> None:
+def create_slots(optimizer: Any, variables: Sequence[Variable]) -> None:
     """Creates the slot variables of an optimizer for variables, even if this graph does not train them.
 
     The graph of one phase needs them so that its checkpoints contain the slots of later phases.

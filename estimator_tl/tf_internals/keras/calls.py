@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from estimator_tl.compat.keras2 import load_keras2
+from estimator_tl.types import Layer, Variable
 
 
-def inner_layers(layer: Any) -> list[Any]:
+def inner_layers(layer: Layer) -> list[Any]:
     """Returns the layers inside a layer or model at any depth, also inside wrappers and recurrent cells.
 
     Keras's `submodules` walks every attribute for this, and fails in a graph at the caches of recurrent cells.
@@ -18,18 +19,18 @@ def inner_layers(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=False))
 
 
-def takes_training(layer: Any) -> bool:
+def takes_training(layer: Layer) -> bool:
     """True if the `call` of a layer has a `training` argument."""
     return bool(layer._expects_training_arg)
 
 
-def draws_by_itself(layer: Any) -> bool:
+def draws_by_itself(layer: Layer) -> bool:
     """True for Keras's layers that draw random numbers: dropout, noise, augmentation, recurrent cells."""
     keras = load_keras2()
     return isinstance(layer, keras.__internal__.layers.BaseRandomLayer)
 
 
-def fix_training(layer: Any, training: bool) -> None:
+def fix_training(layer: Layer, training: bool) -> None:
     """Makes every later call of a layer use this value of `training`, whatever the caller passes.
 
     The caller may be the configuration of the model, as in ``base(x, training=False)``, or the code of an outer layer.
@@ -53,7 +54,7 @@ def _with_training(call: Callable[..., Any], training: bool) -> Callable[..., An
     return with_training
 
 
-def plain_variable(variable: Any) -> Any:
+def plain_variable(variable: Variable) -> Any:
     """Returns a Keras weight without the wrapper by which mixed-precision layers read it in another dtype.
 
     Under a strategy, the wrapper hides from optimizers that the weight is one variable with a copy in each replica.

@@ -9,18 +9,19 @@ from typing import Any
 from estimator_tl.compat.keras2 import load_keras2
 from estimator_tl.compat.versions import load_tensorflow
 from estimator_tl.tf_internals.keras.calls import inner_layers
+from estimator_tl.types import KerasModel, Layer
 
 
-def _lookups(model: Any) -> list[Any]:
+def _lookups(model: KerasModel) -> list[Any]:
     return [layer for layer in inner_layers(model) if hasattr(layer, "input_vocabulary")]
 
 
-def learned_of_data(model: Any) -> set[int]:
+def learned_of_data(model: KerasModel) -> set[int]:
     """Returns the ids of the weights that hold vocabularies: tables, counts and document frequencies."""
     return {id(weight) for layer in _lookups(model) for weight in layer.weights}
 
 
-def keep_vocabularies(model: Any) -> list[Any]:
+def keep_vocabularies(model: KerasModel) -> list[Any]:
     """Puts the vocabularies of a model's layers into the configuration of the model; `set_weights` sets the rest.
 
     After `adapt`, Keras keeps a vocabulary in a lookup table only, and not in the configuration.
@@ -46,7 +47,7 @@ def sized() -> Iterator[None]:
     base = load_keras2().layers.StringLookup.__bases__[0]
     size_of_table = base.vocabulary_size
 
-    def vocabulary_size(layer: Any) -> Any:
+    def vocabulary_size(layer: Layer) -> Any:
         if not layer.input_vocabulary:
             return size_of_table(layer)
         return len(layer.input_vocabulary) + int(layer._token_start_index())
@@ -58,7 +59,7 @@ def sized() -> Iterator[None]:
         base.vocabulary_size = size_of_table
 
 
-def set_weights(model: Any, weights: Sequence[Any]) -> None:
+def set_weights(model: KerasModel, weights: Sequence[Any]) -> None:
     """Sets the inverse document frequencies of a model as constants of the current graph.
 
     In a graph, Keras puts them into variables of unknown shape, and would assign the values in a separate session.

@@ -7,6 +7,7 @@ from typing import Any
 
 from estimator_tl.compat.keras2 import load_keras2
 from estimator_tl.compat.versions import load_tensorflow
+from estimator_tl.types import Tensor
 
 
 class KerasOptimizer:
@@ -25,7 +26,7 @@ class KerasOptimizer:
         self.inner = type(optimizer).from_config(optimizer.get_config())
         self.inner.iterations = global_step
 
-    def compute_gradients(self, loss: Any, var_list: Sequence[Any]) -> list[tuple[Any, Any]]:
+    def compute_gradients(self, loss: Tensor, var_list: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Returns pairs of gradient and variable; a gradient is None if the loss does not depend on the variable."""
         tf = load_tensorflow()
         replicas = tf.distribute.get_strategy().num_replicas_in_sync

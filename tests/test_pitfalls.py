@@ -38,7 +38,7 @@ SOURCES = ["hub_module", "keras_h5"]
 
 @pytest.mark.parametrize("source", SOURCES, indirect=True)
 @pytest.mark.parametrize("tuning", ["frozen", "last_groups(2)", "full"])
-def test_trap_1_and_2_collections_agree_with_the_plan(source, tuning):
+def test_collections_agree_with_the_plan(source, tuning):
     expected = {
         "frozen": set(),
         "last_groups(2)": {n for n in source.trainable if "conv2" in n or "bn2" in n},
@@ -55,7 +55,7 @@ def test_trap_1_and_2_collections_agree_with_the_plan(source, tuning):
 
 
 @pytest.mark.parametrize("source", SOURCES, indirect=True)
-def test_trap_1_a_foreign_minimize_without_a_list_trains_what_the_plan_says(source):
+def test_a_foreign_minimize_without_a_list_trains_what_the_plan_says(source):
     spec, graph = graph_of(source, "last_groups(2)")
     with graph.as_default(), tf.compat.v1.Session() as session:
         op = tf.compat.v1.train.GradientDescentOptimizer(0.1).minimize(spec.loss)
@@ -69,7 +69,7 @@ def test_trap_1_a_foreign_minimize_without_a_list_trains_what_the_plan_says(sour
 
 
 @pytest.mark.parametrize("source", SOURCES, indirect=True)
-def test_trap_5_regularization_losses_of_trained_variables_are_in_the_loss(source):
+def test_regularization_losses_of_trained_variables_are_in_the_loss(source):
     kernel = next(v for n, v in source.values.items() if "conv1/kernel" in n)
     factor = 0.5 if source.handle.endswith("tiny") else 1.0  # tf.nn.l2_loss halves, Keras does not
     penalty = 1e-3 * factor * np.square(kernel).sum()
@@ -90,7 +90,7 @@ def test_trap_5_regularization_losses_of_trained_variables_are_in_the_loss(sourc
     assert loss("full") == pytest.approx(np.log(3) + penalty, rel=1e-5)
 
 
-def test_trap_10_pretrained_values_are_read_once(keras_h5, tmp_path, monkeypatch):
+def test_pretrained_values_are_read_once(keras_h5, tmp_path, monkeypatch):
     reads = []
     load_model = keras.models.load_model
     monkeypatch.setattr(keras.models, "load_model", lambda *a, **k: reads.append(a) or load_model(*a, **k))
@@ -154,7 +154,7 @@ def test_learning_rate_in_params_wins(hub_module, tmp_path):
     np.testing.assert_allclose(moved({"learning_rate": 0.2}), 2 * moved({}), rtol=1e-5)
 
 
-def test_trap_29_a_bare_picture_tensor_is_the_only_feature(hub_module):
+def test_a_bare_picture_tensor_is_the_only_feature(hub_module):
     model_fn = etl.make_model_fn(etl.backbone(hub_module.handle), etl.heads.classifier(n_classes=3))
     with tf.Graph().as_default():
         spec = model_fn(tf.zeros([2, 8, 8, 3]), None, "infer")
@@ -182,7 +182,7 @@ etl.estimator.Estimator(model_fn, model_dir, params={}).train(input_fn, steps=2)
 """
 
 
-def test_trap_4_frozen_batch_norm_in_a_program_without_v2_behavior(keras_h5, tmp_path):
+def test_frozen_batch_norm_in_a_program_without_v2_behavior(keras_h5, tmp_path):
     """There Keras would rebuild its old batch norm, whose frozen layers use and update batch statistics."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM_WITHOUT_V2_BEHAVIOR, keras_h5.handle, str(tmp_path)],

@@ -12,8 +12,8 @@ import estimator_tl as etl
 from estimator_tl.compat import estimator, tf
 from estimator_tl.errors import UserError
 from estimator_tl.export import BestExporter, image_receiver_fn
+from tests.checkpoints import checkpoint_values
 from tests.cluster import Cluster
-from tests.contract.test_variables import checkpoint_values
 from tests.runs import HEAD, moved, states, train
 from tests.tiny import random_batches
 
@@ -38,14 +38,14 @@ def mirrored():
 
 
 @pytest.mark.parametrize("source", ["hub_module", "keras_h5"], indirect=True)
-def test_trap_6_pretrained_weights_reach_the_session_under_mirrored_too(source, tmp_path):
+def test_pretrained_weights_reach_the_session_under_mirrored_too(source, tmp_path):
     make_estimator(source, tmp_path, "full", mirrored()).train(random_batches(8), steps=1)
     zero = checkpoint_values(tmp_path / "model.ckpt-0")
     for name, value in source.values.items():
         np.testing.assert_array_equal(zero[name], value, err_msg=name)
 
 
-def test_trap_7_a_checkpoint_of_objects_is_refused_as_a_warm_start(keras_h5, tmp_path):
+def test_a_checkpoint_of_objects_is_refused_as_a_warm_start(keras_h5, tmp_path):
     variables = {name.replace("/", "_"): tf.Variable(value) for name, value in keras_h5.values.items()}
     path = tf.train.Checkpoint(**variables).write(str(tmp_path / "objects"))
     with pytest.raises(UserError, match=r"written by tf\.train\.Checkpoint or Keras"):
@@ -53,7 +53,7 @@ def test_trap_7_a_checkpoint_of_objects_is_refused_as_a_warm_start(keras_h5, tmp
 
 
 @pytest.mark.parametrize("source", [pytest.param("hub_module", marks=pytest.mark.full), "keras_h5"], indirect=True)
-def test_trap_9_checkpoints_of_mirrored_runs_serve_without_it(source, tmp_path):
+def test_checkpoints_of_mirrored_runs_serve_without_it(source, tmp_path):
     """They are evaluated, gone on with and warm-started from on one device."""
     make_estimator(source, tmp_path / "run", "full", mirrored()).train(random_batches(8), steps=2)
     two = checkpoint_values(tmp_path / "run" / "model.ckpt-2")
@@ -68,7 +68,7 @@ def test_trap_9_checkpoints_of_mirrored_runs_serve_without_it(source, tmp_path):
     assert moved(two, three, source.values) == source.trainable
 
 
-def test_trap_12_early_stopping_may_join_a_run_later(keras_h5, tmp_path):
+def test_early_stopping_may_join_a_run_later(keras_h5, tmp_path):
     model = make_estimator(keras_h5, tmp_path)
     model.train(random_batches(8), steps=2)
     stop = estimator.experimental.make_early_stopping_hook(model, lambda: True, run_every_secs=None, run_every_steps=1)
@@ -80,7 +80,7 @@ def test_trap_12_early_stopping_may_join_a_run_later(keras_h5, tmp_path):
     assert int(without.get_variable_value("global_step")) == reached + 3
 
 
-def test_trap_11_growing_without_the_launcher_is_one_clear_error(keras_h5, tmp_path):
+def test_growing_without_the_launcher_is_one_clear_error(keras_h5, tmp_path):
     make_estimator(keras_h5, tmp_path).train(random_batches(8), steps=2)
     for tuning in ("frozen", "full"):
         model = make_estimator(keras_h5, tmp_path, tuning)
@@ -91,7 +91,7 @@ def test_trap_11_growing_without_the_launcher_is_one_clear_error(keras_h5, tmp_p
             model.train(random_batches(8), steps=1)
 
 
-def test_trap_14_the_best_export_survives_a_restart(keras_h5, tmp_path):
+def test_the_best_export_survives_a_restart(keras_h5, tmp_path):
     spec = etl.backbone(keras_h5.handle).image_spec
     model = make_estimator(keras_h5, tmp_path / "run")
     model.train(random_batches(8), steps=1)
@@ -118,7 +118,7 @@ def test_trap_14_the_best_export_survives_a_restart(keras_h5, tmp_path):
         exported(0.5, 0, metric="acuracy")
 
 
-def test_trap_14_in_train_and_evaluate(keras_h5, tmp_path):
+def test_in_train_and_evaluate(keras_h5, tmp_path):
     spec = etl.backbone(keras_h5.handle).image_spec
     config = estimator.RunConfig(save_checkpoints_steps=1)
     for stop in (2, 4):
@@ -142,7 +142,7 @@ def test_trap_14_in_train_and_evaluate(keras_h5, tmp_path):
     assert best["average_loss"] == pytest.approx(min(losses))
 
 
-def test_trap_17_one_process_does_not_pass_for_a_cluster(keras_h5, pictures, tmp_path, monkeypatch, capsys):
+def test_one_process_does_not_pass_for_a_cluster(keras_h5, pictures, tmp_path, monkeypatch, capsys):
     """Its graphs, one a phase, would start the server a second time."""
     cluster = {"chief": ["localhost:1"], "ps": ["localhost:2"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "chief", "index": 0}}))
@@ -152,7 +152,7 @@ def test_trap_17_one_process_does_not_pass_for_a_cluster(keras_h5, pictures, tmp
 
 
 @pytest.mark.parametrize("source", ["keras_h5", pytest.param("tf1_module", marks=pytest.mark.full)], indirect=True)
-def test_trap_17_one_graph_serves_all_phases_on_a_cluster(source, tmp_path):
+def test_one_graph_serves_all_phases_on_a_cluster(source, tmp_path):
     spec, part = next(iter(source.partial.items()))
     tuning = f"phases(phase(frozen, 2), phase({spec}, 4), full)"
     command = (sys.executable, "-m", "tests.programs.phased_cluster")
