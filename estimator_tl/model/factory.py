@@ -163,12 +163,9 @@ class _Model:
         elif hooks:
             spec = spec._replace(evaluation_hooks=(*(spec.evaluation_hooks or ()), *hooks))
         scaffold = self.values.scaffold(network, head_variables)
-        if not cores:
-            return spec._replace(scaffold=scaffold or spec.scaffold)
-        if training:
-            step = tf.compat.v1.train.get_global_step()
-            spec = spec._replace(host_call=tpu.host_call(scalars, getattr(config, "model_dir", None), step))
-        return spec._replace(scaffold_fn=(lambda: scaffold) if scaffold else None)
+        if cores:
+            return tpu.complete_spec(spec, scaffold, scalars, getattr(config, "model_dir", None))
+        return spec._replace(scaffold=scaffold or spec.scaffold)
 
     def _train_op(self, loss: Tensor, network: BuiltBackbone, trainable: Sequence[Any], rate: Any, cores: int) -> Any:
         optimizer = self.optimizer if rate is None else self.optimizer.with_learning_rate(rate)

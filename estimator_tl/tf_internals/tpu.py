@@ -82,6 +82,23 @@ def kept_scalars(on_tpu: bool) -> Iterator[dict[str, Any]]:
     del collection[before:]
 
 
+def complete_spec(
+    spec: EstimatorSpec, scaffold: Any, scalars: Mapping[str, Any], model_dir: str | None
+) -> EstimatorSpec:
+    """Returns a TPUEstimatorSpec with what an EstimatorSpec leaves to the session: summaries and initial values.
+
+    Args:
+      spec: the TPUEstimatorSpec of a head.
+      scaffold: assigns the initial values; None for none.
+      scalars: from `kept_scalars`; written by training only.
+      model_dir: the folder for the summaries, or None to write nothing.
+    """
+    tf = load_tensorflow()
+    if spec.train_op is not None:
+        spec = spec._replace(host_call=host_call(scalars, model_dir, tf.compat.v1.train.get_global_step()))
+    return spec._replace(scaffold_fn=(lambda: scaffold) if scaffold else None)
+
+
 def host_call(scalars: Mapping[str, Any], model_dir: str | None, step: Any) -> tuple[Callable[..., Any], list[Any]]:
     """Returns the host_call that writes scalars as summaries, as the pair of its function and its arguments.
 

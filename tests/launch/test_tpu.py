@@ -56,7 +56,7 @@ def test_a_tpu_divides_the_batch_among_its_cores(asked, eight_cores):
         ({"tpu": "local", "profile": "1,2"}, None, "profile 1,2, but a TPU is profiled from TensorBoard"),
         ({"tpu": "local", "cpu_replicas": 2}, None, "cpu_replicas 2, but training is on a TPU"),
         ({"tpu": "local", "num_gpus": 2}, None, "num_gpus 2, but training is on a TPU"),
-        ({"tpu": "local", "all_reduce_alg": "nccl"}, None, "all_reduce_alg nccl, but a TPU's cores"),
+        ({"tpu": "local", "all_reduce_alg": "nccl"}, None, "all_reduce_alg nccl, but the cores of a TPU"),
         ({"tpu": "local", "distribution": "off"}, None, "tpu is given, but distribution is off"),
         ({"num_tpu_cores": 8}, None, "num_tpu_cores is given, but distribution is auto"),
         ({"tpu_zone": "us-central2-b"}, None, "tpu_zone is given, but distribution is auto"),
