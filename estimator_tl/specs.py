@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Union
 from estimator_tl.types import Tensor
 
 #: Graph collection that is empty if a resumed run would read its input from the start.
-INPUT_PLACE = "estimator_tl/input_place"
+INPUT_POSITION = "estimator_tl/input_place"
 
 #: The newest generation of the rules by which data files are listed and decoded. A run keeps the one it began with.
 #: 1: image orientation, transparency and palettes of BMP files are ignored; class folders are flat;

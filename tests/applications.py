@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from estimator_tl.compat import keras
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 
 
 def save_random(name, path, size, **arguments):
@@ -13,7 +13,7 @@ def save_random(name, path, size, **arguments):
 
     What initializers give fades out over a hundred layers whose batch norm was never trained.
     """
-    return run_eagerly_apart(lambda: _save_random(name, path, size, arguments))  # for names without numbers of others
+    return run_eagerly_in_thread(lambda: _save_random(name, path, size, arguments))
 
 
 def _save_random(name, path, size, arguments):

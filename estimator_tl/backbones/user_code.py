@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from estimator_tl.backbones.digest import file_digest
-from estimator_tl.compat.keras2 import lack_of_keras2
+from estimator_tl.compat.keras2 import keras2_advice_for
 from estimator_tl.errors import UserError, nearest
 
 
@@ -71,7 +71,7 @@ def _from_package(name: str, setting: str, example: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # the import of a user's module may raise anything
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
-        remedy = lack_of_keras2(error) or f"check PYTHONPATH, or {example}"
+        remedy = keras2_advice_for(error) or f"check PYTHONPATH, or {example}"
         raise UserError(f"{setting} cannot be imported ({kind}{error}); {remedy}.") from error
 
 
@@ -91,7 +91,7 @@ def _from_file(path: str, setting: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        remedy = lack_of_keras2(error) or "correct it"
+        remedy = keras2_advice_for(error) or "correct it"
         raise UserError(f"{setting}: {file} cannot be run ({type(error).__name__}: {error}); {remedy}.") from error
     finally:
         with contextlib.suppress(ValueError):

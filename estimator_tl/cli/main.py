@@ -88,7 +88,7 @@ def _prepare(command_flags: CommandFlags) -> None:
         try:
             importlib.import_module(module)
         except (ImportError, AttributeError) as error:
-            problem = keras2.lack_of_keras2(error)
+            problem = keras2.keras2_advice_for(error)
             if not problem and not isinstance(error, ImportError):
                 raise
             remedy = problem or "check PYTHONPATH"

@@ -63,7 +63,7 @@ def let_tf_keras_be_keras2() -> None:
         os.environ.setdefault(_SWITCH, "1")
 
 
-def use_of_keras2() -> str:
+def keras2_advice() -> str:
     """Returns advice on how the code of a user gets Keras 2 in this process."""
     keras = load_keras2()
     layer = getattr(getattr(load_tensorflow().keras, "layers", None), "Layer", None)
@@ -72,11 +72,11 @@ def use_of_keras2() -> str:
     return f"set {_SWITCH}=1 before TensorFlow is imported, or use the layers of estimator_tl.keras (Keras 2)"
 
 
-def lack_of_keras2(error: BaseException) -> str:
-    """Returns `use_of_keras2` for an error that comes from a lack of Keras 2; an empty string for other errors."""
+def keras2_advice_for(error: BaseException) -> str:
+    """Returns `keras2_advice` for an error that comes from a lack of Keras 2; an empty string for other errors."""
     text = str(error)
     if "not available with Keras 3" in text or "keras._tf_keras" in text:
-        return use_of_keras2()
+        return keras2_advice()
     return ""
 
 

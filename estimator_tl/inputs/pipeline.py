@@ -10,7 +10,7 @@ from typing import Any
 from estimator_tl.compat import tf
 from estimator_tl.inputs.images.decoding import KINDS
 from estimator_tl.inputs.images.feature import decode_image
-from estimator_tl.specs import INPUT_PLACE, InputSpec, TextSpec
+from estimator_tl.specs import INPUT_POSITION, InputSpec, TextSpec
 from estimator_tl.tf_internals.files.checkpoint_state import newest_checkpoint
 
 
@@ -71,7 +71,7 @@ def training_dataset(
     positions = tf.data.Dataset.range(first_batch * batch_size, end)
     if shard[0] > 1:
         positions = positions.batch(batch_size).shard(*shard).unbatch()
-    tf.compat.v1.add_to_collection(INPUT_PLACE, first_batch)
+    tf.compat.v1.add_to_collection(INPUT_POSITION, first_batch)
 
     def example_at(position: Any) -> Any:
         epoch, offset = position // count, position % count

@@ -164,7 +164,7 @@ class ProgramJob(Job):
         if owns:
             newest = correct_state(self.model_dir)
             if newest:
-                newest.tell()
+                newest.report_damaged()
             remove_debris(self.model_dir)
         self._start_step = latest_step(self.model_dir)
 

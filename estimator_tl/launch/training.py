@@ -241,7 +241,7 @@ def _where(distribution: Distribution, cluster: Cluster | None) -> Literal["alon
 def _write_beginning(run: Prepared, model_dir: str, flags_text: str) -> None:
     newest = correct_state(model_dir)
     if newest:
-        newest.tell()
+        newest.report_damaged()
     remove_debris(model_dir)
     if run.changed_at is not None:
         new = plan_change.adopt_checkpoint(run.model_fn, run.train_input, model_dir)

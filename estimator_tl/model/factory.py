@@ -23,7 +23,7 @@ from estimator_tl.specs import ImageSpec, TextSpec
 from estimator_tl.tf_internals import tpu
 from estimator_tl.tf_internals.devices import check_devices
 from estimator_tl.tf_internals.graphs.recording import recorded
-from estimator_tl.tf_internals.graphs.replicas import keep_as_it_is
+from estimator_tl.tf_internals.graphs.replicas import save_from_first_replica
 from estimator_tl.tf_internals.graphs.scaffolds import assigning_scaffold
 from estimator_tl.tuning import Policy, VariablePlan, collections, frozen, make_plan
 from estimator_tl.tuning.hooks import FitsCheckpointHook, FrozenCheckHook, PlanHook
@@ -136,10 +136,10 @@ class _Model:
         if training and tf.distribute.has_strategy():
             check_devices(tf.distribute.get_strategy(), getattr(config, "session_config", None))
             check_replicas(self.backbone, self.plan, tf.distribute.get_strategy().num_replicas_in_sync)
-        with tpu.kept_scalars(on_tpu=cores is not None) as scalars:
+        with tpu.collecting_scalars(on_tpu=cores is not None) as scalars:
             network = self.backbone.build(columns[key], self.plan.call_mode(training))
             for name in self.plan.frozen:
-                keep_as_it_is(network.variables[name])
+                save_from_first_replica(network.variables[name])
             with recorded() as record:
                 logits = self.head.logits(network.features, training)
             head_variables = record.variables

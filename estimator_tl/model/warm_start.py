@@ -121,7 +121,7 @@ def warm_start(path: str, head: bool) -> WarmStart:
         newest = newest_checkpoint(path)
         if newest:
             checkpoint = newest.path
-            newest.tell()
+            newest.report_damaged()
     if checkpoint is None or not os.path.exists(f"{checkpoint}.index"):
         raise UserError(f"{path} holds no checkpoint to start from; give the model_dir of a trained run.")
     checkpoint = os.path.abspath(checkpoint)

@@ -17,7 +17,7 @@ _MEGABYTE = 1 << 20
 _MAX_THRESHOLD = 32 * _MEGABYTE  # the maximum to which the C library raises its dynamic threshold
 
 
-def give_back(size: int) -> None:
+def return_memory(size: int) -> None:
     """Returns the memory of models that are no longer needed to the system, before a session needs the memory.
 
     Such models contain reference cycles, so they and their weights stay until a garbage collection. After that, the C
@@ -33,7 +33,7 @@ def give_back(size: int) -> None:
 
 
 @contextlib.contextmanager
-def freed_at_once() -> Iterator[None]:
+def freeing_at_once() -> Iterator[None]:
     """A block in which freed arrays return to the system at once; used while models load.
 
     Keras draws random weights, and then reads the weights of the file beside them. The C library would keep the freed
@@ -54,7 +54,7 @@ def _tell_allocator(function: str, *arguments: int) -> None:
             getattr(ctypes.CDLL(None), function)(*arguments)
 
 
-def run_eagerly_apart(function: Callable[[], _Result]) -> _Result:
+def run_eagerly_in_thread(function: Callable[[], _Result]) -> _Result:
     """Calls a function eagerly, in a new thread, and returns its result.
 
     This needs TensorFlow's private context: `tf.init_scope` does not leave a v1 graph, and no public function undoes

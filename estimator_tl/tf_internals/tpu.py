@@ -50,7 +50,7 @@ def spec(**fields: Any) -> EstimatorSpec:
 
 
 @contextlib.contextmanager
-def outside_of_steps() -> Iterator[None]:
+def outside_compiled_step() -> Iterator[None]:
     """A block whose ops are created outside of the compiled step, such as placeholders, which XLA does not support."""
     tf = load_tensorflow()
     graph = tf.compat.v1.get_default_graph()
@@ -60,7 +60,7 @@ def outside_of_steps() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept_scalars(on_tpu: bool) -> Iterator[dict[str, Any]]:
+def collecting_scalars(on_tpu: bool) -> Iterator[dict[str, Any]]:
     """A block that collects its scalar summaries on a TPU, because a session cannot fetch from inside the TPU's loop.
 
     Args:
@@ -90,7 +90,7 @@ def complete_spec(
     Args:
       spec: the TPUEstimatorSpec of a head.
       scaffold: assigns the initial values; None for none.
-      scalars: from `kept_scalars`; written by training only.
+      scalars: from `collecting_scalars`; written by training only.
       model_dir: the folder for the summaries, or None to write nothing.
     """
     tf = load_tensorflow()

@@ -10,7 +10,7 @@ import numpy as np
 
 from estimator_tl.compat import tf
 from estimator_tl.errors import UserError, shortened
-from estimator_tl.specs import INPUT_PLACE
+from estimator_tl.specs import INPUT_POSITION
 from estimator_tl.tf_internals.files.checkpoint_state import correct_state, newest_checkpoint
 from estimator_tl.tf_internals.files.checkpoints import extend_checkpoint
 from estimator_tl.tf_internals.graphs.replicas import copies
@@ -87,7 +87,7 @@ class FitsCheckpointHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mis
         if newest is None:
             return
         if self._is_chief:
-            newest.tell()
+            newest.report_damaged()
         if tf.distribute.has_strategy():
             return
         path = newest.path
@@ -128,7 +128,7 @@ class PlanHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]
 
     def _resume_notes(self) -> list[str]:
         lines = []
-        if not tf.compat.v1.get_collection(INPUT_PLACE):
+        if not tf.compat.v1.get_collection(INPUT_POSITION):
             lines.append(
                 "resume: this input_fn does not save its position, so a resumed run reads the data from the start; "
                 "use etl.inputs, or give train() the hook etl.inputs.checkpoint_hook(estimator)."

@@ -14,7 +14,7 @@ from estimator_tl.backbones.keras.application_input import application_contract
 from estimator_tl.cli.main import main
 from estimator_tl.compat import keras, tf
 from estimator_tl.errors import about
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 
 SIZE = 96  # which every application takes
 SHAPE = (1, SIZE, SIZE, 3)
@@ -57,9 +57,9 @@ def first_layers(name, monkeypatch, **arguments):
             with pytest.raises(FirstWeights) as reached:
                 function(include_top=False, weights=None, input_tensor=inputs, **arguments)
         model = keras.Model(inputs, reached.value.args[0])
-        return lambda values: run_eagerly_apart(lambda: np.asarray(model(tf.constant(values, tf.float32))))
+        return lambda values: run_eagerly_in_thread(lambda: np.asarray(model(tf.constant(values, tf.float32))))
 
-    return run_eagerly_apart(build)
+    return run_eagerly_in_thread(build)
 
 
 def contract(name, input_range=None, **arguments):

@@ -12,7 +12,7 @@ from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, UnknownRange
 from estimator_tl.backbones.keras.input import keras_finding
 from estimator_tl.compat import keras, tf
 from estimator_tl.structure import CallMode
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from tests.backbones import rescaling_models as models
 from tests.backbones.rescaling_models import LAYERS, around, branches, functional, sequential
 
@@ -22,7 +22,7 @@ FORMS = ("h5", "keras", "folder", "graph")
 
 def found(make, size=models.SIZE, channels=3):
     """What the model that `make` returns does; layers have the names of a new program."""
-    return run_eagerly_apart(lambda: keras_finding(make(), (1, size, size, channels)))
+    return run_eagerly_in_thread(lambda: keras_finding(make(), (1, size, size, channels)))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def saved(make, path, form):
         else:
             model.save(path, **({"save_format": "tf"} if form == "folder" else {}))
 
-    run_eagerly_apart(save)
+    run_eagerly_in_thread(save)
     return path
 
 

@@ -80,7 +80,7 @@ def test_a_damaged_one_is_passed_over_and_named(spoil, fault, run, capsys):
     spoil(run)
     newest = newest_checkpoint(str(run))
     assert (newest.path, newest.step, latest_step(str(run))) == (str(run / "model.ckpt-20"), 20, 20)
-    newest.tell()
+    newest.report_damaged()
     said = rf"model\.ckpt-30 is damaged \({fault}.*\) in {re.escape(str(run))}; taking model\.ckpt-20\n"
     assert re.fullmatch(said, capsys.readouterr().err)
     correct_state(str(run))
@@ -100,7 +100,7 @@ def test_one_that_the_list_has_lost_is_taken_too(run):
 def test_a_list_that_is_not_readable_is_made_again(content, run, capsys):
     (run / "checkpoint").write_bytes(content)
     newest = newest_checkpoint(str(run))
-    newest.tell()
+    newest.report_damaged()
     assert newest.path == str(run / "model.ckpt-30")
     assert capsys.readouterr().err == f"checkpoint is damaged (it is not readable) in {run}; taking model.ckpt-30\n"
     correct_state(str(run))

@@ -13,7 +13,7 @@ from estimator_tl.cli.main import main
 from estimator_tl.compat import tf
 from estimator_tl.config import FIRST_RULES, ModelSpec
 from estimator_tl.launch.run import session
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from tests import runs, tiny
 from tests.backbones import rescaling_models as models
 from tests.backbones.rescaling_models import functional
@@ -28,7 +28,7 @@ def save(make, path):
         tiny.randomize(model, 7)
         model.save(str(path))
 
-    run_eagerly_apart(saved)
+    run_eagerly_in_thread(saved)
     return tiny.Source(str(path), models.SIZE, {}, frozenset(), {})
 
 

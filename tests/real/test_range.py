@@ -11,7 +11,7 @@ from estimator_tl.backbones.input.range import BYTES, SIGNED, UNIT, Finding
 from estimator_tl.backbones.keras.weights import load_weights
 from estimator_tl.compat import keras, tf
 from estimator_tl.structure import CallMode
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 
 SIZE = 224
 
@@ -45,7 +45,7 @@ def save_with_rescaling(weights, path):
         outputs = base(keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs), training=False)
         keras.Model(inputs, outputs).save(str(path))
 
-    run_eagerly_apart(save)
+    run_eagerly_in_thread(save)
     return str(path)
 
 

@@ -25,9 +25,9 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError, about, check_known
 from estimator_tl.specs import POOLINGS
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from estimator_tl.tf_internals.graphs.flat import FlatGraph
-from estimator_tl.tf_internals.graphs.ops import ancestors, met_by_data, used_variables, written_variables
+from estimator_tl.tf_internals.graphs.ops import ancestors, used_variables, variables_in_data_order, written_variables
 from estimator_tl.types import Tensor, Variable
 
 
@@ -81,7 +81,7 @@ class CheckpointBackbone(Backbone):
             self._files = CheckpointFiles(path)
             self._network = load_network(network)
             self._features = feature_names(features)
-            self.outputs, self.structure, self.draws, self.output_shape, graph = run_eagerly_apart(
+            self.outputs, self.structure, self.draws, self.output_shape, graph = run_eagerly_in_thread(
                 functools.partial(self._describe, shape)
             )
             self._keys = naming.keys(self.structure.variables, self._files, network)
@@ -208,7 +208,7 @@ def _structure(handle: str, graph: Any, inputs: Tensor, output: Any, call: Netwo
     for layer in call.recording.layers:
         trainable -= {_name(w) for w in layer.weights} - {_name(w) for w in layer.trainable_weights}
     by_name = {_name(variable): variable for variable in call.recording.variables}
-    names = met_by_data(graph.get_operations(), inputs.op, output, _owners(by_name))
+    names = variables_in_data_order(graph.get_operations(), inputs.op, output, _owners(by_name))
     groups: dict[str, int] = {}
     for number, name in enumerate(names):
         groups.setdefault(name.rpartition("/")[0] or name, number)

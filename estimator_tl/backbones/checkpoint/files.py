@@ -129,7 +129,7 @@ def _find(path: str) -> str:
 def _newest(path: str, folder: str) -> str:
     newest = newest_checkpoint(folder)
     if newest:
-        newest.tell()
+        newest.report_damaged()
         return newest.path
     # A folder that was copied without its file `checkpoint`.
     prefixes = sorted(file.removesuffix(".index") for file in glob.glob(f"{glob.escape(folder)}/*.index"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from estimator_tl.backbones.user_code import load_code
 from estimator_tl.compat import tf
-from estimator_tl.compat.keras2 import lack_of_keras2, use_of_keras2
+from estimator_tl.compat.keras2 import keras2_advice, keras2_advice_for
 from estimator_tl.errors import UserError, check_known, first_line
 from estimator_tl.tf_internals.graphs.recording import Recorded, recorded
 from estimator_tl.types import Tensor
@@ -67,12 +67,12 @@ class Network:
         except UserError:
             raise
         except _MISTAKES as error:
-            remedy = lack_of_keras2(error) or "correct it there"
+            remedy = keras2_advice_for(error) or "correct it there"
             raise UserError(f"network {self.spec} fails in {self._error_text(error)}; {remedy}.") from error
         if recording.other_keras:
             raise UserError(
                 f"network {self.spec} makes its layers with the package {recording.other_keras}, whose batch norm and "
-                f"regularization a graph would lose; {use_of_keras2()}."
+                f"regularization a graph would lose; {keras2_advice()}."
             )
         return NetworkCall(outputs, recording, *(_new_items(key, items) for key, items in before.items()))
 

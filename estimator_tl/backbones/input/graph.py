@@ -12,7 +12,7 @@ import numpy as np
 from estimator_tl.backbones.input.range import BYTES, RANGES, UNIT, Array, Finding, Function, Range, find, joined
 from estimator_tl.backbones.input.walk import SHAPES, weight_boundary
 from estimator_tl.compat import tf
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from estimator_tl.tf_internals.graphs.flat import CALLS, CONDITIONS, FlatGraph, node_of
 from estimator_tl.types import GraphDef
 
@@ -213,6 +213,6 @@ def finding_of(graph: Callable[[], InputGraph], shape: Sequence[int]) -> Finding
         return graph().finding(shape)
 
     try:
-        return run_eagerly_apart(find_apart)
+        return run_eagerly_in_thread(find_apart)
     except (StopIteration, *_FAILURES):
         return None

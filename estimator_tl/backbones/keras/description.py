@@ -23,7 +23,7 @@ from estimator_tl.compat import keras, tf
 from estimator_tl.errors import SOURCE, UserError
 from estimator_tl.structure import SourceStructure, SourceVariable
 from estimator_tl.tf_internals.keras.calls import inner_layers
-from estimator_tl.tf_internals.keras.lookups import keep_vocabularies, learned_of_data, set_weights, sized
+from estimator_tl.tf_internals.keras.lookups import keep_vocabularies, set_weights, sized, vocabulary_weight_ids
 from estimator_tl.types import KerasModel
 
 
@@ -116,7 +116,7 @@ def values_of(model: KerasModel, structure: SourceStructure) -> dict[str, Any]:
 def weights_of(model: KerasModel) -> list[Any]:
     """Returns all variables of a model in layer order, each once."""
     weights = {id(weight): weight for layer in model.layers for weight in layer.weights}
-    excluded = learned_of_data(model)
+    excluded = vocabulary_weight_ids(model)
     return [weight for weight in weights.values() if id(weight) not in excluded]
 
 

@@ -19,7 +19,7 @@ from estimator_tl.backbones.safety import check_keras
 from estimator_tl.backbones.saved_model.model_file import check_model_file
 from estimator_tl.backbones.user_code import UserCode, load_code
 from estimator_tl.compat import keras
-from estimator_tl.compat.keras2 import is_of_another_keras, sharing_objects, use_of_keras2
+from estimator_tl.compat.keras2 import is_of_another_keras, keras2_advice, sharing_objects
 from estimator_tl.errors import UserError, about, first_line
 
 _KERAS3_REMEDY = (
@@ -70,7 +70,7 @@ def keras_file(
     for name, custom_object in (custom_objects or {}).items():
         if is_of_another_keras(custom_object):
             raise UserError(
-                f"custom_objects: {name} does not use the classes of Keras 2, as {path} does; {use_of_keras2()}."
+                f"custom_objects: {name} does not use the classes of Keras 2, as {path} does; {keras2_advice()}."
             )
     return KerasBackbone(
         handle=path,

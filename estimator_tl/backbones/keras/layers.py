@@ -8,7 +8,7 @@ from typing import Any
 from estimator_tl.backbones.safety import parts
 from estimator_tl.compat import keras
 from estimator_tl.structure import CallMode
-from estimator_tl.tf_internals.keras.calls import draws_by_itself, fix_training, inner_layers, takes_training
+from estimator_tl.tf_internals.keras.calls import fix_training, inner_layers, is_random_by_design, takes_training
 from estimator_tl.types import KerasModel, Layer
 
 _BATCH_NORM = {"BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization"}
@@ -44,7 +44,7 @@ def _rates(layer: Layer) -> list[str]:
 
 
 def _augments(layer: Layer) -> bool:
-    return draws_by_itself(layer) and all(not hasattr(layer, name) for name in _RANDOM_RATES)
+    return is_random_by_design(layer) and all(not hasattr(layer, name) for name in _RANDOM_RATES)
 
 
 def saved_models_inside(model: KerasModel) -> str:
@@ -78,7 +78,7 @@ def set_mode(model: KerasModel, mode: CallMode, names: Mapping[int, str]) -> lis
     batch_norms = [layer for layer in layers if is_batch_norm(layer)]
     resting = [layer for layer in layers if _stays_in_inference(layer)]
     for layer in layers:
-        if not mode.dropout and (is_of_keras(layer) or draws_by_itself(layer)):
+        if not mode.dropout and (is_of_keras(layer) or is_random_by_design(layer)):
             _turn_off_randomness(layer)
         if takes_training(layer) and layer not in batch_norms:
             fix_training(layer, mode.dropout and layer not in resting)

@@ -25,10 +25,10 @@ from estimator_tl.compat.keras2 import rebuilding
 from estimator_tl.errors import SOURCE, UserError, about, check_known
 from estimator_tl.specs import POOLINGS, ImageSpec, InputSpec
 from estimator_tl.structure import CallMode
-from estimator_tl.tf_internals.eager import freed_at_once, give_back, run_eagerly_apart
+from estimator_tl.tf_internals.eager import freeing_at_once, return_memory, run_eagerly_in_thread
 from estimator_tl.tf_internals.keras.calls import inner_layers, plain_variable
 from estimator_tl.tf_internals.keras.lookups import sized
-from estimator_tl.tf_internals.tpu import outside_of_steps
+from estimator_tl.tf_internals.tpu import outside_compiled_step
 from estimator_tl.types import KerasModel, Tensor
 
 _ADDED = "losses and metrics that were added to the model itself (add_loss, add_metric) are left out"
@@ -76,8 +76,8 @@ class KerasBackbone(Backbone):
         self._rebuilding = functools.partial(rebuilding, dict(custom_objects or {}), allow_code)
         self._load = functools.partial(self._load_and_cut, load, features, drop_top)
         with about(handle):
-            description, self._values, notes = run_eagerly_apart(functools.partial(self._describe, image_size))
-            give_back(sum(variable.size * 4 for variable in description.structure.variables))
+            description, self._values, notes = run_eagerly_in_thread(functools.partial(self._describe, image_size))
+            return_memory(sum(variable.size * 4 for variable in description.structure.variables))
             self.output_shape = self.joined_shape(description.output_shapes)
             if description.images is None:
                 self.input_spec: InputSpec = text_spec(image_size=image_size, input_range=input_range)
@@ -92,7 +92,7 @@ class KerasBackbone(Backbone):
         self, load: Callable[[], Any], features: Features | None, drop_top: int
     ) -> tuple[Any, tuple[str, ...]]:
         """Returns the eager model up to its features, and notes about it."""
-        with about(self.handle), self._rebuilding(), freed_at_once():
+        with about(self.handle), self._rebuilding(), freeing_at_once():
             model = load()
             _check_one_graph(model)
             notes = (_ADDED,) if has_added(model) else ()
@@ -116,7 +116,7 @@ class KerasBackbone(Backbone):
 
     def values(self) -> Mapping[str, Any]:
         if self._values is None:
-            self._values = run_eagerly_apart(self._read_again)
+            self._values = run_eagerly_in_thread(self._read_again)
         return self._values
 
     def _read_again(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class KerasBackbone(Backbone):
         inputs = check_input(self.handle, inputs, self.input_spec)
         if self._description.takes_column:
             inputs = tf.expand_dims(inputs, -1)
-        with outside_of_steps():  # Keras makes placeholders
+        with outside_compiled_step():  # Keras makes placeholders
             model = self._description.rebuilt()
         variables = self._match(weights_of(model))
         names = {id(weight): v.name for weight, v in zip(weights_of(model), self.structure.variables)}

@@ -26,7 +26,7 @@ from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError, about, check_known
 from estimator_tl.specs import POOLINGS
 from estimator_tl.structure import CallMode, SourceStructure, SourceVariable
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from estimator_tl.types import Tensor
 
 
@@ -103,7 +103,7 @@ class SavedModelBackbone(Backbone):
 
     def values(self) -> Mapping[str, Any]:
         with about(self.handle):
-            return run_eagerly_apart(self._read_values)
+            return run_eagerly_in_thread(self._read_values)
 
     def _read_values(self) -> dict[str, Any]:
         variables = self._caller(of_model(load_eagerly(self.path))).variables()

@@ -15,11 +15,11 @@ import numpy as np
 from estimator_tl.backbones.saved_model import interface
 from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError, first_line
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from estimator_tl.tf_internals.files.object_graphs import keys_by_number
 from estimator_tl.tf_internals.files.saved_models import missing_operations, read_saved_model
 from estimator_tl.tf_internals.graphs import text_ops
-from estimator_tl.tf_internals.graphs.replicas import listed_as_wholes
+from estimator_tl.tf_internals.graphs.replicas import listing_strategy_variables
 from estimator_tl.types import Strategy, Variable
 
 
@@ -40,7 +40,7 @@ def describe(path: str) -> interface.Interface:
             f"{SOURCE} holds {len(graphs)} graphs ({tags}), and one is expected; export it again with one of them."
         )
     if len(graphs) != 1 or not graphs[0].object_graph_def.nodes:  # TensorFlow 1 saved no objects
-        loaded = run_eagerly_apart(lambda: interface.of_model(load_eagerly(path)))
+        loaded = run_eagerly_in_thread(lambda: interface.of_model(load_eagerly(path)))
         return interface.with_effects(loaded, graphs[0]) if graphs else loaded
     with loading_errors():
         missing = missing_operations(graphs[0])
@@ -172,7 +172,7 @@ def load_in_graph(path: str) -> Loaded:
 
     def load_for_all(strategy: Strategy) -> Loaded:
         del strategy
-        with listed_as_wholes():
+        with listing_strategy_variables():
             return load()
 
     if not tf.distribute.has_strategy():

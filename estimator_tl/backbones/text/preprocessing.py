@@ -15,7 +15,7 @@ from estimator_tl.backbones.safety import check_saved_model
 from estimator_tl.backbones.saved_model.loading import load_eagerly, load_in_graph
 from estimator_tl.compat import tf
 from estimator_tl.errors import SOURCE, UserError, about
-from estimator_tl.tf_internals.eager import run_eagerly_apart
+from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from estimator_tl.types import Tensor
 
 _DEFAULT_LENGTH = 128  # of the preprocessing models on Hub
@@ -38,7 +38,7 @@ class Preprocessing:
         self._path, self._length = path, length
         with about(path):
             check_saved_model(path, allow_unsafe_deserialization)
-            self.names, self.length = run_eagerly_apart(self._describe)
+            self.names, self.length = run_eagerly_in_thread(self._describe)
             if length not in (None, self.length):
                 raise UserError(
                     f"{SOURCE} gives rows of {self.length} tokens, not of seq_length={length}; leave seq_length out, "

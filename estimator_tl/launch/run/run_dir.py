@@ -67,7 +67,7 @@ def latest_checkpoint(model_dir: str) -> Newest:
     if newest is None:
         _check_listed(model_dir)
         raise UserError(f"{model_dir} holds no checkpoint yet; run `train` to its first one.")
-    newest.tell()
+    newest.report_damaged()
     return newest
 
 

@@ -42,7 +42,7 @@ class Newest:
         """The global step in the checkpoint."""
         return step_of(self.path)
 
-    def tell(self) -> None:
+    def report_damaged(self) -> None:
         """Reports skipped checkpoints on standard error, in one line; prints nothing if there are none."""
         if self.damaged:
             folder, name = os.path.split(self.path)

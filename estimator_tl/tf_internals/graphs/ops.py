@@ -48,7 +48,9 @@ def written_variables(things: Iterable[Any], owners: Mapping[str, str], stop: An
     }
 
 
-def met_by_data(operations: Iterable[Any], source: Any, output: Any, owners: Mapping[str, str]) -> list[str]:
+def variables_in_data_order(
+    operations: Iterable[Any], source: Any, output: Any, owners: Mapping[str, str]
+) -> list[str]:
     """Returns the names of the variables that an output depends on, in the order in which the data flow reaches them.
 
     Args:

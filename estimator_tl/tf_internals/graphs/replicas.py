@@ -20,7 +20,7 @@ def has_copies(variable: Variable) -> bool:
     return bool(getattr(variable, "values", None))
 
 
-def keep_as_it_is(variable: Variable) -> None:
+def save_from_first_replica(variable: Variable) -> None:
     """Makes a frozen variable be saved from the first replica only.
 
     Keras averages batch-norm statistics over the replicas when they are saved. The average of three equal numbers may
@@ -35,7 +35,7 @@ def keep_as_it_is(variable: Variable) -> None:
 
 
 @contextlib.contextmanager
-def listed_as_wholes() -> Iterator[None]:
+def listing_strategy_variables() -> Iterator[None]:
     """A block whose new variables the graph lists once each, as variables of the strategy.
 
     A loaded SavedModel lists one variable for each replica. A checkpoint would then hold a copy for each replica, and a

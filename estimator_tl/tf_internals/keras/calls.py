@@ -24,7 +24,7 @@ def takes_training(layer: Layer) -> bool:
     return bool(layer._expects_training_arg)
 
 
-def draws_by_itself(layer: Layer) -> bool:
+def is_random_by_design(layer: Layer) -> bool:
     """True for Keras's layers that draw random numbers: dropout, noise, augmentation, recurrent cells."""
     keras = load_keras2()
     return isinstance(layer, keras.__internal__.layers.BaseRandomLayer)

@@ -16,7 +16,7 @@ def _lookups(model: KerasModel) -> list[Any]:
     return [layer for layer in inner_layers(model) if hasattr(layer, "input_vocabulary")]
 
 
-def learned_of_data(model: KerasModel) -> set[int]:
+def vocabulary_weight_ids(model: KerasModel) -> set[int]:
     """Returns the ids of the weights that hold vocabularies: tables, counts and document frequencies."""
     return {id(weight) for layer in _lookups(model) for weight in layer.weights}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from estimator_tl.compat import tf
-from estimator_tl.specs import INPUT_PLACE
+from estimator_tl.specs import INPUT_POSITION
 from estimator_tl.tf_internals.files.checkpoints import load_input_hook
 
 
@@ -22,10 +22,10 @@ def checkpoint_hook(estimator: Any, external_state_policy: str | None = None) ->
     """
 
     class SavesPosition(load_input_hook()):  # type: ignore[misc]
-        """Adds to the graph collection `INPUT_PLACE`, so that `PlanHook` knows that the position is saved."""
+        """Adds to the graph collection `INPUT_POSITION`, so that `PlanHook` knows that the position is saved."""
 
         def begin(self) -> None:
             super().begin()
-            tf.compat.v1.add_to_collection(INPUT_PLACE, "checkpoint")
+            tf.compat.v1.add_to_collection(INPUT_POSITION, "checkpoint")
 
     return SavesPosition(estimator, external_state_policy)
