@@ -72,7 +72,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_an_address_is_no_folder():
-    with pytest.raises(UserError, match="gs://bucket/run is an address; .* mount it"):
+    with pytest.raises(UserError, match="gs://bucket/run is an address, but a run needs a folder; mount it"):
         run_dir.check_writable("gs://bucket/run")
 
 

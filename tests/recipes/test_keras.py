@@ -136,7 +136,7 @@ def test_two_stages(narrow_vgg16, pictures, tmp_path):
 
 
 def test_the_applications_named_are_there():
-    (named,) = re.findall(r"told for (.*?)\. Each", RECIPES, re.DOTALL)
+    (named,) = re.findall(r"known for (.*?)\. Each", RECIPES, re.DOTALL)
     named = re.findall(r"[A-Z]\w+", named)
     assert len(named) == 17
     assert set(named) <= set(keras_applications.names())

@@ -127,7 +127,7 @@ def test_the_commented_manifest_is_what_is_rendered():
         ({"workers": -1}, "--workers=-1 is below 0"),
         ({"wrokers": 1}, "--wrokers"),
         ({"train": ()}, "no flags of train given"),
-        ({"train": ("--model_dir=/x",)}, "give it before the --"),
+        ({"train": ("--model_dir=/x",)}, "write it before the --"),
     ],
 )
 def test_bad_input_is_one_line(given, message):
