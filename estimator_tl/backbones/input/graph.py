@@ -12,6 +12,7 @@ import numpy as np
 from estimator_tl.backbones.input.range import BYTES, RANGES, UNIT, Array, Finding, Function, Range, find, joined
 from estimator_tl.backbones.input.walk import SHAPES, weight_boundary
 from estimator_tl.compat import tf
+from estimator_tl.errors import shortened
 from estimator_tl.tf_internals.eager import run_eagerly_in_thread
 from estimator_tl.tf_internals.graphs.flat import CALLS, CONDITIONS, FlatGraph, node_of
 from estimator_tl.types import GraphDef
@@ -167,8 +168,7 @@ class InputGraph:
         owners = list(dict.fromkeys(_owner(name, layers) for name in names))
         if not owners:
             return ""
-        more = f" and {len(owners) - _MAX_NAMES} more" if len(owners) > _MAX_NAMES else ""
-        return f" ({', '.join(owners[:_MAX_NAMES])}{more})"
+        return f" ({shortened(owners, _MAX_NAMES)})"
 
 
 def _owner(node: str, layers: Collection[str]) -> str:
