@@ -1,8 +1,8 @@
 """Transfer from handwritten digits 0 to 4 to digits 5 to 9, in a few minutes and without a network.
 
-A small network learns digits 0 to 4. Then 10 pictures of each of the digits
+A small network learns digits 0 to 4. Then 10 images of each of the digits
 5 to 9 are learned with its help in several ways, and without it; the best
-way is exported and asked about a picture in a process of its own.
+way is exported and asked about an image in a process of its own.
 
 Usage: python scripts/demo/digits.py [--work_dir=DIR] [--seeds=5] [--steps=N]
 """
@@ -67,9 +67,7 @@ def _arguments() -> argparse.Namespace:
 def _demo(work_dir: Path, seeds: int, most_steps: int | None) -> None:
     started = time.monotonic()
     count = pictures.write_folders(work_dir / "pictures", _PARTS)
-    print(
-        f"pictures: {count} handwritten digits ({pictures.SIZE} x {pictures.SIZE}, grey) in class folders", flush=True
-    )
+    print(f"images: {count} handwritten digits ({pictures.SIZE} x {pictures.SIZE}, grey) in class folders", flush=True)
     sources = _sources(work_dir, seeds, most_steps)
     strategy, runs = _compare(work_dir, sources, seeds, most_steps)
     middle = statistics.median_low(run.accuracy for run in runs)
@@ -90,7 +88,7 @@ def _sources(work_dir: Path, seeds: int, most_steps: int | None) -> list[Backbon
     for seed in range(seeds):
         pretraining.save(pretraining.network(seed), work_dir / "networks" / f"untrained_{seed}")
     print(
-        f"pretraining: digits 0 to 4, accuracy {accuracy:.1%} on {count} validation pictures "
+        f"pretraining: digits 0 to 4, accuracy {accuracy:.1%} on {count} validation images "
         f"({time.monotonic() - started:.0f} s)",
         flush=True,
     )
@@ -107,7 +105,7 @@ def _compare(
     folder = etl.inputs.image_folder(str(work_dir / "pictures" / "5_to_9"))
     few = transfer.PER_CLASS * len(folder.labels)
     print(
-        f"transfer: digits 5 to 9 from {transfer.PER_CLASS} pictures a class, "
+        f"transfer: digits 5 to 9 from {transfer.PER_CLASS} images of each class, "
         f"tested on the other {len(folder.files) - few}\n",
         flush=True,
     )
@@ -138,13 +136,13 @@ def _row(strategy: Strategy, runs: Sequence[Run]) -> str:
 
 
 def _export_and_classify(work_dir: Path, strategy: Strategy, run: Run, source: Backbone) -> None:
-    """Exports a run, and asks the export about a test picture in a process without estimator_tl."""
+    """Exports a run, and asks the export about a test image in a process without estimator_tl."""
     export = etl.export_saved_model(run.estimator, str(work_dir / "export"), source.image_spec, run.test.labels)
     print(f"\nexport: {strategy.name}, seed {run.seed} (its median run), as a SavedModel for TF Serving", flush=True)
     examples = run.test.examples()
     number = random.Random(run.seed).randrange(len(examples))
     digit = run.test.labels[examples.labels[number]]
-    print(f"classification: a test picture of digit {digit}, in a process that imports TensorFlow only", flush=True)
+    print(f"classification: a test image of digit {digit}, in a process that imports TensorFlow only", flush=True)
     script = Path(__file__).with_name("classify_export.py")
     # TensorFlow's start-up messages are of no interest unless something fails.
     done = subprocess.run([sys.executable, script, export, examples.items[number]], stderr=subprocess.PIPE, text=True)

@@ -102,7 +102,7 @@ def test_launch(hub_module, pictures):
 @pytest.mark.full
 def test_demo():
     printed = run("demo/digits.py", "--seeds=1", "--steps=2")
-    assert "pictures: 1797 handwritten digits (8 x 8, grey) in class folders" in printed
+    assert "images: 1797 handwritten digits (8 x 8, grey) in class folders" in printed
     for strategy in ("from scratch", "frozen", "last groups", "full"):
         assert re.search(rf"^{strategy} +2 +[\d,]+ +[\d.]+% ", printed, re.MULTILINE), strategy
     assert re.search(r"^  class [5-9]   scores 5: 0\.\d", printed, re.MULTILINE)
